@@ -1,0 +1,155 @@
+//! The arguments of every command.
+
+use std::path::PathBuf;
+
+use clap::ArgAction;
+use clap::Args;
+use clap::Parser;
+use clap::Subcommand;
+use coco_dma::regime::PlatformName;
+
+use crate::explain::words;
+use crate::number;
+
+/// The commands by name.
+pub(crate) const COMMANDS: [&str; 3] = ["run", "explain", "platforms"];
+
+/// DMA mapping for confidential guests: run it on a real device, explain a decision.
+#[derive(Debug, Parser)]
+#[command(name = "coco-dma", version, after_help = "Example:\n  coco-dma run --platform cca")]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Copy a disk image through a real virtio-blk device in another process that is given
+    /// nothing but the shared pool, then attack from that device and see it refused
+    Run(RunArgs),
+    /// Say what one mapping comes to, with every step and its reason
+    Explain(Box<ExplainArgs>),
+    /// List the platforms: address forms, conversion, failures
+    Platforms(PlatformsArgs),
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    coco-dma run\n  \
+    coco-dma run --image disk.img --output copy.img --platform snp --device embedded --json")]
+pub(crate) struct RunArgs {
+    /// The disk image to read (default: one of 64 MiB is made)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) image: Option<PathBuf>,
+    /// Where to write what came through (default: a temporary file)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// The device: auto, qemu-storage-daemon or embedded
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = crate::run::device)]
+    pub(crate) device: crate::run::DeviceChoice,
+    /// The platform of the guest: sev, snp, snp-vtom, tdx, cca, pkvm, hyperv, s390 or pef
+    #[arg(long, value_name = "P", default_value = "tdx", value_parser = words::platform)]
+    pub(crate) platform: PlatformName,
+    /// Size of the shared pool
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = number::size)]
+    pub(crate) pool_size: u64,
+    /// Requests in flight at most; lowered to what the pool holds
+    #[arg(long, value_name = "N", default_value = "32", value_parser = number::small)]
+    pub(crate) queue_depth: u32,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  coco-dma platforms --json")]
+pub(crate) struct PlatformsArgs {
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  \
+    coco-dma explain --platform cca --ipa-bits 40 --mask 64 --phys 0x80000000 --size 4096 \\\n    \
+    --memory private --pool guest-shared@0x90000000")]
+pub(crate) struct ExplainArgs {
+    /// The platform: open, sme, sev, snp, snp-vtom, tdx, cca, pkvm, hyperv, s390 or pef
+    /// [default: tdx]
+    #[arg(long, value_name = "P", value_parser = words::platform)]
+    pub(crate) platform: Option<PlatformName>,
+    /// untrusted (T=0) or accepted (T=1) [default: untrusted]
+    #[arg(long, value_name = "TRUST", value_parser = words::trust)]
+    pub(crate) trust: Option<coco_dma::state::Trust>,
+    /// Bits of the device's DMA mask, 1 to 64 [default: 64]
+    #[arg(long, value_name = "BITS", value_parser = words::mask)]
+    pub(crate) mask: Option<u32>,
+    /// The last address that the bus reaches [default: none]
+    #[arg(long, value_name = "ADDR", value_parser = number::size)]
+    pub(crate) bus_limit: Option<u64>,
+    /// A window of the bus: memory at CPU shows at BUS (repeatable) [default: identity]
+    #[arg(long, value_name = "CPU:BUS:SIZE", value_parser = words::bus_range)]
+    pub(crate) bus_range: Vec<coco_dma::addr::BusRange>,
+    /// A power of two that no segment may cross [default: none]
+    #[arg(long, value_name = "SIZE", value_parser = words::boundary)]
+    pub(crate) boundary: Option<coco_dma::addr::Boundary>,
+    /// Low address bits that a bounce has to keep, as 0xfff [default: 0]
+    #[arg(long, value_name = "MASK", value_parser = words::align_mask)]
+    pub(crate) min_align_mask: Option<coco_dma::addr::AlignMask>,
+    /// Where the buffer lies in memory
+    #[arg(long, value_name = "ADDR", value_parser = number::size)]
+    pub(crate) phys: u64,
+    /// How long it is
+    #[arg(long, value_name = "N", value_parser = number::size)]
+    pub(crate) size: u64,
+    /// Its state: private, shared, untracked, mixed or mmio; on sme encrypted, plain or mmio
+    /// [default: private, on sme encrypted]
+    #[arg(long, value_name = "STATE", value_parser = words::memory)]
+    pub(crate) memory: Option<words::MemoryWord>,
+    /// An attribute, as cc-shared, mmio, require-coherent (repeatable)
+    #[arg(long = "attr", value_name = "NAME", value_parser = words::attribute)]
+    pub(crate) attrs: Vec<coco_dma::attrs::Attrs>,
+    /// Which way the bytes go: to, from or both [default: both]
+    #[arg(long, value_name = "WAY", value_parser = words::direction)]
+    pub(crate) direction: Option<coco_dma::state::Direction>,
+    /// A pool, as guest-shared@0x90000000+64MiB or restricted:guest-shared@0x90000000
+    /// (repeatable) [default: none]
+    #[arg(long = "pool", value_name = "POOL", value_parser = words::pool)]
+    pub(crate) pools: Vec<words::NamedPool>,
+    /// Bounce every map of this device
+    #[arg(long, action = ArgAction::SetTrue)]
+    pub(crate) force_bounce: bool,
+    /// A PCI device that the machine's owner does not trust
+    #[arg(long, action = ArgAction::SetTrue)]
+    pub(crate) external_facing: bool,
+    /// none, passthrough or translated [default: none, on sme passthrough]
+    #[arg(long, value_name = "KIND", value_parser = words::iommu)]
+    pub(crate) iommu: Option<coco_dma::state::Attachment>,
+    /// The C-bit's number (sme, sev, snp) [default: 51, on sme 47]
+    #[arg(long, value_name = "N", value_parser = number::small)]
+    pub(crate) c_bit: Option<u32>,
+    /// Bits of the IPA space (cca) [default: 48]
+    #[arg(long, value_name = "N", value_parser = number::small)]
+    pub(crate) ipa_bits: Option<u32>,
+    /// Guest physical address width (tdx), 48 or 52 [default: 52]
+    #[arg(long, value_name = "N", value_parser = number::small)]
+    pub(crate) gpaw: Option<u32>,
+    /// The virtual top of memory (snp-vtom, hyperv) [default: 1 << 40]
+    #[arg(long, value_name = "ADDR", value_parser = number::size)]
+    pub(crate) vtom: Option<u64>,
+    /// The conversion granule [default: 4KiB]
+    #[arg(long, value_name = "SIZE", value_parser = number::size)]
+    pub(crate) granule: Option<u64>,
+    /// Whether the device sees the CPU's caches: yes or no [default: yes]
+    #[arg(long, value_name = "ANSWER", value_parser = words::yes_no)]
+    pub(crate) coherent: Option<bool>,
+    /// blocking or atomic [default: blocking]
+    #[arg(long, value_name = "CONTEXT", value_parser = words::context)]
+    pub(crate) context: Option<coco_dma::state::Context>,
+    /// The operation: map [default: map]
+    #[arg(long, value_name = "OP", value_parser = words::operation)]
+    pub(crate) operation: Option<words::Operation>,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
+}

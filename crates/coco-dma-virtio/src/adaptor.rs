@@ -1,0 +1,227 @@
+//! One device under a driver of `virtio-drivers`.
+// UNSAFETY: buffers come as raw pointers whose conditions the driver keeps.
+#![expect(unsafe_code)]
+
+use core::fmt;
+use core::ptr::NonNull;
+use core::sync::atomic::AtomicUsize;
+use core::sync::atomic::Ordering;
+
+use coco_dma::addr::PhysAddr as Phys;
+use coco_dma::addr::PhysRange;
+use coco_dma::attrs::Attrs;
+use coco_dma::device::Device;
+use coco_dma::platform::Platform;
+use coco_dma::reason::Refuse;
+use coco_dma::state::Context;
+use coco_dma::state::Direction;
+use coco_dma::state::State;
+use virtio_drivers::BufferDirection;
+use virtio_drivers::PAGE_SIZE;
+use virtio_drivers::PhysAddr;
+
+use crate::table::Live;
+use crate::table::Record;
+use crate::table::Table;
+
+/// What a share is given that could not be mapped: the last page of 64 bits, beyond the physical
+/// address width of every machine (52 bits on x86-64, 52 on Arm, 56 on RISC-V), so that a device
+/// is refused rather than led astray.
+pub const UNREACHABLE: PhysAddr = 0xffff_ffff_ffff_f000;
+
+/// A device of the layer with the table of what its driver was given.
+pub struct Adaptor<'d, P: Platform + ?Sized = dyn Platform + 'd> {
+    device: Device<'d, P>,
+    table: Table<'d>,
+    strays: AtomicUsize,
+    strangers: AtomicUsize,
+    lost: AtomicUsize,
+}
+
+/// What went wrong so far where the interface has no word for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AdaptorCounters {
+    /// Shares that were given [`UNREACHABLE`].
+    pub strays: usize,
+    /// Unshares and deallocations that fitted no live record, and were ignored.
+    pub strangers: usize,
+    /// Allocations kept for ever because their address was 0.
+    pub lost: usize,
+}
+
+impl<'d, P: Platform + ?Sized> Adaptor<'d, P> {
+    /// An adaptor for `device`, with a table of as many live mappings as `records` has.
+    pub fn new(device: Device<'d, P>, records: &'d [Record]) -> Self {
+        Self {
+            device,
+            table: Table(records),
+            strays: AtomicUsize::new(0),
+            strangers: AtomicUsize::new(0),
+            lost: AtomicUsize::new(0),
+        }
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device<'d, P> {
+        &self.device
+    }
+
+    /// Whether all of `buffers` could be shared now, together. Ask before submitting a request
+    /// with these buffers; the answer holds as long as nobody else takes from the same pools.
+    pub fn room_for(&self, buffers: &[NonNull<[u8]>]) -> Result<(), Refuse> {
+        if !self.table.has_free(buffers.len()) {
+            return Err(Refuse::PoolFull);
+        }
+        self.device.room_for(buffers)
+    }
+
+    /// What went wrong so far.
+    pub fn counters(&self) -> AdaptorCounters {
+        AdaptorCounters {
+            strays: self.strays.load(Ordering::Relaxed),
+            strangers: self.strangers.load(Ordering::Relaxed),
+            lost: self.lost.load(Ordering::Relaxed),
+        }
+    }
+
+    /// [`Hal::share`](virtio_drivers::Hal::share).
+    ///
+    /// # Safety
+    ///
+    /// As there; and the buffer stays valid and untouched until it is unshared.
+    pub unsafe fn share(&self, buffer: NonNull<[u8]>, direction: BufferDirection) -> PhysAddr {
+        // SAFETY: the conditions of this function and of `Hal::share`.
+        let mapped = unsafe { self.device.map_raw(buffer, translate(direction), Attrs::NONE) };
+        let Ok(mapping) = mapped else {
+            self.strays.fetch_add(1, Ordering::Relaxed);
+            return UNREACHABLE;
+        };
+        let addr = mapping.addr().raw();
+        if let Err(Live::Mapped(mapping)) = self.table.keep(addr, Live::Mapped(mapping)) {
+            // SAFETY: no device was given the address.
+            let _ = unsafe { self.device.finish_raw(mapping, 0) };
+            self.strays.fetch_add(1, Ordering::Relaxed);
+            return UNREACHABLE;
+        }
+        addr
+    }
+
+    /// [`Hal::unshare`](virtio_drivers::Hal::unshare). The interface does not say how much the
+    /// device wrote, so all of the buffer is copied back; what the device did not write of it is
+    /// zero.
+    ///
+    /// # Safety
+    ///
+    /// As there; and the device has stopped using the address.
+    pub unsafe fn unshare(
+        &self,
+        addr: PhysAddr,
+        buffer: NonNull<[u8]>,
+        direction: BufferDirection,
+    ) {
+        if addr == UNREACHABLE {
+            return;
+        }
+        let found = self.table.remove(addr, |live| match live {
+            Live::Mapped(mapping) => {
+                mapping.addr().raw() == addr
+                    && core::ptr::eq(mapping.buffer().as_ptr(), buffer.as_ptr())
+                    && mapping.direction() == translate(direction)
+            }
+            Live::Allocated(_) => false,
+        });
+        let Some(Live::Mapped(mapping)) = found else {
+            self.strangers.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        let len = mapping.len();
+        // SAFETY: the device has stopped by this function's condition; the record was ours.
+        let _ = unsafe { self.device.finish_raw(mapping, len) };
+    }
+
+    /// [`Hal::dma_alloc`](virtio_drivers::Hal::dma_alloc): whole pages, zeroed. Address 0, which
+    /// the interface takes for a failure, is never given: memory that lies there is set aside.
+    pub fn dma_alloc(&self, pages: usize) -> (PhysAddr, NonNull<u8>) {
+        const FAILED: (PhysAddr, NonNull<u8>) = (0, NonNull::dangling());
+        let Some(len) = pages.checked_mul(PAGE_SIZE) else { return FAILED };
+        let Ok(mut memory) = self.device.alloc_raw(len) else { return FAILED };
+        if memory.addr().raw() == 0 {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            let Ok(other) = self.device.alloc_raw(len) else { return FAILED };
+            memory = other;
+        }
+        let (addr, start) = (memory.addr().raw(), memory.bytes().cast());
+        match self.table.keep(addr, Live::Allocated(memory)) {
+            Ok(()) => (addr, start),
+            Err(Live::Allocated(memory)) => {
+                // SAFETY: nobody was given the memory.
+                let _ = unsafe { self.device.free_raw(memory) };
+                FAILED
+            }
+            Err(Live::Mapped(_)) => FAILED,
+        }
+    }
+
+    /// [`Hal::dma_dealloc`](virtio_drivers::Hal::dma_dealloc). Always reports success: the driver
+    /// would panic otherwise, and memory that is not freed here is kept and counted.
+    ///
+    /// # Safety
+    ///
+    /// As there; and the device has stopped using the memory.
+    pub unsafe fn dma_dealloc(&self, addr: PhysAddr, start: NonNull<u8>, pages: usize) -> i32 {
+        let found = self.table.remove(addr, |live| match live {
+            Live::Allocated(memory) => {
+                memory.addr().raw() == addr
+                    && memory.bytes().cast() == start
+                    && pages.checked_mul(PAGE_SIZE) == Some(memory.bytes().len())
+            }
+            Live::Mapped(_) => false,
+        });
+        match found {
+            Some(Live::Allocated(memory)) => {
+                // SAFETY: this function's condition; the record was ours.
+                let _ = unsafe { self.device.free_raw(memory) };
+            }
+            _ => {
+                self.strangers.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        0
+    }
+
+    /// [`Hal::mmio_phys_to_virt`](virtio_drivers::Hal::mmio_phys_to_virt): a shared view of a
+    /// device's registers. The interface cannot refuse, and allows for a panic where the platform
+    /// has no view of them.
+    ///
+    /// # Safety
+    ///
+    /// As there.
+    pub unsafe fn mmio_phys_to_virt(&self, addr: PhysAddr, size: usize) -> NonNull<u8> {
+        let range = u64::try_from(size).ok().and_then(|len| PhysRange::new(Phys::new(addr), len));
+        let state = if self.device.regime().is_guest() { State::SHARED } else { State::Ordinary };
+        let view = range.and_then(|range| {
+            // SAFETY: the range is registers by this function's condition; a driver of
+            // `virtio-drivers` uses them for its whole life.
+            unsafe { self.device.platform().view(range, state, Context::Blocking) }.ok()
+        });
+        #[expect(clippy::expect_used, reason = "the interface has no error")]
+        view.expect("the platform has a view of the registers that the bus named")
+    }
+}
+
+impl<P: Platform + ?Sized> fmt::Debug for Adaptor<'_, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Adaptor")
+            .field("device", &self.device)
+            .field("counters", &self.counters())
+            .finish_non_exhaustive()
+    }
+}
+
+fn translate(direction: BufferDirection) -> Direction {
+    match direction {
+        BufferDirection::DriverToDevice => Direction::ToDevice,
+        BufferDirection::DeviceToDriver => Direction::FromDevice,
+        BufferDirection::Both => Direction::Both,
+    }
+}

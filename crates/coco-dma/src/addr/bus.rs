@@ -1,0 +1,108 @@
+//! Bus ranges: the windows through which a bus shows memory to a device, each with its offset
+//! (`dma-ranges` in a device tree).
+
+use super::PhysAddr;
+use super::PhysRange;
+
+/// One window: the memory `cpu` appears on the bus from `bus` on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BusRange {
+    cpu: PhysRange,
+    bus: u64,
+}
+
+impl BusRange {
+    /// The window that shows `cpu` from bus address `bus` on; `None` where it would wrap on the
+    /// bus.
+    #[inline]
+    pub const fn new(cpu: PhysRange, bus: u64) -> Option<Self> {
+        match bus.checked_add(cpu.len() - 1) {
+            Some(_) => Some(Self { cpu, bus }),
+            None => None,
+        }
+    }
+
+    /// The memory that shows through the window.
+    #[inline]
+    pub const fn cpu(self) -> PhysRange {
+        self.cpu
+    }
+
+    /// Where the window starts on the bus.
+    #[inline]
+    pub const fn bus(self) -> u64 {
+        self.bus
+    }
+}
+
+/// The windows of a bus, first match first. None at all means that the bus shows memory at its
+/// own address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BusRanges<'a>(&'a [BusRange]);
+
+impl<'a> BusRanges<'a> {
+    /// A bus without windows: every address is its own.
+    pub const IDENTITY: Self = Self(&[]);
+
+    /// The bus with these windows.
+    #[inline]
+    pub const fn new(ranges: &'a [BusRange]) -> Self {
+        Self(ranges)
+    }
+
+    /// Whether addresses are their own.
+    #[inline]
+    pub const fn is_identity(self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The bus address of the first byte of `range`; `None` unless one window shows it whole.
+    #[inline]
+    pub fn to_bus(self, range: PhysRange) -> Option<u64> {
+        if self.is_identity() {
+            return Some(range.base().raw());
+        }
+        let window = self.0.iter().find(|window| window.cpu.contains(range))?;
+        let offset = range.base().offset_from(window.cpu.base())?;
+        window.bus.checked_add(offset)
+    }
+
+    /// The memory that `len` bytes at bus address `bus` are; `None` unless one window shows it.
+    pub fn to_phys(self, bus: u64, len: u64) -> Option<PhysRange> {
+        if self.is_identity() {
+            return PhysRange::new(PhysAddr::new(bus), len);
+        }
+        self.0.iter().find_map(|window| window.cpu.slice(bus.checked_sub(window.bus)?, len))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(base: u64, len: u64) -> PhysRange {
+        PhysRange::new(PhysAddr::new(base), len).unwrap()
+    }
+
+    #[test]
+    fn windows_move_addresses_and_hide_the_rest() {
+        let windows = [
+            BusRange::new(range(0x8000_0000, 0x1000_0000), 0).unwrap(),
+            BusRange::new(range(0x1_0000_0000, 0x1000), 0x4000_0000).unwrap(),
+        ];
+        let bus = BusRanges::new(&windows);
+        assert_eq!(bus.to_bus(range(0x8000_1000, 0x10)), Some(0x1000));
+        assert_eq!(bus.to_bus(range(0x1_0000_0ff0, 0x10)), Some(0x4000_0ff0));
+        assert_eq!(bus.to_bus(range(0x1_0000_0ff0, 0x11)), None);
+        assert_eq!(bus.to_bus(range(0x7fff_ffff, 2)), None);
+        assert_eq!(bus.to_phys(0x4000_0ff0, 0x10), Some(range(0x1_0000_0ff0, 0x10)));
+        assert_eq!(bus.to_phys(0x4000_0ff0, 0x11), None);
+        assert_eq!(BusRanges::IDENTITY.to_bus(range(5, 5)), Some(5));
+    }
+
+    #[test]
+    fn a_window_does_not_wrap_on_the_bus() {
+        assert!(BusRange::new(range(0, 2), u64::MAX).is_none());
+        assert!(BusRange::new(range(0, 1), u64::MAX).is_some());
+    }
+}

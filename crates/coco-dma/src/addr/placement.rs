@@ -1,0 +1,210 @@
+//! Where a mapping may lie in a pool: pure arithmetic, shared by `plan`, which asks whether it
+//! fits at all, and by the pool, which looks for free slots.
+
+use super::AlignMask;
+use super::Boundary;
+
+/// The unit of a bounce pool in bytes (as Linux: `IO_TLB_SIZE`, `include/linux/swiotlb.h`).
+pub const SLOT: u64 = 2048;
+
+/// What a mapping asks of its place in a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// Length in bytes.
+    pub len: u64,
+    /// The address of the original, whose low bits under `keep` the place has to have too.
+    pub original: u64,
+    /// The low bits that have to be kept.
+    pub keep: AlignMask,
+    /// Alignment of the place in bytes, a power of two; bits kept by `keep` come on top of it.
+    pub align: u64,
+    /// The boundary that the place may not cross.
+    pub boundary: Option<Boundary>,
+}
+
+impl Wish {
+    /// `len` bytes anywhere.
+    pub const fn of(len: u64) -> Self {
+        Self { len, original: 0, keep: AlignMask::NONE, align: 1, boundary: None }
+    }
+}
+
+/// The places in one pool that grant a [`Wish`]: offsets `first`, `first + stride`, and so on, as
+/// far as none crosses the boundary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Places {
+    base: u64,
+    pool_len: u64,
+    len: u64,
+    first: u64,
+    stride: u64,
+    boundary: Option<Boundary>,
+}
+
+impl Places {
+    /// The places in a pool of `pool_len` bytes that the device sees from `base` on. `None` where
+    /// not even an empty pool has one.
+    pub const fn new(base: u64, pool_len: u64, wish: &Wish) -> Option<Self> {
+        if wish.len == 0 || wish.len > pool_len || base.checked_add(pool_len - 1).is_none() {
+            return None;
+        }
+        if !wish.align.is_power_of_two() {
+            return None;
+        }
+        // Both are of the form 2^n - 1, so that the larger one holds the other.
+        let modulus_mask = wish.keep.raw() | (wish.align - 1);
+        let residue = wish.original & wish.keep.raw();
+        let first = residue.wrapping_sub(base) & modulus_mask;
+        let stride = if modulus_mask < SLOT - 1 { SLOT } else { modulus_mask.wrapping_add(1) };
+        let places = Self { base, pool_len, len: wish.len, first, stride, boundary: wish.boundary };
+        match places.from(0) {
+            Some(_) => Some(places),
+            None => None,
+        }
+    }
+
+    /// The lowest place in an empty pool, as an offset in bytes.
+    #[inline]
+    pub const fn lowest(&self) -> u64 {
+        match self.from(0) {
+            Some(offset) => offset,
+            None => self.first,
+        }
+    }
+
+    /// The lowest place at `offset` or above; `None` where the pool ends before one.
+    pub const fn from(&self, offset: u64) -> Option<u64> {
+        let Some(place) = self.on_grid(offset) else { return None };
+        let place = match self.boundary {
+            Some(boundary) if self.crosses(boundary, place) => {
+                // The first place in the next window: places lie alike in every window, so that
+                // where this one crosses too, all do.
+                let within = (self.base + place) & (boundary.bytes() - 1);
+                let Some(window) = place.checked_add(boundary.bytes() - within) else {
+                    return None;
+                };
+                let Some(next) = self.on_grid(window) else { return None };
+                if self.crosses(boundary, next) {
+                    return None;
+                }
+                next
+            }
+            _ => place,
+        };
+        if self.fits(place) { Some(place) } else { None }
+    }
+
+    /// The number of slots that a mapping at `offset` touches, the first one included.
+    #[inline]
+    pub const fn slots_at(&self, offset: u64) -> u64 {
+        let within = offset & (SLOT - 1);
+        (within + self.len).div_ceil(SLOT)
+    }
+
+    /// The lowest grid point at `offset` or above, were the pool endless; `None` past its end.
+    const fn on_grid(&self, offset: u64) -> Option<u64> {
+        let place = if offset <= self.first {
+            self.first
+        } else if self.stride == 0 {
+            // A stride of 2^64: there is one place alone.
+            return None;
+        } else {
+            let steps = (offset - self.first).div_ceil(self.stride);
+            match steps.checked_mul(self.stride) {
+                Some(above) => match self.first.checked_add(above) {
+                    Some(place) => place,
+                    None => return None,
+                },
+                None => return None,
+            }
+        };
+        if self.fits(place) { Some(place) } else { None }
+    }
+
+    const fn fits(&self, place: u64) -> bool {
+        place <= self.pool_len - self.len
+    }
+
+    const fn crosses(&self, boundary: Boundary, place: u64) -> bool {
+        boundary.crossed_by(self.base + place, self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lowest(base: u64, pool_len: u64, wish: &Wish) -> Option<u64> {
+        Places::new(base, pool_len, wish).map(|places| places.lowest())
+    }
+
+    #[test]
+    fn an_empty_pool_gives_its_base() {
+        assert_eq!(lowest(0x9000_0000, 0x400_0000, &Wish::of(4096)), Some(0));
+        assert_eq!(lowest(0x9000_0000, 4096, &Wish::of(4097)), None);
+        assert_eq!(lowest(0x9000_0000, 4096, &Wish::of(0)), None);
+    }
+
+    #[test]
+    fn low_bits_are_kept() {
+        let keep = AlignMask::new(0xfff).unwrap();
+        let wish = Wish { original: 0x3000_0e00, keep, ..Wish::of(6000) };
+        assert_eq!(lowest(0x400_0000, 0x10_0000, &wish), Some(0xe00));
+        // A pool that is not aligned to the mask itself.
+        assert_eq!(lowest(0x400_0800, 0x10_0000, &wish), Some(0x600));
+        assert_eq!(lowest(0x400_0800, 0x600 + 5999, &wish), None);
+    }
+
+    #[test]
+    fn a_boundary_moves_the_place_to_the_next_window() {
+        let boundary = Boundary::new(0x1_0000);
+        let wish = Wish { boundary, ..Wish::of(0x1_0000) };
+        assert_eq!(lowest(0x400_8000, 0x10_0000, &wish), Some(0x8000));
+        let wish = Wish { boundary, ..Wish::of(0x1_0001) };
+        assert_eq!(lowest(0x400_0000, 0x10_0000, &wish), None);
+        let keep = AlignMask::new(0xfff).unwrap();
+        let wish = Wish { boundary, original: 0x800, keep, ..Wish::of(0xf900) };
+        assert_eq!(lowest(0x400_0000, 0x10_0000, &wish), None);
+    }
+
+    #[test]
+    fn the_lowest_place_is_what_a_search_finds() {
+        let mut found = 0;
+        for base in [0x1000u64, 0x1800, 0x1c00, 0xffff_0000] {
+            for pool_len in [0x800u64, 0x3000, 0x9000] {
+                for len in [1u64, 0x700, 0x801, 0x1000, 0x2001] {
+                    for mask in [0u64, 0x1ff, 0x7ff, 0xfff, 0x3fff] {
+                        for original in [0u64, 0x123, 0xa00, 0x3800] {
+                            for boundary in [0u64, 0x800, 0x1000, 0x4000] {
+                                for align in [1u64, 0x1000] {
+                                    let wish = Wish {
+                                        len,
+                                        original,
+                                        keep: AlignMask::new(mask).unwrap(),
+                                        align,
+                                        boundary: Boundary::new(boundary),
+                                    };
+                                    let got = lowest(base, pool_len, &wish);
+                                    assert_eq!(got, search(base, pool_len, &wish), "{wish:?}");
+                                    found += usize::from(got.is_some());
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        assert!(found > 1000, "{found}");
+    }
+
+    /// What `Places` computes, found by looking at every place.
+    fn search(base: u64, pool_len: u64, wish: &Wish) -> Option<u64> {
+        let low = wish.keep.raw().max(wish.align - 1);
+        let want = wish.original & wish.keep.raw();
+        let start = (0..=low).find(|offset| (base + offset) & low == want)?;
+        (start..pool_len)
+            .step_by(usize::try_from((low + 1).max(SLOT)).unwrap())
+            .filter(|offset| offset + wish.len <= pool_len)
+            .find(|offset| wish.boundary.is_none_or(|b| !b.crossed_by(base + offset, wish.len)))
+    }
+}

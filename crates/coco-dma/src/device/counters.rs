@@ -1,0 +1,70 @@
+//! What a device did, as counters that anyone may read at any time. A map on an open machine
+//! that is in reach counts nothing: it stores nothing at all.
+
+use crate::word::AtomicUsize;
+use crate::word::Ordering;
+
+/// The counters of one device. Relaxed: each is exact, together they are of no one moment.
+#[derive(Debug)]
+pub struct Counters {
+    direct: AtomicUsize,
+    bounced: AtomicUsize,
+    refused: AtomicUsize,
+    finished: AtomicUsize,
+}
+
+/// The counters at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CountersNow {
+    /// Maps of memory where it lies.
+    pub direct: usize,
+    /// Maps through a pool.
+    pub bounced: usize,
+    /// Maps refused.
+    pub refused: usize,
+    /// Maps that were finished.
+    pub finished: usize,
+}
+
+impl CountersNow {
+    /// Maps that are not finished, lost ones among them.
+    pub fn live(&self) -> usize {
+        self.direct.wrapping_add(self.bounced).wrapping_sub(self.finished)
+    }
+}
+
+impl Counters {
+    pub(super) fn new() -> Self {
+        Self {
+            direct: AtomicUsize::new(0),
+            bounced: AtomicUsize::new(0),
+            refused: AtomicUsize::new(0),
+            finished: AtomicUsize::new(0),
+        }
+    }
+
+    pub(super) fn now(&self) -> CountersNow {
+        CountersNow {
+            direct: self.direct.load(Ordering::Relaxed),
+            bounced: self.bounced.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+            finished: self.finished.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(crate) fn direct(&self) {
+        self.direct.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn bounced(&self) {
+        self.bounced.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn finished(&self) {
+        self.finished.fetch_add(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,188 @@
+//! What bus code says of a device, before a driver binds to it.
+// UNSAFETY: to call a device attested is a promise that nothing here can check.
+#![expect(unsafe_code)]
+
+use core::fmt;
+
+use crate::addr::AddressLimit;
+use crate::addr::BusRanges;
+use crate::plan::DeviceFace;
+use crate::plan::Limits;
+use crate::plan::PoolFace;
+use crate::pool::Pool;
+use crate::regime::Regime;
+use crate::state::Attachment;
+use crate::state::PoolLabel;
+use crate::state::Trust;
+
+/// Proof that attestation code accepted a device (TDISP RUN, or the platform's like). A driver
+/// cannot make one.
+#[derive(Debug)]
+pub struct Attested(());
+
+impl Attested {
+    /// The proof.
+    ///
+    /// # Safety
+    ///
+    /// The caller attested this one device, and the TSM keeps it in the accepted state until
+    /// [`Device`](super::Device) is gone.
+    pub const unsafe fn vouch() -> Self {
+        Self(())
+    }
+}
+
+/// One device as the bus sees it. Start from [`Endpoint::new`] and say what differs.
+#[derive(Debug)]
+pub struct Endpoint<'d> {
+    /// Its name, for messages.
+    pub(super) name: &'d str,
+    trust: Trust,
+    bus_limit: AddressLimit,
+    bus: BusRanges<'d>,
+    attachment: Attachment,
+    coherent: bool,
+    external_facing: bool,
+    force_bounce: bool,
+    pub(super) pools: &'d [&'d Pool<'d>],
+}
+
+impl<'d> Endpoint<'d> {
+    /// An untrusted, coherent device that the bus does not limit, without pools of its own.
+    pub const fn new(name: &'d str) -> Self {
+        Self {
+            name,
+            trust: Trust::Untrusted,
+            bus_limit: AddressLimit::NONE,
+            bus: BusRanges::IDENTITY,
+            attachment: Attachment::None,
+            coherent: true,
+            external_facing: false,
+            force_bounce: false,
+            pools: &[],
+        }
+    }
+
+    /// The guest accepted this device (T=1).
+    #[must_use]
+    pub fn accepted(self, _proof: Attested) -> Self {
+        Self { trust: Trust::Accepted, ..self }
+    }
+
+    /// The last address that the bus reaches.
+    #[must_use]
+    pub fn bus_limit(self, bus_limit: AddressLimit) -> Self {
+        Self { bus_limit, ..self }
+    }
+
+    /// The windows through which the bus shows memory.
+    #[must_use]
+    pub fn bus(self, bus: BusRanges<'d>) -> Self {
+        Self { bus, ..self }
+    }
+
+    /// What stands between the device and memory.
+    #[must_use]
+    pub fn attachment(self, attachment: Attachment) -> Self {
+        Self { attachment, ..self }
+    }
+
+    /// The device does not see the CPU's caches.
+    #[must_use]
+    pub fn not_coherent(self) -> Self {
+        Self { coherent: false, ..self }
+    }
+
+    /// The machine's owner does not trust this PCI device.
+    #[must_use]
+    pub fn external_facing(self) -> Self {
+        Self { external_facing: true, ..self }
+    }
+
+    /// Every map is to be bounced.
+    #[must_use]
+    pub fn force_bounce(self) -> Self {
+        Self { force_bounce: true, ..self }
+    }
+
+    /// The pools of this device, tried before the machine's. One of them restricted makes it the
+    /// only memory that the device may touch.
+    #[must_use]
+    pub fn pools(self, pools: &'d [&'d Pool<'d>]) -> Self {
+        Self { pools, ..self }
+    }
+
+    pub(super) fn face(
+        &self,
+        regime: &Regime,
+        limits: Limits,
+    ) -> Result<DeviceFace<'d>, BindError> {
+        if self.trust == Trust::Accepted && !regime.has_accepted_devices() {
+            return Err(BindError::NoAcceptedDevices);
+        }
+        Ok(DeviceFace {
+            trust: self.trust,
+            limits,
+            bus_limit: self.bus_limit,
+            bus: self.bus,
+            attachment: self.attachment,
+            coherent: self.coherent,
+            external_facing: self.external_facing,
+            force_bounce: self.force_bounce,
+        })
+    }
+}
+
+/// What is refused when the device is made, so that no map can trip over it later.
+pub(super) fn check_pools(
+    regime: &Regime,
+    face: &DeviceFace<'_>,
+    pools: &[PoolFace],
+) -> Result<(), BindError> {
+    for pool in pools.iter().filter(|pool| pool.restricted) {
+        if crate::plan::state_of(regime, pool.label).is_none() {
+            return Err(BindError::RestrictedLabel(pool.label));
+        }
+        if face.trust == Trust::Accepted && pool.label == PoolLabel::GuestShared {
+            return Err(BindError::AcceptedWithSharedPool);
+        }
+    }
+    Ok(())
+}
+
+/// A device that cannot be bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BindError {
+    /// No device can be accepted on this machine.
+    NoAcceptedDevices,
+    /// An accepted device is restricted to a pool that is shared with the host.
+    AcceptedWithSharedPool,
+    /// A restricted pool has a label that does not exist on this machine.
+    RestrictedLabel(PoolLabel),
+    /// More than [`MAX_POOLS`](super::MAX_POOLS) pools, its own and the machine's together.
+    TooManyPools,
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoAcceptedDevices => {
+                f.write_str("no device can be accepted on this machine; bind it as untrusted")
+            }
+            Self::AcceptedWithSharedPool => f.write_str(
+                "an accepted device is never given shared slots, but its restricted pool is \
+                 shared; give it a guest-private one or none",
+            ),
+            Self::RestrictedLabel(label) => write!(
+                f,
+                "the device's restricted pool is {label}, which does not exist on this machine"
+            ),
+            Self::TooManyPools => {
+                write!(f, "a device has at most {} pools, its own first", super::MAX_POOLS)
+            }
+        }
+    }
+}
+
+impl core::error::Error for BindError {}

@@ -1,0 +1,26 @@
+//! The one decision. Whatever depends on platform, trust, mask, attribute, pool or page state is
+//! decided here: by pure, total functions over small values, without memory, clock or side
+//! effect. Everything above executes a [`Plan`]; nothing above decides again.
+//!
+//! Two questions are kept apart everywhere: *reach* (can this device touch memory in this state
+//! at all) and *form* (which bits does the address carry).
+
+mod map;
+mod pools;
+mod request;
+mod step;
+
+pub use map::Plan;
+pub use map::map;
+pub use pools::Candidate;
+pub use pools::Candidates;
+pub(crate) use pools::state_of;
+pub use request::DeviceFace;
+pub use request::Limits;
+pub use request::MapRequest;
+pub use request::Place;
+pub use request::PoolFace;
+pub use step::Known;
+pub use step::PoolVerdict;
+pub use step::Step;
+pub use step::Trace;

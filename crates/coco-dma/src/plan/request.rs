@@ -1,0 +1,136 @@
+//! What `plan` is asked: small values and borrowed tables, nothing that can change under it.
+
+use crate::addr::AddressLimit;
+use crate::addr::AlignMask;
+use crate::addr::Boundary;
+use crate::addr::BusRanges;
+use crate::addr::PhysAddr;
+use crate::addr::PhysRange;
+use crate::attrs::Attrs;
+use crate::regime::Regime;
+use crate::state::Attachment;
+use crate::state::Direction;
+use crate::state::Memory;
+use crate::state::PoolLabel;
+use crate::state::Trust;
+
+/// What a driver says of its device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The DMA mask, as the last address it reaches (default: 64 bits).
+    pub mask: AddressLimit,
+    /// The longest segment in bytes (default: none).
+    pub segment: Option<u64>,
+    /// The boundary that no segment may cross (default: none).
+    pub boundary: Option<Boundary>,
+    /// The low bits that a bounce has to keep (default: none).
+    pub min_align: AlignMask,
+    /// The cache line in bytes, a power of two, for devices that are not coherent (default: 64).
+    pub cache_line: u64,
+}
+
+impl Limits {
+    /// A device that reaches 64 bits and has no other limit.
+    pub const NONE: Self = Self {
+        mask: AddressLimit::NONE,
+        segment: None,
+        boundary: None,
+        min_align: AlignMask::NONE,
+        cache_line: 64,
+    };
+
+    /// The limits of a device whose mask has `bits` bits.
+    pub const fn mask_bits(bits: u32) -> Self {
+        Self { mask: AddressLimit::bits(bits), ..Self::NONE }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
+/// A device, as far as a decision depends on it.
+#[derive(Clone, Copy, Debug)]
+pub struct DeviceFace<'a> {
+    /// Whether it is part of what the guest trusts.
+    pub trust: Trust,
+    /// What the driver says.
+    pub limits: Limits,
+    /// The last address that the bus in front of it reaches.
+    pub bus_limit: AddressLimit,
+    /// The windows of that bus.
+    pub bus: BusRanges<'a>,
+    /// What stands between it and memory.
+    pub attachment: Attachment,
+    /// Whether its accesses see the CPU's caches.
+    pub coherent: bool,
+    /// A PCI device that the machine's owner does not trust: another thing than `trust`.
+    pub external_facing: bool,
+    /// Every map is to be bounced.
+    pub force_bounce: bool,
+}
+
+impl DeviceFace<'_> {
+    /// An untrusted coherent device without limits and IOMMU.
+    pub const PLAIN: Self = Self {
+        trust: Trust::Untrusted,
+        limits: Limits::NONE,
+        bus_limit: AddressLimit::NONE,
+        bus: BusRanges::IDENTITY,
+        attachment: Attachment::None,
+        coherent: true,
+        external_facing: false,
+        force_bounce: false,
+    };
+
+    /// The last address the device reaches: the tighter of mask and bus limit.
+    #[inline]
+    pub fn limit(&self) -> AddressLimit {
+        self.limits.mask.min(self.bus_limit)
+    }
+}
+
+/// A pool, as far as a decision depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolFace {
+    /// What its memory is.
+    pub label: PoolLabel,
+    /// Where its memory lies.
+    pub range: PhysRange,
+    /// Whether it is the only memory that the device may touch.
+    pub restricted: bool,
+}
+
+/// Where the memory of a request lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// One run of physical memory from here.
+    At(PhysAddr),
+    /// In no single run that the platform knows: it can be copied, never mapped in place.
+    Unlocated,
+}
+
+/// One streaming map, before anything is done about it.
+#[derive(Clone, Copy, Debug)]
+pub struct MapRequest<'a> {
+    /// The rules of the machine.
+    pub regime: &'a Regime,
+    /// Whose map it is.
+    pub device: &'a DeviceFace<'a>,
+    /// Where the memory lies.
+    pub place: Place,
+    /// How long it is in bytes.
+    pub len: u64,
+    /// What is known about it.
+    pub memory: Memory,
+    /// Which way the bytes go.
+    pub direction: Direction,
+    /// What the caller asserts and wants.
+    pub attrs: Attrs,
+    /// Alignment that a place in a pool has to have, in bytes, a power of two (1: none).
+    pub align: u64,
+    /// The pools of the device, then those of the machine, in the order in which to try them.
+    pub pools: &'a [PoolFace],
+}

@@ -1,0 +1,228 @@
+//! The story of a decision: each rule that was applied, in order. A plan without a listener
+//! builds none of it.
+
+use core::fmt;
+
+use crate::addr::AddressLimit;
+use crate::addr::DmaAddr;
+use crate::addr::PhysRange;
+use crate::attrs::Attrs;
+use crate::reason::Bounce;
+use crate::reason::Direct;
+use crate::reason::Refuse;
+use crate::state::PoolLabel;
+use crate::state::State;
+use crate::state::Trust;
+
+/// Listens to the steps of a decision. `()` listens to nothing, at no cost.
+pub trait Trace {
+    /// One rule was applied.
+    fn step(&mut self, step: Step);
+}
+
+impl Trace for () {
+    #[inline(always)]
+    fn step(&mut self, _: Step) {}
+}
+
+impl<F: FnMut(Step)> Trace for F {
+    #[inline]
+    fn step(&mut self, step: Step) {
+        self(step);
+    }
+}
+
+/// What was found about one pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolVerdict {
+    /// It can take the mapping.
+    Suits,
+    /// Its label does not suit the device or the platform.
+    Label,
+    /// The device does not reach all of it.
+    Reach,
+    /// Not even empty could it hold the mapping.
+    Size,
+    /// The device has a restricted pool, and this is not it.
+    NotRestricted,
+}
+
+/// One rule that was applied, with what it found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Step {
+    /// The operation takes these attributes.
+    Attributes(Attrs),
+    /// The range is memory or registers of this machine.
+    Range(PhysRange),
+    /// The memory is in no single run.
+    Unlocated,
+    /// What the memory is taken to be.
+    Memory {
+        /// Its state.
+        state: State,
+        /// Whether it is registers.
+        mmio: bool,
+        /// Why it is taken so.
+        known: Known,
+    },
+    /// Whether a device of this trust can reach memory in this state at all.
+    Reach {
+        /// The device's trust.
+        trust: Trust,
+        /// The memory's state.
+        state: State,
+        /// The answer.
+        reached: bool,
+    },
+    /// The device has a restricted pool.
+    Restricted {
+        /// Whether the memory lies in it.
+        inside: bool,
+    },
+    /// Bouncing is forced.
+    Forced,
+    /// No window of the bus shows the range.
+    Unmapped(PhysRange),
+    /// The address that the device would be given.
+    Form {
+        /// The bus address.
+        bus: u64,
+        /// The mark that the state adds to it.
+        mark: u64,
+        /// The sum.
+        addr: DmaAddr,
+    },
+    /// An IOMMU domain gives the address; the state goes into its entry.
+    Translated(State),
+    /// The last byte against the last address in reach.
+    Limit {
+        /// The last byte of the mapping as the device sees it, where it does not wrap.
+        last: Option<DmaAddr>,
+        /// The last address in reach.
+        limit: AddressLimit,
+        /// Whether it is the bus that limits, not the mask.
+        by_bus: bool,
+    },
+    /// The buffer's place does not suit the device.
+    Misaligned,
+    /// The buffer shares IOMMU pages with other data, and the device is external-facing.
+    SharesPages,
+    /// One pool was looked at.
+    Pool {
+        /// Its label.
+        label: PoolLabel,
+        /// Where it lies.
+        range: PhysRange,
+        /// What was found.
+        verdict: PoolVerdict,
+    },
+    /// The decision: the device touches the memory where it lies.
+    Direct(Direct),
+    /// The decision so far: the buffer has to go through a pool.
+    Bounce(Bounce),
+    /// The decision: refused.
+    Refuse(Refuse),
+}
+
+/// Where the state of a memory was known from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// The machine has no other.
+    Machine,
+    /// The ledger, or the caller of `explain`.
+    Ledger,
+    /// The label of the restricted pool that it lies in.
+    Label,
+    /// The attributes, because nobody tracks it.
+    Attributes,
+}
+
+impl Step {
+    /// The stable name of the rule.
+    pub const fn rule(&self) -> &'static str {
+        match self {
+            Self::Attributes(_) => "attributes",
+            Self::Range(_) | Self::Unlocated => "range",
+            Self::Memory { .. } => "memory-state",
+            Self::Reach { .. } => "reach",
+            Self::Restricted { .. } => "restricted-pool",
+            Self::Forced => "forced",
+            Self::Unmapped(_) => "bus-range",
+            Self::Form { .. } | Self::Translated(_) => "dma-form",
+            Self::Limit { .. } => "limit",
+            Self::Misaligned => "alignment",
+            Self::SharesPages => "external-facing",
+            Self::Pool { .. } => "pool",
+            Self::Direct(_) | Self::Bounce(_) | Self::Refuse(_) => "decision",
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Attributes(attrs) => write!(f, "attributes: {attrs}; the operation takes them"),
+            Self::Range(range) => write!(f, "{range} is a range of this machine"),
+            Self::Unlocated => f.write_str("the buffer is in no single run of physical memory"),
+            Self::Memory { state, mmio, known } => {
+                let what = if mmio { "registers are" } else { "memory is" };
+                let why = match known {
+                    Known::Machine => "this machine knows no other state",
+                    Known::Ledger => "as the ledger has it",
+                    Known::Label => "the label of the restricted pool that it lies in says so",
+                    Known::Attributes => "nobody tracks it, so the attributes decide",
+                };
+                write!(f, "the {what} {state}: {why}")
+            }
+            Self::Reach { trust, state, reached } => {
+                let verb = if reached { "reaches" } else { "cannot reach" };
+                write!(f, "an {trust} device {verb} {state} memory")
+            }
+            Self::Restricted { inside: true } => {
+                f.write_str("the memory lies in the device's restricted pool")
+            }
+            Self::Restricted { inside: false } => {
+                f.write_str("the device has a restricted pool, and the memory lies outside")
+            }
+            Self::Forced => f.write_str("every map of this device is to be bounced"),
+            Self::Unmapped(range) => write!(f, "no window of the bus shows {range} whole"),
+            Self::Form { bus, mark: 0, addr } => {
+                write!(f, "the device is given {addr}: bus address {bus:#x} without a mark")
+            }
+            Self::Form { bus, mark, addr } => {
+                write!(f, "the device is given {addr}: bus address {bus:#x} with {mark:#x}")
+            }
+            Self::Translated(state) => {
+                write!(f, "the domain gives an address, with an entry for {state} memory")
+            }
+            Self::Limit { last, limit, by_bus } => {
+                let whose = if by_bus { "bus" } else { "mask" };
+                match last {
+                    Some(last) if last.raw() <= limit.raw() => {
+                        write!(f, "its last byte {last} is within the {whose}'s {limit}")
+                    }
+                    Some(last) => write!(f, "its last byte {last} is past the {whose}'s {limit}"),
+                    None => write!(f, "its last byte is past 64 bits (the {whose}'s is {limit})"),
+                }
+            }
+            Self::Misaligned => write!(f, "{}", Bounce::Alignment.text()),
+            Self::SharesPages => write!(f, "{}", Bounce::ExternalFacing.text()),
+            Self::Pool { label, range, verdict } => {
+                let found = match verdict {
+                    PoolVerdict::Suits => "can take it",
+                    PoolVerdict::Label => "its label does not suit the device here",
+                    PoolVerdict::Reach => "not wholly in the device's reach",
+                    PoolVerdict::Size => "too small for it, even empty",
+                    PoolVerdict::NotRestricted => "is not the device's restricted pool",
+                };
+                write!(f, "pool {label} at {range}: {found}")
+            }
+            Self::Direct(reason) => write!(f, "direct ({reason}): {}", reason.text()),
+            Self::Bounce(reason) => write!(f, "bounce ({reason}): {}", reason.text()),
+            Self::Refuse(reason) => {
+                write!(f, "refuse ({reason}): {}; {}", reason.text(), reason.way_out())
+            }
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What the machine implements: one trait, object-safe, of which a kernel author writes an
+//! instance in an afternoon.
+// UNSAFETY: the trait is unsafe to implement, since memory safety rests on what it answers.
+#![expect(unsafe_code)]
+
+use core::fmt;
+use core::ptr::NonNull;
+
+use crate::addr::PhysRange;
+use crate::regime::Regime;
+use crate::state::Context;
+use crate::state::Direction;
+use crate::state::State;
+use crate::state::Visibility;
+
+/// The machine under the layer.
+///
+/// # Safety
+///
+/// 1. `regime` never changes.
+/// 2. `locate` answers with the memory that really lies behind the bytes, for as long as the
+///    bytes are valid.
+/// 3. `convert` returns `Ok` only when every granule of the run is in the wanted state, and its
+///    error tells the truth about the rest.
+/// 4. `view` returns a pointer through which the whole run can be read and written with the
+///    protection of the state, until `unview`.
+pub unsafe trait Platform: Sync {
+    /// The rules of this machine. Never blocks; asked once.
+    fn regime(&self) -> Regime;
+
+    /// The one run of physical memory behind `bytes`; `None` where it is in no single run (it
+    /// can then be copied, never mapped in place). May be called in atomic context.
+    fn locate(&self, bytes: NonNull<[u8]>) -> Option<PhysRange>;
+
+    /// Changes who may see `run`, which is made of whole granules. Blocking context only.
+    ///
+    /// # Safety
+    ///
+    /// The run belongs to the caller, no reference points into it, and no device has a map of it.
+    unsafe fn convert(&self, run: PhysRange, to: Visibility) -> Result<(), ConvertError>;
+
+    /// A pointer through which the CPU reads and writes `run` with the protection of `state`: the
+    /// linear map, an alias, a window.
+    ///
+    /// # Safety
+    ///
+    /// The run is memory or registers of this machine in that state, and the caller ends the view
+    /// before the state changes.
+    unsafe fn view(
+        &self,
+        run: PhysRange,
+        state: State,
+        context: Context,
+    ) -> Result<NonNull<u8>, NoView>;
+
+    /// Ends a view.
+    ///
+    /// # Safety
+    ///
+    /// `view` answered with `start` for this run, and nobody uses the pointer any more.
+    unsafe fn unview(&self, start: NonNull<u8>, run: PhysRange);
+
+    /// The bytes go to the device: makes the CPU's writes visible to it, with cache work where
+    /// `cache_work` says that the device does not see the caches. Any context.
+    fn hand_over(&self, bytes: NonNull<[u8]>, direction: Direction, cache_work: bool) {
+        let _ = (bytes, direction, cache_work);
+        core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// The bytes come back from the device: makes its writes visible to the CPU. Any context.
+    fn take_back(&self, bytes: NonNull<[u8]>, direction: Direction, cache_work: bool) {
+        let _ = (bytes, direction, cache_work);
+        core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+/// A conversion that did not go through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConvertError {
+    /// Bytes from the start of the run that are surely in the wanted state now.
+    pub done: u64,
+    /// Bytes after those whose state nobody knows. What follows is surely unchanged.
+    pub doubt: u64,
+    /// The platform's own code, for people.
+    pub code: u64,
+}
+
+impl fmt::Display for ConvertError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { done, doubt, code } = self;
+        write!(f, "the conversion stopped after {done:#x} bytes with {doubt:#x} bytes in doubt ")?;
+        write!(f, "(code {code:#x})")
+    }
+}
+
+impl core::error::Error for ConvertError {}
+
+/// The platform cannot give the CPU a view of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoView;
+
+impl fmt::Display for NoView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the platform has no view of the run in that state")
+    }
+}
+
+impl core::error::Error for NoView {}

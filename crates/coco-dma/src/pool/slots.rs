@@ -1,0 +1,181 @@
+//! The slot allocator: a bitmap, one bit a slot, lock-free, lowest address first.
+//!
+//! A run of slots is claimed word by word in ascending order; whoever meets a taken bit gives
+//! back what it claimed so far and goes on behind it. Since everybody climbs, of several that
+//! meet the one that stands highest always gets on: no lock, no waiting for another CPU.
+
+use super::Full;
+use super::PoolError;
+use crate::addr::Places;
+use crate::addr::SLOT;
+use crate::word::Ordering;
+use crate::word::Word;
+
+/// The slots of one pool. A set bit is a slot in use.
+#[derive(Debug)]
+pub(super) struct Slots<'m> {
+    bits: &'m [Word],
+    used: &'m Word,
+    high_water: &'m Word,
+    capacity: usize,
+}
+
+/// Slots that were taken, and the place in them. Not `Copy`: who holds it holds the slots, and
+/// losing it loses them.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "slots that are not given back are lost"]
+pub struct SlotRun {
+    first: usize,
+    count: usize,
+    offset: usize,
+}
+
+impl SlotRun {
+    /// The place in bytes from the start of the pool.
+    #[inline]
+    pub fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// The number of slots.
+    #[inline]
+    pub fn count(&self) -> usize {
+        self.count
+    }
+}
+
+/// Words beside the bitmap: slots in use, and the most that ever were.
+const COUNTERS: usize = 2;
+
+impl<'m> Slots<'m> {
+    /// Words of storage for a pool of `len` bytes.
+    pub(super) const fn words(len: u64) -> usize {
+        let slots = len / SLOT;
+        let words = slots.div_ceil(Word::BITS as u64);
+        if words > (usize::MAX / 2) as u64 { usize::MAX } else { words as usize + COUNTERS }
+    }
+
+    /// All slots free.
+    pub(super) fn new(len: u64, words: &'m [Word]) -> Result<Self, PoolError> {
+        let capacity = usize::try_from(len / SLOT).map_err(|_| PoolError::TooLarge)?;
+        if capacity == 0 {
+            return Err(PoolError::TooSmall);
+        }
+        let wanted = Self::words(len);
+        let storage = PoolError::Storage { wanted, given: words.len() };
+        let ([used, high_water, bits @ ..], true) = (words, words.len() >= wanted) else {
+            return Err(storage);
+        };
+        let bits = bits.get(..capacity.div_ceil(Word::BITS)).ok_or(storage)?;
+        for word in [used, high_water].into_iter().chain(bits) {
+            word.0.store(0, Ordering::Relaxed);
+        }
+        // What the last word has beyond the pool is in use for ever.
+        if let (Some(last), rest @ 1..) = (bits.last(), capacity % Word::BITS) {
+            last.0.store(!0 << rest, Ordering::Relaxed);
+        }
+        Ok(Self { bits, used, high_water, capacity })
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    pub(super) fn used(&self) -> usize {
+        self.used.0.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn high_water(&self) -> usize {
+        self.high_water.0.load(Ordering::Relaxed)
+    }
+
+    /// Takes the lowest free run at one of `places`.
+    pub(super) fn take(&self, places: &Places) -> Result<SlotRun, Full> {
+        let mut from = 0;
+        while let Some(offset) = places.from(from) {
+            let first = to_usize(offset / SLOT).ok_or(Full)?;
+            let count = to_usize(places.slots_at(offset)).ok_or(Full)?;
+            match self.claim(first, count) {
+                Ok(()) => {
+                    let offset = to_usize(offset).ok_or(Full)?;
+                    self.count_up(count);
+                    return Ok(SlotRun { first, count, offset });
+                }
+                // The next place whose first slot lies behind the one in use.
+                Err(taken) => from = (taken as u64).checked_add(1).ok_or(Full)? * SLOT,
+            }
+        }
+        Err(Full)
+    }
+
+    /// Gives the slots of a run back.
+    pub(super) fn give(&self, run: SlotRun) {
+        self.used.0.fetch_sub(run.count, Ordering::Relaxed);
+        self.release(run.first, run.count);
+    }
+
+    fn count_up(&self, count: usize) {
+        let used = self.used.0.fetch_add(count, Ordering::Relaxed).saturating_add(count);
+        if used > self.high_water.0.load(Ordering::Relaxed) {
+            self.high_water.0.fetch_max(used, Ordering::Relaxed);
+        }
+    }
+
+    /// Claims `count` slots from `first`, or says which slot, the highest of those seen, is in
+    /// use.
+    fn claim(&self, first: usize, count: usize) -> Result<(), usize> {
+        if first.checked_add(count).is_none_or(|end| end > self.capacity) {
+            return Err(self.capacity);
+        }
+        for (part, (word, mask)) in self.parts(first, count).enumerate() {
+            if let Err(taken) = claim_word(word, mask) {
+                let word_start = (first / Word::BITS + part) * Word::BITS;
+                let claimed = word_start.saturating_sub(first);
+                self.release(first, claimed);
+                return Err(word_start + taken);
+            }
+        }
+        Ok(())
+    }
+
+    /// Frees slots that are claimed.
+    fn release(&self, first: usize, count: usize) {
+        for (word, mask) in self.parts(first, count) {
+            // Release: what this owner did with the memory happens before the next one's claim.
+            word.0.fetch_and(!mask, Ordering::Release);
+        }
+    }
+
+    /// The words that hold `count` slots from `first`, each with the bits that are theirs.
+    fn parts(&self, first: usize, count: usize) -> impl Iterator<Item = (&'m Word, usize)> {
+        let last = first + count;
+        let words = if count == 0 { 0..0 } else { first / Word::BITS..last.div_ceil(Word::BITS) };
+        words.filter_map(move |index| {
+            let start = index * Word::BITS;
+            let low = first.max(start) - start;
+            let high = last.min(start + Word::BITS) - start;
+            let ones = if high - low == Word::BITS { !0 } else { (1 << (high - low)) - 1 };
+            Some((self.bits.get(index)?, ones << low))
+        })
+    }
+}
+
+/// Sets the bits of `mask`, all or none; else the number of the highest that is set already.
+fn claim_word(word: &Word, mask: usize) -> Result<(), usize> {
+    let mut seen = word.0.load(Ordering::Relaxed);
+    loop {
+        if seen & mask != 0 {
+            return Err(Word::BITS - 1 - (seen & mask).leading_zeros() as usize);
+        }
+        // Acquire: pairs with the release of the last owner. A failure saw another CPU succeed.
+        match word.0.compare_exchange_weak(seen, seen | mask, Ordering::Acquire, Ordering::Relaxed)
+        {
+            Ok(_) => return Ok(()),
+            Err(now) => seen = now,
+        }
+    }
+}
+
+fn to_usize(value: u64) -> Option<usize> {
+    usize::try_from(value).ok()
+}

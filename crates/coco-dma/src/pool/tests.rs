@@ -1,0 +1,137 @@
+//! The slot allocator against a plain model.
+
+use std::vec::Vec;
+
+use proptest::prelude::*;
+
+use super::PoolError;
+use super::slots::SlotRun;
+use super::slots::Slots;
+use crate::addr::AlignMask;
+use crate::addr::Boundary;
+use crate::addr::Places;
+use crate::addr::SLOT;
+use crate::addr::Wish;
+use crate::word::Word;
+
+fn storage(len: u64) -> Vec<Word> {
+    (0..Slots::words(len)).map(|_| Word::new()).collect()
+}
+
+const BASE: u64 = 0x400_0000;
+
+#[test]
+fn storage_is_asked_for_and_checked() {
+    let words = storage(1 << 20);
+    assert!(Slots::new(1 << 20, &words).is_ok());
+    let given = words.len() - 1;
+    assert_eq!(
+        Slots::new(1 << 20, &words[..given]).err(),
+        Some(PoolError::Storage { wanted: given + 1, given })
+    );
+    assert_eq!(Slots::new(SLOT - 1, &words).err(), Some(PoolError::TooSmall));
+}
+
+#[test]
+fn a_full_pool_refuses_and_recovers() {
+    let len = 70 * SLOT;
+    let words = storage(len);
+    let slots = Slots::new(len, &words).unwrap();
+    let one = Places::new(BASE, len, &Wish::of(1)).unwrap();
+    let runs: Vec<_> = (0..70).map(|_| slots.take(&one).unwrap()).collect();
+    assert!(slots.take(&one).is_err());
+    assert_eq!((slots.used(), slots.high_water()), (70, 70));
+    for (place, run) in runs.into_iter().enumerate() {
+        assert_eq!(run.offset() as u64, place as u64 * SLOT, "lowest address first");
+        slots.give(run);
+    }
+    assert_eq!((slots.used(), slots.high_water()), (0, 70));
+    let all = Places::new(BASE, len, &Wish::of(len)).unwrap();
+    let run = slots.take(&all).unwrap();
+    assert_eq!(run.count(), 70);
+    slots.give(run);
+}
+
+/// One call of a random sequence.
+#[derive(Clone, Debug)]
+enum Call {
+    Take { len: u64, original: u64, keep: u32, align: u32, boundary: u32 },
+    Give(usize),
+}
+
+fn call() -> impl Strategy<Value = Call> {
+    let len = prop_oneof![1..64u64, 1..3 * SLOT, 1..40 * SLOT];
+    prop_oneof![
+        3 => (len, 0..0x4000u64, 0..13u32, 0..14u32, 0..20u32).prop_map(
+            |(len, original, keep, align, boundary)| Call::Take {
+                len, original, keep, align, boundary
+            }
+        ),
+        2 => (0..1000usize).prop_map(Call::Give),
+    ]
+}
+
+proptest! {
+    /// No slot is given twice, none is lost, every wish is kept, and a refusal is true.
+    #[test]
+    fn agrees_with_a_model(
+        calls in prop::collection::vec(call(), 1..200),
+        pool_slots in 1..200u64,
+        shift in 0..4u64,
+    ) {
+        let (len, base) = (pool_slots * SLOT, BASE + shift * 0x600);
+        let words = storage(len);
+        let slots = Slots::new(len, &words).unwrap();
+        let mut model = std::vec![false; usize::try_from(pool_slots).unwrap()];
+        let mut held: Vec<SlotRun> = Vec::new();
+        for call in calls {
+            match call {
+                Call::Take { len: wanted, original, keep, align, boundary } => {
+                    let wish = Wish {
+                        len: wanted,
+                        original,
+                        keep: AlignMask::new((1 << keep) - 1).unwrap(),
+                        align: 1 << align,
+                        boundary: Boundary::new(if boundary < 11 { 0 } else { 1 << boundary }),
+                    };
+                    let Some(places) = Places::new(base, len, &wish) else { continue };
+                    let free = |offset: u64| {
+                        let first = usize::try_from(offset / SLOT).unwrap();
+                        let count = usize::try_from(places.slots_at(offset)).unwrap();
+                        (first..first + count).all(|slot| model.get(slot) == Some(&false))
+                    };
+                    let lowest = std::iter::successors(places.from(0), |at| places.from(at + 1))
+                        .find(|at| free(*at));
+                    match slots.take(&places) {
+                        Err(_) => prop_assert_eq!(lowest, None, "a refusal of {:?}", wish),
+                        Ok(run) => {
+                            let at = run.offset() as u64;
+                            prop_assert_eq!(Some(at), lowest);
+                            let addr = base + at;
+                            let low = wish.keep.raw();
+                            prop_assert_eq!(addr & low, original & low);
+                            prop_assert_eq!((addr - (addr & low)) % wish.align, 0);
+                            if let Some(boundary) = wish.boundary {
+                                prop_assert!(!boundary.crossed_by(addr, wanted));
+                            }
+                            let first = run.offset() / SLOT as usize;
+                            for slot in &mut model[first..first + run.count()] {
+                                prop_assert!(!*slot, "a slot given twice");
+                                *slot = true;
+                            }
+                            held.push(run);
+                        }
+                    }
+                }
+                Call::Give(which) if !held.is_empty() => {
+                    let run = held.swap_remove(which % held.len());
+                    let first = run.offset() / SLOT as usize;
+                    model[first..first + run.count()].fill(false);
+                    slots.give(run);
+                }
+                Call::Give(_) => {}
+            }
+            prop_assert_eq!(slots.used(), model.iter().filter(|taken| **taken).count());
+        }
+    }
+}

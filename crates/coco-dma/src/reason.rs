@@ -1,0 +1,145 @@
+//! Why a plan is what it is. The slugs are stable: one may be added, none ever changes.
+
+use core::fmt;
+
+macro_rules! reasons {
+    ($(#[$doc:meta])* $kind:ident { $($name:ident, $slug:literal, $text:literal;)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum $kind {
+            $(#[doc = concat!("`", $slug, "`: ", $text, ".")] $name,)*
+        }
+
+        impl $kind {
+            /// All of them, in order: where several apply, the first is the reason.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// The stable name.
+            pub const fn slug(self) -> &'static str {
+                match self { $(Self::$name => $slug,)* }
+            }
+
+            /// What it means, as the rest of a sentence.
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+
+        impl fmt::Display for $kind {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.slug())
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Why a device may touch memory where it lies.
+    Direct {
+        InReach, "in-reach", "the device reaches the memory where it lies";
+        AlreadyShared, "already-shared", "the memory is shared with the host already and in reach";
+    }
+}
+
+reasons! {
+    /// Why a buffer goes through a pool.
+    Bounce {
+        RestrictedPool, "restricted-pool",
+            "the device may touch nothing but its restricted pool";
+        Forced, "forced", "bouncing is forced for this device";
+        PrivateMemory, "private-memory", "an untrusted device cannot reach private memory";
+        SharedUnreachable, "shared-unreachable",
+            "this platform has no address by which an accepted device reaches shared memory";
+        Unlocated, "unlocated", "the buffer is in no single run of physical memory";
+        UnmappedBusRange, "unmapped-bus-range", "no window of the device's bus shows the memory";
+        BeyondMask, "beyond-mask", "the address needs more bits than the device's mask has";
+        BeyondBusLimit, "beyond-bus-limit", "the address lies past the last one the bus reaches";
+        Alignment, "alignment",
+            "the buffer crosses a segment boundary or shares a cache line with a neighbour";
+        ExternalFacing, "external-facing",
+            "an external-facing device must not see what else lies in the buffer's granules";
+    }
+}
+
+reasons! {
+    /// Why a request is refused.
+    Refuse {
+        BadAttribute, "bad-attribute", "the operation does not take this attribute";
+        InvalidRange, "invalid-range", "the range is empty, wraps, or is no address of this machine";
+        GuestOnly, "guest-only", "cc-shared exists in confidential guests only";
+        MixedRun, "mixed-run", "the granules of the run are not all in the same state";
+        AttributeContradictsLedger, "attribute-contradicts-ledger",
+            "the attribute asserts something else than the ledger knows";
+        PrivateMmio, "private-mmio", "an untrusted device cannot reach private registers";
+        MmioCannotBounce, "mmio-cannot-bounce", "registers cannot go through a pool";
+        SharedUnreachable, "shared-unreachable",
+            "an accepted device has no address for shared memory here, and no pool to bounce through";
+        RequireCoherent, "require-coherent", "the caller wants no bounce and no cache work";
+        NoPool, "no-pool", "there is no pool to bounce through";
+        NoPrivatePool, "no-private-pool",
+            "an accepted device is never given a shared slot, and all its pools are shared";
+        PoolLabelMismatch, "pool-label-mismatch", "no pool has a label that suits this device";
+        NoReachablePool, "no-reachable-pool", "the pools that suit are out of the device's reach";
+        TooLarge, "too-large", "no pool in reach could ever hold one mapping of this size";
+        PoolFull, "pool-full", "the pools that suit have no free run of slots that is long enough";
+        Quota, "quota", "the device holds all the slots that its quota gives it";
+        Busy, "busy", "the state of the memory keeps changing under the request";
+        AtomicNeedsConversion, "atomic-needs-conversion",
+            "memory would have to be converted, which atomic context never does";
+        PeerToPeer, "peer-to-peer", "DMA between confidential devices does not exist";
+        TrustLost, "trust-lost", "the device is not, or no longer, an accepted one";
+    }
+}
+
+impl Refuse {
+    /// What the caller can do about it.
+    pub const fn way_out(self) -> &'static str {
+        match self {
+            Self::BadAttribute => "leave the attribute out",
+            Self::InvalidRange => "give a range of memory that this machine has",
+            Self::GuestOnly => "leave cc-shared out: on a host every device may access all memory",
+            Self::MixedRun => "map the parts one by one, or share or reclaim the whole run first",
+            Self::AttributeContradictsLedger => {
+                "leave the attribute out, or bring the memory into the asserted state first"
+            }
+            Self::PrivateMmio => "map the registers as shared (mmio with cc-shared)",
+            Self::MmioCannotBounce => "let the device reach the registers directly",
+            Self::SharedUnreachable => "give the device a guest-private pool, or private memory",
+            Self::RequireCoherent => "use memory in the device's reach, or leave the attribute out",
+            Self::NoPool => "register a pool",
+            Self::NoPrivatePool => "register a guest-private pool for accepted devices",
+            Self::PoolLabelMismatch => "register a pool with the label that suits",
+            Self::NoReachablePool => "register a pool at addresses that the device reaches",
+            Self::TooLarge => "ask max_mapping and split the request, or register a larger pool",
+            Self::PoolFull => "finish mappings and try again, or register a larger pool",
+            Self::Quota => "finish mappings of this device, or give it a larger quota",
+            Self::Busy => "wait until the conversion has ended, and try again",
+            Self::AtomicNeedsConversion => "call from blocking context, or fill the reserve before",
+            Self::PeerToPeer => "copy through memory",
+            Self::TrustLost => "end the device's maps, and attest it anew or bind it as untrusted",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use super::*;
+
+    #[test]
+    fn slugs_are_unique_within_their_outcome_and_well_formed() {
+        let all = [
+            Direct::ALL.iter().map(|r| r.slug()).collect::<Vec<_>>(),
+            Bounce::ALL.iter().map(|r| r.slug()).collect(),
+            Refuse::ALL.iter().map(|r| r.slug()).collect(),
+        ];
+        for slugs in all {
+            for (place, slug) in slugs.iter().enumerate() {
+                assert!(slug.bytes().all(|c| c.is_ascii_lowercase() || c == b'-'), "{slug}");
+                assert!(!slugs[..place].contains(slug), "{slug} twice");
+            }
+        }
+    }
+}

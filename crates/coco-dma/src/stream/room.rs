@@ -1,0 +1,47 @@
+//! Asking for room before submitting, for interfaces whose map cannot fail.
+
+use core::ptr::NonNull;
+
+use crate::attrs::Attrs;
+use crate::device::Device;
+use crate::plan;
+use crate::plan::Plan;
+use crate::platform::Platform;
+use crate::reason::Refuse;
+use crate::state::Direction;
+
+/// The most buffers that one question may name.
+pub const MAX_ROOM: usize = 32;
+
+impl<P: Platform + ?Sized> Device<'_, P> {
+    /// Whether all of `buffers` could be mapped at this moment, together. The answer holds as
+    /// long as nobody else takes from the same pools. The slots are really taken and given back,
+    /// so that fragmentation and alignment count. More than [`MAX_ROOM`] buffers are refused as
+    /// too large. Any context.
+    pub fn room_for(&self, buffers: &[NonNull<[u8]>]) -> Result<(), Refuse> {
+        if buffers.len() > MAX_ROOM {
+            return Err(Refuse::TooLarge);
+        }
+        let Some((first, rest)) = buffers.split_first() else { return Ok(()) };
+        let range = if first.is_empty() { None } else { self.platform().locate(*first) };
+        if range.and_then(|range| self.in_place(range)).is_some() {
+            return self.room_for(rest);
+        }
+        let len = u64::try_from(first.len()).unwrap_or(0);
+        let request = self.request(range, len, Direction::Both, Attrs::NONE);
+        match plan::map(&request, &mut ()) {
+            Plan::Refuse(reason) => Err(reason),
+            Plan::Direct { .. } => self.room_for(rest),
+            Plan::Bounce { pools, .. } => {
+                for candidate in pools {
+                    let Some(pool) = self.pool(candidate.index) else { continue };
+                    let Ok(run) = pool.take(&candidate.places) else { continue };
+                    let answer = self.room_for(rest);
+                    pool.give(run);
+                    return answer;
+                }
+                Err(Refuse::PoolFull)
+            }
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The unit of all bookkeeping: one atomic machine word, in storage that the caller owns. Loom's
+//! own type stands in under `cfg(loom)`, so that the models check the code that ships.
+
+#[cfg(not(loom))]
+pub(crate) use core::sync::atomic::AtomicUsize;
+pub(crate) use core::sync::atomic::Ordering;
+
+#[cfg(loom)]
+pub(crate) use loom::sync::atomic::AtomicUsize;
+
+/// One word of storage. A `static` array of them is enough for everything the layer keeps:
+/// nothing here needs an allocator, and nothing of it lies in memory that the host can write.
+#[derive(Debug)]
+#[repr(transparent)]
+pub struct Word(pub(crate) AtomicUsize);
+
+impl Word {
+    /// Bits in a word of this machine.
+    pub(crate) const BITS: usize = usize::BITS as usize;
+
+    /// A word of zeroes, as fresh storage is.
+    #[cfg(not(loom))]
+    #[expect(clippy::new_without_default, reason = "a Default would not be const")]
+    pub const fn new() -> Self {
+        Self(AtomicUsize::new(0))
+    }
+
+    /// A word of zeroes, as fresh storage is.
+    #[cfg(loom)]
+    #[expect(clippy::new_without_default, reason = "as above")]
+    pub fn new() -> Self {
+        Self(AtomicUsize::new(0))
+    }
+}

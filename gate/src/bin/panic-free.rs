@@ -1,0 +1,108 @@
+//! The panic-free gate: it links only if no panic can be reached from what it calls.
+//!
+//! The panic handler calls a function that nobody defines. The optimizer drops the handler if it
+//! proves that no panic is left; otherwise the linker asks for `coco_dma_can_panic`. What
+//! `black_box` gives back is any value of its type, as far as the optimizer knows.
+// UNSAFETY: the check's name is fixed for the start code; a symbol that does not exist.
+#![allow(unsafe_code)]
+#![no_std]
+#![no_main]
+
+use core::hint::black_box;
+use core::panic::PanicInfo;
+use core::ptr::NonNull;
+
+use coco_dma::Word;
+use coco_dma::addr::{PhysAddr, PhysRange};
+use coco_dma::attrs::Attrs;
+use coco_dma::device::{Device, Dma, Endpoint};
+use coco_dma::plan::{self, Candidates, DeviceFace, Limits, MapRequest, Place, Plan, PoolFace};
+use coco_dma::pool::Pool;
+use coco_dma::regime::Regime;
+use coco_dma::state::{Direction, Memory, PoolLabel};
+use gate::machine::{self, Machine};
+
+static POOL_MEMORY: machine::Memory<{ 64 << 10 }> = machine::Memory::new();
+static POOL_WORDS: [Word; 16] = [const { Word::new() }; 16];
+
+#[unsafe(no_mangle)]
+fn check() -> u8 {
+    decide();
+    match transfer() {
+        Some(()) => 0,
+        None => 1,
+    }
+}
+
+/// The one decision, for any request, and the pools that it offers.
+fn decide() {
+    let regime: Regime = black_box(Regime::Open);
+    let device: DeviceFace<'_> = black_box(DeviceFace::PLAIN);
+    let pools: &[PoolFace] = black_box(&[]);
+    let request = MapRequest {
+        regime: &regime,
+        device: &device,
+        place: black_box(Place::Unlocated),
+        len: black_box(0),
+        memory: black_box(Memory::Untracked),
+        direction: black_box(Direction::Both),
+        attrs: black_box(Attrs::NONE),
+        align: black_box(1),
+        pools,
+    };
+    match plan::map(&request, &mut ()) {
+        Plan::Direct { reason, addr, .. } => {
+            black_box((reason, addr));
+        }
+        Plan::Bounce { reason, pools, .. } => {
+            black_box(reason);
+            offer(pools);
+        }
+        Plan::Refuse(reason) => {
+            black_box(reason);
+        }
+    }
+    black_box(PhysRange::new(black_box(PhysAddr::new(0)), black_box(0)));
+}
+
+fn offer(pools: Candidates<'_>) {
+    for candidate in pools {
+        let offset = candidate.places.from(black_box(0));
+        black_box((candidate.places.slots_at(black_box(0)), offset));
+    }
+}
+
+/// From making a pool to the end of a map, on any machine, for any device, buffer and length.
+fn transfer() -> Option<()> {
+    let machine = Machine(black_box(Regime::Open));
+    let (memory, label) = (POOL_MEMORY.bytes(), black_box(PoolLabel::Ordinary));
+    let words = POOL_WORDS.get(..black_box(16))?;
+    // SAFETY: the pool is this static, as long as it is; nothing else uses it.
+    let pool = unsafe { Pool::adopt(label, machine::range(memory)?, memory.cast(), words) }.ok()?;
+    let pools = [black_box(pool)];
+    let dma = Dma::new(&machine, &pools);
+    let endpoint = black_box(Endpoint::new("disk"));
+    let device: Device<'_, Machine> = dma.bind(endpoint, black_box(Limits::NONE)).ok()?;
+
+    let mut buffer = [0; 64];
+    let buffer: NonNull<[u8]> = NonNull::from(black_box(&mut buffer[..]));
+    let (direction, attrs) = (black_box(Direction::Both), black_box(Attrs::NONE));
+    // SAFETY: the buffer outlives the mapping; there is no device.
+    let mapping = unsafe { device.map_raw(buffer, direction, attrs) }.ok()?;
+    black_box(mapping.addr());
+    // SAFETY: as above.
+    unsafe { device.sync_for_device(&mapping, black_box(0)..black_box(64)) };
+    // SAFETY: as above.
+    unsafe { device.sync_for_cpu(&mapping, black_box(0)..black_box(64)) };
+    // SAFETY: as above.
+    unsafe { device.finish_raw(mapping, black_box(64)) }.ok()
+}
+
+#[panic_handler]
+fn panicked(_: &PanicInfo<'_>) -> ! {
+    unsafe extern "C" {
+        fn coco_dma_can_panic() -> !;
+    }
+    // SAFETY: never called, as it is never linked.
+    unsafe { coco_dma_can_panic() }
+}

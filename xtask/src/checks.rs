@@ -1,0 +1,6 @@
+//! House rules that a machine can hold.
+
+pub(crate) mod asm;
+pub(crate) mod files;
+pub(crate) mod open_path;
+pub(crate) mod unsafety;

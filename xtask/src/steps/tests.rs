@@ -1,0 +1,62 @@
+//! The test suites.
+
+use std::path::Path;
+
+use anyhow::{Result, bail, ensure};
+
+use crate::shell::Workshop;
+
+/// Everything that `cargo test` finds. Output of tests that pass is read for omissions.
+pub(super) fn all(shop: &mut Workshop) -> Result<()> {
+    let mut command = shop.cargo("test --workspace --all-features --locked -- --show-output");
+    let passed = shop.run_tests(&mut command)?;
+    ensure!(passed > 0, "not a single test ran");
+    println!("   {passed} tests passed");
+    Ok(())
+}
+
+pub(super) fn loom(shop: &mut Workshop) -> Result<()> {
+    loom_with(shop, 3)
+}
+
+/// The models: in the core's library, tests with `loom` in their path; and all of `tests/loom*.rs`.
+pub(super) fn loom_with(shop: &mut Workshop, preemptions: u8) -> Result<()> {
+    let core = shop.root.join("crates/coco-dma");
+    let mut files = Vec::new();
+    for file in std::fs::read_dir(core.join("tests")).into_iter().flatten() {
+        let path = file?.path();
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with("loom") && path.extension() == Some("rs".as_ref()) {
+            files.extend(["--test".to_owned(), name]);
+        }
+    }
+    let mut passed = 0;
+    for (targets, filter) in [(vec!["--lib".to_owned()], "loom"), (files, "")] {
+        if targets.is_empty() {
+            continue;
+        }
+        let mut command = shop.cargo("test --package coco-dma --release --locked");
+        command
+            .args(targets)
+            .args(["--", "--show-output", filter])
+            .env("RUSTFLAGS", "--cfg loom")
+            .env("LOOM_MAX_PREEMPTIONS", preemptions.to_string())
+            .env("CARGO_TARGET_DIR", shop.target.join("loom"));
+        passed += shop.run_tests(&mut command)?;
+    }
+    if passed == 0 && uses_atomics(&core)? {
+        bail!("the core has atomics and no loom model: name the models `loom_...`");
+    }
+    println!("   {passed} models passed");
+    Ok(())
+}
+
+fn uses_atomics(core: &Path) -> Result<bool> {
+    for file in crate::source::rust_files(&core.join("src"))? {
+        let trees = crate::source::tokens(&crate::source::read(&file)?)?;
+        if crate::source::find_word(&trees, "atomic").is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
