@@ -29,7 +29,7 @@ fn places(pool_slots: u64, slots: u64) -> Places {
 /// Takes, marks each slot as its own, and gives back: a slot that two hold at once is seen.
 fn use_once(slots: &Slots<'_>, owners: &[AtomicUsize], places: &Places) -> bool {
     let Ok(run) = slots.take(places) else { return false };
-    let first = run.offset() / SLOT as usize;
+    let first = run.first();
     let mine = &owners[first..first + run.count()];
     for owner in mine {
         assert_eq!(owner.fetch_add(1, Ordering::Relaxed), 0, "two owners");

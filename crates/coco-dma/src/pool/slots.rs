@@ -37,6 +37,12 @@ impl SlotRun {
         self.offset
     }
 
+    /// The number of its first slot in the pool.
+    #[inline]
+    pub fn first(&self) -> usize {
+        self.first
+    }
+
     /// The number of slots.
     #[inline]
     pub fn count(&self) -> usize {

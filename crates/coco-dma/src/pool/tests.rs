@@ -114,7 +114,7 @@ proptest! {
                             if let Some(boundary) = wish.boundary {
                                 prop_assert!(!boundary.crossed_by(addr, wanted));
                             }
-                            let first = run.offset() / SLOT as usize;
+                            let first = run.first();
                             for slot in &mut model[first..first + run.count()] {
                                 prop_assert!(!*slot, "a slot given twice");
                                 *slot = true;
@@ -125,7 +125,7 @@ proptest! {
                 }
                 Call::Give(which) if !held.is_empty() => {
                     let run = held.swap_remove(which % held.len());
-                    let first = run.offset() / SLOT as usize;
+                    let first = run.first();
                     model[first..first + run.count()].fill(false);
                     slots.give(run);
                 }
