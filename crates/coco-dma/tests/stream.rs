@@ -54,7 +54,7 @@ fn bytes_go_out_and_come_back_on_every_platform() {
         let (machine, pools) = guest(platform);
         let dma = Dma::new(&machine, &pools);
         let device = dma.bind(Endpoint::new("disk"), Limits::NONE).expect("bound");
-        let mut buffer = (0..5000).map(|n| n as u8).collect::<Vec<_>>();
+        let mut buffer = (0..5000u32).map(|n| n as u8).collect::<Vec<_>>();
         let bytes = NonNull::from(buffer.as_mut_slice());
         // SAFETY: the buffer is ours and untouched until the end; the device is this test.
         let mapping =
