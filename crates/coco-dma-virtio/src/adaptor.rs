@@ -139,6 +139,26 @@ impl<'d, P: Platform + ?Sized> Adaptor<'d, P> {
         let _ = unsafe { self.device.finish_raw(mapping, len) };
     }
 
+    /// Ends every live share of a device that is gone, and answers how many there were. Nothing is
+    /// copied back: what a device left unfinished is nobody's. Allocations stay, for whoever drops
+    /// the queues that they belong to.
+    ///
+    /// # Safety
+    ///
+    /// The device has stopped using all of them, and no driver will unshare them again with their
+    /// buffers in use elsewhere.
+    pub unsafe fn abandon(&self) -> usize {
+        let mut ended = 0;
+        while let Some(live) = self.table.remove_any(|live| matches!(live, Live::Mapped(_))) {
+            if let Live::Mapped(mapping) = live {
+                // SAFETY: the device has stopped by this function's condition; no byte is copied.
+                let _ = unsafe { self.device.finish_raw(mapping, 0) };
+                ended += 1;
+            }
+        }
+        ended
+    }
+
     /// [`Hal::dma_alloc`](virtio_drivers::Hal::dma_alloc): whole pages, zeroed. Address 0, which
     /// the interface takes for a failure, is never given: memory that lies there is set aside.
     pub fn dma_alloc(&self, pages: usize) -> (PhysAddr, NonNull<u8>) {

@@ -1,0 +1,66 @@
+//! Buffers in the private arena, owned by whoever may touch them.
+// UNSAFETY: slices of the arena are made from raw pointers; the arena gives no byte out twice.
+#![expect(unsafe_code)]
+
+use core::fmt;
+use core::ptr::NonNull;
+
+use super::PrivateArena;
+
+/// A piece of a [`PrivateArena`], owned: whoever holds it is alone in touching its bytes. It goes
+/// back to the arena when dropped.
+pub struct ArenaBuffer<'a> {
+    arena: &'a PrivateArena,
+    bytes: NonNull<[u8]>,
+}
+
+// SAFETY: the buffer owns its bytes alone, like a `Box` does.
+unsafe impl Send for ArenaBuffer<'_> {}
+// SAFETY: through a shared reference its bytes can only be read.
+unsafe impl Sync for ArenaBuffer<'_> {}
+
+impl<'a> ArenaBuffer<'a> {
+    /// Called by the arena alone, which gives every byte out once.
+    pub(super) fn new(arena: &'a PrivateArena, bytes: NonNull<[u8]>) -> Self {
+        Self { arena, bytes }
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a buffer is never empty")]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: readable memory of the arena, which lives as long as the buffer; initialised,
+        // since fresh pages are zeroes; nobody else writes it while the buffer is held.
+        unsafe { self.bytes.as_ref() }
+    }
+
+    /// The bytes, to be written.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `bytes`; nobody else reads it either.
+        unsafe { self.bytes.as_mut() }
+    }
+
+    /// Where the first `len` bytes lie, or all of them where the buffer is shorter.
+    pub(crate) fn raw(&self, len: usize) -> NonNull<[u8]> {
+        NonNull::slice_from_raw_parts(self.bytes.cast(), len.min(self.bytes.len()))
+    }
+}
+
+impl Drop for ArenaBuffer<'_> {
+    fn drop(&mut self) {
+        self.arena.give_back();
+    }
+}
+
+impl fmt::Debug for ArenaBuffer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Never what lies in it.
+        f.debug_struct("ArenaBuffer").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
