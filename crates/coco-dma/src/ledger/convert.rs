@@ -1,0 +1,193 @@
+//! Conversions in the books: begun all or none, settled by what the platform answered.
+
+use core::fmt;
+
+use super::Conflict;
+use super::Found;
+use super::GranuleState;
+use super::Ledger;
+use super::Place;
+use super::Seen;
+use super::entry::Entry;
+use super::granules::Granules;
+use crate::addr::PhysRange;
+use crate::state::Visibility;
+use crate::word::Ordering;
+
+/// Memory that is being converted and belongs to whoever holds this. Not `Copy`; one that is
+/// never settled leaves the memory out of use for ever.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "memory whose conversion is not settled stays out of use"]
+pub struct Conversion {
+    run: PhysRange,
+    from: GranuleState,
+}
+
+impl Conversion {
+    /// The run, made of whole granules.
+    pub fn run(&self) -> PhysRange {
+        self.run
+    }
+
+    /// The state in which all of it was.
+    pub fn from(&self) -> GranuleState {
+        self.from
+    }
+}
+
+impl fmt::Display for Conversion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} converting, {} before", self.run, self.from)
+    }
+}
+
+/// What became of a conversion, in bytes of whole granules.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    /// Now in the new state, from the start of the run.
+    pub done: u64,
+    /// In quarantine after those, because nobody knows their state.
+    pub doubt: u64,
+    /// As before, up to the end of the run.
+    pub unchanged: u64,
+}
+
+impl fmt::Display for Settled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { done, doubt, unchanged } = self;
+        write!(f, "{done:#x} bytes done, {doubt:#x} in quarantine, {unchanged:#x} unchanged")
+    }
+}
+
+impl<'m> Ledger<'m> {
+    /// Takes a run of whole granules, all in state `from` and unpinned, for a conversion.
+    ///
+    /// Errors name the first granule that is in another state or pinned; a run that is not made
+    /// of whole granules is one, and so is memory that is foreign or untracked, for which the
+    /// ledger cannot vouch. A pin or another conversion that is about to give up may be in the
+    /// way for a moment; of several that are in each other's way one always gets on.
+    ///
+    /// Any context; never waits. (The conversion itself is for blocking context only.)
+    pub fn begin(&self, run: PhysRange, from: Visibility) -> Result<Conversion, Conflict> {
+        self.begin_from(run, from.into())
+    }
+
+    /// Takes memory that was never accepted, in order to accept it; otherwise as
+    /// [`begin`](Self::begin).
+    pub fn begin_accept(&self, run: PhysRange) -> Result<Conversion, Conflict> {
+        self.begin_from(run, GranuleState::Unaccepted)
+    }
+
+    /// Takes memory in quarantine, in order to try its conversion again; otherwise as
+    /// [`begin`](Self::begin). It counts as quarantined until it is settled, and what is not
+    /// surely done then stays so.
+    pub fn begin_retry(&self, run: PhysRange) -> Result<Conversion, Conflict> {
+        self.begin_from(run, GranuleState::Quarantined)
+    }
+
+    /// Ends a conversion with what the platform answered: the first `done` bytes are `to`, of the
+    /// next `doubt` bytes nobody knows, the rest is unchanged. `done` as long as the run is
+    /// success.
+    ///
+    /// A granule that is only partly done, or partly in doubt, is in doubt. An answer that cannot
+    /// be is not believed: doubt beyond the end goes to the end, and where more is done than was
+    /// asked for, all is in doubt. (The numbers are those of
+    /// [`ConvertError`](crate::platform::ConvertError).)
+    ///
+    /// The caller has done to the memory whatever must come first (initialised it, say): whoever
+    /// pins or converts it next sees that. Any context; never waits. The conversion has to be one
+    /// of this ledger; another one's changes nothing that is not being converted here.
+    pub fn settle(&self, conversion: Conversion, done: u64, doubt: u64, to: Visibility) -> Settled {
+        let Conversion { run, from } = conversion;
+        let Some(granules) = self.kept(run) else { return Settled::default() };
+        let (done, doubt) = believed(run.len(), done, doubt);
+        let span = granules.span(run);
+        let bytes = granules.bytes();
+        // Both count granules of the run, so that they fit.
+        let whole = |granules: u64| usize::try_from(granules).unwrap_or(usize::MAX).min(span.count);
+        let sure = whole(done / bytes);
+        let known = whole((done + doubt).div_ceil(bytes));
+        let (done, doubt, rest) = (sure, known - sure, span.count - known);
+
+        let was_lost = from == GranuleState::Quarantined;
+        if !was_lost {
+            granules.quarantined.0.fetch_add(doubt, Ordering::Relaxed);
+        }
+        granules.each(span, |granule, entry| match granule.wrapping_sub(span.first) {
+            _ if entry.state() != GranuleState::Converting => entry,
+            place if place < sure => Entry::new(to.into()),
+            place if place < known => Entry::new(GranuleState::Quarantined),
+            _ => Entry::new(from),
+        });
+        if was_lost {
+            granules.quarantined.0.fetch_sub(done, Ordering::Relaxed);
+        }
+        let [done, doubt, unchanged] = [done, doubt, rest].map(|count| count as u64 * bytes);
+        Settled { done, doubt, unchanged }
+    }
+
+    /// Notes that the kernel itself brought a run of whole granules into state `to`, and nobody
+    /// else has to: pages of a hypervisor protocol (GHCB), clock pages, memory that it accepted.
+    ///
+    /// All granules have to be in one state that nobody is changing (private, shared or
+    /// unaccepted) and unpinned; errors name the first that is not. Any context; never waits.
+    /// While it runs, others find the memory converting.
+    pub fn declare(&self, run: PhysRange, to: Visibility) -> Result<(), Conflict> {
+        let from = match self.peek(run) {
+            Seen::Uniform(state) | Seen::Mixed { before: state, .. } if is_stable(state) => state,
+            // Refused in the next line, for what it is.
+            _ => to.into(),
+        };
+        let conversion = self.begin_from(run, from)?;
+        self.settle(conversion, run.len(), 0, to);
+        Ok(())
+    }
+
+    fn begin_from(&self, run: PhysRange, from: GranuleState) -> Result<Conversion, Conflict> {
+        let conflict = |(at, found)| Conflict { run, wanted: from, at, found };
+        let start = |found| Err(conflict((run.base(), found)));
+        let granules = match self.find(run) {
+            Place::Untracked => return start(Found::Untracked),
+            Place::Border(at) => return Err(conflict((at, Found::Border))),
+            Place::In(tracked) => match tracked.granules() {
+                Err(foreign) => return start(Found::Foreign(foreign)),
+                Ok(granules) => granules,
+            },
+        };
+        let granule = granules.bytes();
+        if !run.is_aligned(granule) {
+            return start(Found::Misaligned { granule });
+        }
+        let forward = |entry: Entry| match (entry.state(), entry.pins()) {
+            (state, _) if state != from => Err(Found::State(state)),
+            (_, 1..) => Err(Found::Pinned),
+            _ => Ok(Entry::new(GranuleState::Converting)),
+        };
+        // Exact: an entry that was taken was `from` and unpinned, and nobody else changes it.
+        let back = |_| Entry::new(from);
+        granules.all_or_none(granules.span(run), forward, back).map_err(conflict)?;
+        Ok(Conversion { run, from })
+    }
+
+    /// The entries of a run that lies in one range with entries.
+    fn kept(&self, run: PhysRange) -> Option<&'m Granules<'m>> {
+        match self.find(run) {
+            Place::In(tracked) => tracked.granules().ok(),
+            Place::Untracked | Place::Border(_) => None,
+        }
+    }
+}
+
+/// Whether nobody is changing a granule, and its state is known.
+const fn is_stable(state: GranuleState) -> bool {
+    !matches!(state, GranuleState::Converting | GranuleState::Quarantined)
+}
+
+/// How many bytes of `len` are done, and how many after those in doubt.
+const fn believed(len: u64, done: u64, doubt: u64) -> (u64, u64) {
+    match len.checked_sub(done) {
+        Some(rest) if doubt <= rest => (done, doubt),
+        Some(rest) => (done, rest),
+        None => (0, len),
+    }
+}

@@ -1,0 +1,96 @@
+//! Pins: direct DMA holds the state of the memory that it goes to.
+
+use core::fmt;
+
+use super::Conflict;
+use super::Found;
+use super::GranuleState;
+use super::Ledger;
+use super::Place;
+use super::entry::Entry;
+use crate::addr::PhysRange;
+use crate::state::Visibility;
+
+/// Memory that stays in its state while a device has it. Not `Copy`: who holds it keeps the
+/// memory from being converted, and losing it keeps it so for ever.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "memory whose pin is lost can never be converted again"]
+pub struct Pin {
+    run: PhysRange,
+    counted: bool,
+}
+
+impl Pin {
+    /// The bytes that are pinned.
+    #[inline]
+    pub fn run(&self) -> PhysRange {
+        self.run
+    }
+
+    /// Whether the ledger counts the pin. It does not for foreign memory, which nobody converts,
+    /// nor for untracked memory, for which nothing stands but the word of whoever asked.
+    #[inline]
+    pub fn is_counted(&self) -> bool {
+        self.counted
+    }
+}
+
+impl fmt::Display for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = if self.counted { "pinned" } else { "in use, not counted" };
+        write!(f, "{} {how}", self.run)
+    }
+}
+
+impl Ledger<'_> {
+    /// Pins every granule that `run` touches, all or none, expecting all to be in one state.
+    ///
+    /// Errors name the first granule that is in another state or holds as many pins as can be
+    /// counted (8191, the thirteen bits of an entry). A conversion that is about to give up may
+    /// be in the way for a moment ([`GranuleState::Converting`]), and so may another pin that is,
+    /// at the upper end of the count: look again and plan again. Foreign memory is not counted
+    /// but has to be in that state; untracked memory is taken as the caller says.
+    ///
+    /// Any context; never waits; one compare-and-swap a word.
+    pub fn pin(&self, run: PhysRange, expect: Visibility) -> Result<Pin, Conflict> {
+        let wanted = GranuleState::from(expect);
+        let conflict = |(at, found)| Conflict { run, wanted, at, found };
+        let counted = match self.find(run) {
+            Place::Untracked => false,
+            Place::Border(at) => return Err(conflict((at, Found::Border))),
+            Place::In(tracked) => match tracked.granules() {
+                Err(foreign) if foreign == expect => false,
+                Err(foreign) => return Err(conflict((run.base(), Found::Foreign(foreign)))),
+                Ok(granules) => {
+                    let forward = |entry: Entry| {
+                        if entry.state() != wanted {
+                            return Err(Found::State(entry.state()));
+                        }
+                        entry.pinned().ok_or(Found::TooManyPins)
+                    };
+                    granules
+                        .all_or_none(granules.span(run), forward, Entry::unpinned)
+                        .map_err(conflict)?;
+                    true
+                }
+            },
+        };
+        Ok(Pin { run, counted })
+    }
+
+    /// Gives a pin back. The device must have stopped: what it and the CPU did with the memory
+    /// happens before the next conversion of it.
+    ///
+    /// The pin has to be one of this ledger; another one's takes a pin away that somebody else
+    /// may rely on. Any context; never waits.
+    pub fn unpin(&self, pin: Pin) {
+        if !pin.counted {
+            return;
+        }
+        if let Place::In(tracked) = self.find(pin.run)
+            && let Ok(granules) = tracked.granules()
+        {
+            granules.each(granules.span(pin.run), |_, entry| entry.unpinned());
+        }
+    }
+}

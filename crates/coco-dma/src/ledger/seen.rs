@@ -1,0 +1,78 @@
+//! What a look at the ledger answers.
+
+use core::fmt;
+
+use super::GranuleState;
+use crate::addr::PhysAddr;
+use crate::addr::PhysRange;
+use crate::state::Visibility;
+
+/// The state of a run of bytes: of all granules that it touches, partly touched ones included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Every granule is in this state.
+    Uniform(GranuleState),
+    /// Memory of a range that somebody else made private or shared; it is never converted.
+    Foreign(Visibility),
+    /// No byte of it is in a registered range: nobody keeps its state.
+    Untracked,
+    /// The granules are in different states.
+    Mixed {
+        /// The address of the first granule that differs from the ones before it.
+        first: PhysAddr,
+        /// The state of the ones before it.
+        before: GranuleState,
+        /// Its own state.
+        after: GranuleState,
+    },
+    /// The run lies in several registered ranges, or partly in none. As good as mixed, even where
+    /// both sides are in the same state: register memory that is used as one as one range.
+    Border {
+        /// The address of the first byte on the other side.
+        first: PhysAddr,
+    },
+}
+
+impl Seen {
+    /// Who may access the whole run; `None` where there is no such answer, or where nobody may
+    /// rely on one (converting, quarantined, unaccepted).
+    pub const fn visibility(self) -> Option<Visibility> {
+        match self {
+            Self::Uniform(state) => state.visibility(),
+            Self::Foreign(visibility) => Some(visibility),
+            Self::Untracked | Self::Mixed { .. } | Self::Border { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Uniform(state) => state.fmt(f),
+            Self::Foreign(visibility) => write!(f, "foreign {}", GranuleState::from(*visibility)),
+            Self::Untracked => f.write_str("untracked"),
+            Self::Mixed { first, before, after } => {
+                write!(f, "mixed: {before}, and from {first} on {after}")
+            }
+            Self::Border { first } => write!(f, "mixed: from {first} on in another range"),
+        }
+    }
+}
+
+/// All that is kept of one granule, at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Granule {
+    /// Where it lies.
+    pub run: PhysRange,
+    /// Its state.
+    pub state: GranuleState,
+    /// How many pins direct DMA holds on it, 0 to 8191.
+    pub pins: usize,
+}
+
+impl fmt::Display for Granule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { run, state, pins } = self;
+        write!(f, "{run} {state}, {pins} pins")
+    }
+}
