@@ -1,0 +1,199 @@
+//! An account of what is shared, by whom: it has to come out at zero in the end.
+// UNSAFETY: the trait is unsafe to implement.
+#![expect(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::ptr::NonNull;
+use std::sync::Mutex;
+use std::thread;
+use std::thread::ThreadId;
+
+use coco_dma::addr::PhysAddr;
+use coco_dma::addr::PhysRange;
+use coco_dma::platform::ConvertError;
+use coco_dma::platform::NoView;
+use coco_dma::platform::Platform;
+use coco_dma::regime::Regime;
+use coco_dma::state::Context;
+use coco_dma::state::Direction;
+use coco_dma::state::State;
+use coco_dma::state::Visibility;
+
+use super::lock;
+use crate::number;
+
+/// A platform that keeps the account of its conversions and views, by what they answer.
+#[derive(Debug)]
+pub struct Accounted<P> {
+    inner: P,
+    books: Mutex<Books>,
+}
+
+#[derive(Debug, Default)]
+struct Books {
+    owners: Vec<(ThreadId, String)>,
+    granules: BTreeMap<PhysAddr, Entry>,
+    account: Account,
+}
+
+#[derive(Debug)]
+struct Entry {
+    owner: String,
+    doubtful: bool,
+}
+
+/// The account at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// Bytes that are shared, for each owner that has any.
+    pub shared: BTreeMap<String, u64>,
+    /// Bytes whose state nobody knows, for each owner that has any.
+    pub doubtful: BTreeMap<String, u64>,
+    /// Views that have not ended.
+    pub views: u64,
+    /// Memory that one owner converted under another's hands.
+    pub crossings: Vec<Crossing>,
+}
+
+/// A granule converted by somebody else than who shared it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Crossing {
+    /// The granule.
+    pub granule: PhysRange,
+    /// Who shared it.
+    pub owner: String,
+    /// Who converted it.
+    pub by: String,
+    /// Where to.
+    pub to: Visibility,
+}
+
+impl Account {
+    /// Whether nothing is shared, in doubt or viewed, and nobody crossed anybody.
+    pub fn is_zero(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl<P: Platform> Accounted<P> {
+    /// `inner`, with an account at zero.
+    pub fn new(inner: P) -> Self {
+        Self { inner, books: Mutex::default() }
+    }
+
+    /// The platform inside.
+    pub fn inner(&self) -> &P {
+        &self.inner
+    }
+
+    /// Runs `work`; what this thread converts in it is `owner`'s. Elsewhere the owner is nobody,
+    /// by the name "".
+    pub fn on_behalf<T>(&self, owner: &str, work: impl FnOnce() -> T) -> T {
+        let me = thread::current().id();
+        lock(&self.books).owners.push((me, owner.to_owned()));
+        let answer = work();
+        let mut books = lock(&self.books);
+        if let Some(place) = books.owners.iter().rposition(|(thread, _)| *thread == me) {
+            books.owners.remove(place);
+        }
+        answer
+    }
+
+    /// The account now.
+    pub fn account(&self) -> Account {
+        let books = lock(&self.books);
+        let granule = self.inner.regime().granule();
+        let mut account = books.account.clone();
+        for entry in books.granules.values() {
+            let side = if entry.doubtful { &mut account.doubtful } else { &mut account.shared };
+            *side.entry(entry.owner.clone()).or_default() += granule;
+        }
+        account
+    }
+}
+
+impl Books {
+    fn owner(&self) -> String {
+        let me = thread::current().id();
+        let mine = self.owners.iter().rfind(|(thread, _)| *thread == me);
+        mine.map(|(_, owner)| owner.clone()).unwrap_or_default()
+    }
+
+    /// The platform says that `granule` is in state `to` now, or that nobody knows.
+    fn enter(&mut self, granule: PhysRange, to: Visibility, doubtful: bool) {
+        let by = self.owner();
+        if let Some(entry) = self.granules.get(&granule.base())
+            && entry.owner != by
+        {
+            let owner = entry.owner.clone();
+            self.account.crossings.push(Crossing { granule, owner, by: by.clone(), to });
+        }
+        if to == Visibility::Private && !doubtful {
+            self.granules.remove(&granule.base());
+            return;
+        }
+        let entry = self.granules.entry(granule.base());
+        entry.or_insert(Entry { owner: by, doubtful }).doubtful = doubtful;
+    }
+}
+
+// SAFETY: every answer is the inner platform's.
+unsafe impl<P: Platform> Platform for Accounted<P> {
+    fn regime(&self) -> Regime {
+        self.inner.regime()
+    }
+
+    fn locate(&self, bytes: NonNull<[u8]>) -> Option<PhysRange> {
+        self.inner.locate(bytes)
+    }
+
+    unsafe fn convert(&self, run: PhysRange, to: Visibility) -> Result<(), ConvertError> {
+        // SAFETY: the caller's condition.
+        let answer = unsafe { self.inner.convert(run, to) };
+        let (done, doubt) = match answer {
+            Ok(()) => (run.len(), 0),
+            Err(error) => (error.done, error.doubt),
+        };
+        let mut books = lock(&self.books);
+        let mut end = 0;
+        for granule in number::granules(run, self.inner.regime().granule()) {
+            let start = end;
+            end += granule.len();
+            if end <= done {
+                books.enter(granule, to, false);
+            } else if start < done.saturating_add(doubt) {
+                books.enter(granule, to, true);
+            }
+        }
+        answer
+    }
+
+    unsafe fn view(
+        &self,
+        run: PhysRange,
+        state: State,
+        context: Context,
+    ) -> Result<NonNull<u8>, NoView> {
+        // SAFETY: the caller's condition.
+        let answer = unsafe { self.inner.view(run, state, context) };
+        if answer.is_ok() {
+            lock(&self.books).account.views += 1;
+        }
+        answer
+    }
+
+    unsafe fn unview(&self, start: NonNull<u8>, run: PhysRange) {
+        // SAFETY: the caller's condition.
+        unsafe { self.inner.unview(start, run) };
+        let views = &mut lock(&self.books).account.views;
+        *views = views.saturating_sub(1);
+    }
+
+    fn hand_over(&self, bytes: NonNull<[u8]>, direction: Direction, cache_work: bool) {
+        self.inner.hand_over(bytes, direction, cache_work);
+    }
+
+    fn take_back(&self, bytes: NonNull<[u8]>, direction: Direction, cache_work: bool) {
+        self.inner.take_back(bytes, direction, cache_work);
+    }
+}

@@ -1,0 +1,134 @@
+//! Putting a machine together.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::Mutex;
+
+use coco_dma::addr::PhysRange;
+use coco_dma::regime::Parameters;
+use coco_dma::regime::PlatformName;
+use coco_dma::regime::WrongParameter;
+
+use super::Inner;
+use super::Live;
+use super::Machine;
+use super::MachineCounts;
+use crate::eye::Eye;
+use crate::hardware::Hardware;
+use crate::number;
+use crate::ram::Ram;
+use crate::ram::Region;
+
+/// A machine to be. RAM comes private in a guest, encrypted on an SME host, and zeroed.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    platform: PlatformName,
+    numbers: Parameters,
+    ram: Vec<(u64, u64)>,
+    seed: u64,
+}
+
+impl Builder {
+    pub(super) fn new(platform: PlatformName) -> Self {
+        Self { platform, numbers: Parameters::default(), ram: Vec::new(), seed: 0 }
+    }
+
+    /// The numbers in which this machine differs from others of its platform.
+    #[must_use]
+    pub fn numbers(self, numbers: Parameters) -> Self {
+        Self { numbers, ..self }
+    }
+
+    /// RAM of `size` bytes at `base`, both whole granules. May be said several times. What is
+    /// never touched costs this process nothing.
+    #[must_use]
+    pub fn ram(mut self, base: u64, size: u64) -> Self {
+        self.ram.push((base, size));
+        self
+    }
+
+    /// The seed of the guest's key and of what the host leaves in its pages (default 0).
+    #[must_use]
+    pub fn seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
+    }
+
+    /// The machine.
+    pub fn build(self) -> Result<Machine, BuildError> {
+        let regime = self.platform.regime(&self.numbers).map_err(BuildError::Parameter)?;
+        let hardware = Hardware::new(self.platform, &self.numbers);
+        let granule = regime.granule();
+        let mut regions: Vec<Region> = Vec::new();
+        for (base, size) in self.ram {
+            let wrong = BuildError::Ram { base, size, granule };
+            let range = number::run(base, size).ok_or(wrong)?;
+            if !range.is_aligned(granule) || range.last().raw() > regime.memory_limit().raw() {
+                return Err(wrong);
+            }
+            if let Some(other) = regions.iter().find(|other| other.range().overlaps(range)) {
+                return Err(BuildError::Overlap { first: other.range(), second: range });
+            }
+            let region = Region::new(range, granule, hardware.at_boot);
+            regions.push(region.ok_or(BuildError::TooLarge { size })?);
+        }
+        regions.sort_by_key(|region| region.range().base());
+        let live = Live {
+            ram: Ram::new(regions, granule, hardware, self.seed),
+            eye: Eye::default(),
+            accesses: Vec::new(),
+            counts: MachineCounts::default(),
+            violations: Vec::new(),
+            views: Vec::new(),
+            atomic: Vec::new(),
+        };
+        let inner = Inner { name: self.platform, regime, hardware, live: Mutex::new(live) };
+        Ok(Machine { inner: Arc::new(inner) })
+    }
+}
+
+/// A machine that cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// A number that no machine of the platform has.
+    Parameter(WrongParameter),
+    /// RAM that is empty, wraps, is not made of whole granules, or lies beyond the last address
+    /// of the platform's memory.
+    Ram {
+        /// Where it should be.
+        base: u64,
+        /// How long it should be, in bytes.
+        size: u64,
+        /// The granule of this machine in bytes.
+        granule: u64,
+    },
+    /// Two runs of RAM at the same address.
+    Overlap {
+        /// One.
+        first: PhysRange,
+        /// The other.
+        second: PhysRange,
+    },
+    /// This process cannot have so much memory.
+    TooLarge {
+        /// Bytes asked for.
+        size: u64,
+    },
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Parameter(wrong) => wrong.fmt(f),
+            Self::Ram { base, size, granule } => write!(
+                f,
+                "{size:#x} bytes at {base:#x} are no RAM of this machine: whole granules of \
+                 {granule:#x} bytes, at addresses that its memory has"
+            ),
+            Self::Overlap { first, second } => write!(f, "RAM at {first} and at {second} overlaps"),
+            Self::TooLarge { size } => write!(f, "this process cannot have {size:#x} bytes of RAM"),
+        }
+    }
+}
+
+impl std::error::Error for BuildError {}

@@ -1,0 +1,147 @@
+//! The machine as the layer sees it.
+// UNSAFETY: the trait is unsafe to implement.
+#![expect(unsafe_code)]
+
+use std::ptr::NonNull;
+use std::sync::atomic::Ordering;
+use std::sync::atomic::fence;
+use std::thread;
+
+use coco_dma::addr::PhysRange;
+use coco_dma::platform::ConvertError;
+use coco_dma::platform::NoView;
+use coco_dma::platform::Platform;
+use coco_dma::regime::Regime;
+use coco_dma::state::Context;
+use coco_dma::state::Direction;
+use coco_dma::state::State;
+use coco_dma::state::Visibility;
+
+use super::Live;
+use super::Machine;
+use super::Violation;
+use super::code;
+use super::record::View;
+use crate::eye::Moment;
+use crate::eye::Step;
+use crate::number;
+use crate::ram::GranuleState;
+
+// SAFETY: 1. the regime is set when the machine is built. 2. `locate` answers from the addresses
+// of the memory itself. 3. `convert` changes all granules or none. 4. RAM stays readable and
+// writable to this process in every state, and a view is a pointer to it.
+unsafe impl Platform for Machine {
+    fn regime(&self) -> Regime {
+        *self.rules()
+    }
+
+    fn locate(&self, bytes: NonNull<[u8]>) -> Option<PhysRange> {
+        self.live().ram.locate(bytes)
+    }
+
+    unsafe fn convert(&self, run: PhysRange, to: Visibility) -> Result<(), ConvertError> {
+        self.live().convert(self.rules(), run, to)
+    }
+
+    unsafe fn view(&self, run: PhysRange, state: State, _: Context) -> Result<NonNull<u8>, NoView> {
+        let mut live = self.live();
+        live.look(Moment::View);
+        if let Some((at, found)) = live.ram.first_not(run, state) {
+            // What the host destroyed is its own doing.
+            if found != Some(GranuleState::Lost) {
+                live.violations.push(Violation::WrongView { run, asked: state, at, found });
+            }
+            return Err(NoView);
+        }
+        let start = live.ram.pointer(run).ok_or(NoView)?;
+        live.views.push(View { start: start.addr().get(), run });
+        live.counts.views += 1;
+        Ok(start)
+    }
+
+    unsafe fn unview(&self, start: NonNull<u8>, run: PhysRange) {
+        let mut live = self.live();
+        live.look(Moment::View);
+        let known = |view: &View| view.start == start.addr().get() && view.run == run;
+        match live.views.iter().position(known) {
+            Some(place) => {
+                live.views.swap_remove(place);
+            }
+            None => live.violations.push(Violation::UnknownView { run }),
+        }
+    }
+
+    fn hand_over(&self, _: NonNull<[u8]>, _: Direction, _: bool) {
+        fence(Ordering::SeqCst);
+        let mut live = self.live();
+        live.counts.hand_overs += 1;
+        live.look(Moment::HandOver);
+    }
+
+    fn take_back(&self, _: NonNull<[u8]>, _: Direction, _: bool) {
+        fence(Ordering::SeqCst);
+        let mut live = self.live();
+        live.counts.take_backs += 1;
+        live.look(Moment::TakeBack);
+    }
+}
+
+impl Live {
+    fn convert(
+        &mut self,
+        rules: &Regime,
+        run: PhysRange,
+        to: Visibility,
+    ) -> Result<(), ConvertError> {
+        match to {
+            Visibility::Shared => self.counts.shares += 1,
+            Visibility::Private => self.counts.reclaims += 1,
+        }
+        if self.atomic.contains(&thread::current().id()) {
+            self.violations.push(Violation::ConvertedInAtomic { run });
+        }
+        if !rules.is_guest() {
+            self.violations.push(Violation::NothingConverts { run });
+            return Err(ConvertError { done: 0, doubt: 0, code: code::NOTHING_CONVERTS });
+        }
+        if !run.is_aligned(rules.granule()) || !self.ram.has(run) {
+            self.violations.push(Violation::NotGranules { run });
+            return Err(ConvertError { done: 0, doubt: 0, code: code::NOT_GRANULES });
+        }
+        let views = self.views.iter().filter(|view| view.run.overlaps(run));
+        self.violations
+            .extend(views.map(|view| Violation::ConvertedUnderView { run, view: view.run }));
+        for part in number::granules(run, rules.granule()) {
+            self.convert_granule(part, to);
+        }
+        Ok(())
+    }
+
+    /// One granule, in the order in which nobody sees what is not for them: the bytes go before
+    /// the host may look, and change after it may no more.
+    fn convert_granule(&mut self, part: PhysRange, to: Visibility) {
+        let Some(from) = self.ram.state(part.base()) else { return };
+        let wanted = GranuleState::In(State::Guest(to));
+        if from == wanted {
+            // Who tries again what was in doubt meets such granules.
+            self.counts.already += 1;
+            return;
+        }
+        self.look_near(part, to, Step::Before);
+        match to {
+            Visibility::Shared => self.ram.take_effect(part, from, to),
+            Visibility::Private => self.ram.set_state(part, wanted),
+        }
+        self.look_near(part, to, Step::Between);
+        match to {
+            Visibility::Shared => self.ram.set_state(part, wanted),
+            Visibility::Private => self.ram.take_effect(part, from, to),
+        }
+        self.look_near(part, to, Step::After);
+        self.counts.converted += 1;
+    }
+
+    fn look_near(&mut self, granule: PhysRange, to: Visibility, step: Step) {
+        self.eye.look_near(&self.ram, granule, Moment::Convert { granule, to, step });
+    }
+}

@@ -1,0 +1,95 @@
+//! What the tests share: a machine of each platform, and safe names for the unsafe steps.
+// UNSAFETY: the platform's trait and the raw maps are unsafe to use.
+#![expect(unsafe_code)]
+
+use std::ptr::NonNull;
+
+use coco_dma::Word;
+use coco_dma::addr::PhysRange;
+use coco_dma::attrs::Attrs;
+use coco_dma::device::Attested;
+use coco_dma::device::Device;
+use coco_dma::platform::ConvertError;
+use coco_dma::platform::NoView;
+use coco_dma::platform::Platform;
+use coco_dma::pool::Pool;
+use coco_dma::regime::PlatformName;
+use coco_dma::state::Context;
+use coco_dma::state::Direction;
+use coco_dma::state::State;
+use coco_dma::state::Visibility;
+use coco_dma::stream::MapError;
+use coco_dma::stream::RawMapping;
+use coco_dma_sim::GuestBuffer;
+use coco_dma_sim::Machine;
+use coco_dma_sim::PoolMemory;
+
+pub(crate) const BASE: u64 = 0x4000_0000;
+pub(crate) const SIZE: u64 = 1 << 20;
+pub(crate) const GRANULE: u64 = 4096;
+
+/// The platforms on which memory converts.
+pub(crate) const GUESTS: [PlatformName; 9] = [
+    PlatformName::Sev,
+    PlatformName::Snp,
+    PlatformName::SnpVtom,
+    PlatformName::Tdx,
+    PlatformName::Cca,
+    PlatformName::Pkvm,
+    PlatformName::Hyperv,
+    PlatformName::S390,
+    PlatformName::Pef,
+];
+
+pub(crate) fn machine(platform: PlatformName) -> Machine {
+    Machine::builder(platform).ram(BASE, SIZE).build().unwrap()
+}
+
+pub(crate) fn share(platform: &impl Platform, run: PhysRange) -> Result<(), ConvertError> {
+    // SAFETY: simulated memory; the tests keep no references into it.
+    unsafe { platform.convert(run, Visibility::Shared) }
+}
+
+pub(crate) fn reclaim(platform: &impl Platform, run: PhysRange) -> Result<(), ConvertError> {
+    // SAFETY: as above.
+    unsafe { platform.convert(run, Visibility::Private) }
+}
+
+pub(crate) fn view(
+    platform: &impl Platform,
+    run: PhysRange,
+    state: State,
+) -> Result<NonNull<u8>, NoView> {
+    // SAFETY: asking is harmless to a simulated machine, which checks.
+    unsafe { platform.view(run, state, Context::Blocking) }
+}
+
+pub(crate) fn unview(platform: &impl Platform, start: NonNull<u8>, run: PhysRange) {
+    // SAFETY: as above.
+    unsafe { platform.unview(start, run) };
+}
+
+pub(crate) fn pool<'m>(memory: &PoolMemory, words: &'m [Word]) -> Pool<'m> {
+    // SAFETY: the machine gave the memory to this pool alone, in that state, and every test keeps
+    // its machine until the pool is gone.
+    unsafe { Pool::adopt(memory.label, memory.range, memory.view, words) }.unwrap()
+}
+
+pub(crate) fn vouch() -> Attested {
+    // SAFETY: a simulated device is whatever the test says.
+    unsafe { Attested::vouch() }
+}
+
+pub(crate) fn map<'d, P: Platform>(
+    device: &Device<'d, P>,
+    buffer: &GuestBuffer,
+    direction: Direction,
+) -> Result<RawMapping, MapError<'d>> {
+    // SAFETY: the buffer outlives the mapping in every test, and devices act only when told.
+    unsafe { device.map_raw(buffer.bytes(), direction, Attrs::NONE) }
+}
+
+pub(crate) fn finish<P: Platform>(device: &Device<'_, P>, mapping: RawMapping, written: usize) {
+    // SAFETY: as above.
+    unsafe { device.finish_raw(mapping, written) }.unwrap();
+}
