@@ -164,10 +164,10 @@ impl<'d, P: Platform + ?Sized> Adaptor<'d, P> {
     pub fn dma_alloc(&self, pages: usize) -> (PhysAddr, NonNull<u8>) {
         const FAILED: (PhysAddr, NonNull<u8>) = (0, NonNull::dangling());
         let Some(len) = pages.checked_mul(PAGE_SIZE) else { return FAILED };
-        let Ok(mut memory) = self.device.alloc_raw(len) else { return FAILED };
+        let Ok(mut memory) = self.device.alloc_raw(len, Context::Blocking) else { return FAILED };
         if memory.addr().raw() == 0 {
             self.lost.fetch_add(1, Ordering::Relaxed);
-            let Ok(other) = self.device.alloc_raw(len) else { return FAILED };
+            let Ok(other) = self.device.alloc_raw(len, Context::Blocking) else { return FAILED };
             memory = other;
         }
         let (addr, start) = (memory.addr().raw(), memory.bytes().cast());

@@ -7,7 +7,7 @@ mod machine;
 
 use std::ptr::NonNull;
 
-use coco_dma::device::Dma;
+use coco_dma::Dma;
 use coco_dma::device::Endpoint;
 use coco_dma::plan::Limits;
 use coco_dma::platform::Platform;

@@ -6,10 +6,10 @@
 use std::hint::black_box;
 use std::ptr::NonNull;
 
+use coco_dma::Dma;
 use coco_dma::addr::PhysAddr;
 use coco_dma::addr::PhysRange;
 use coco_dma::device::Device;
-use coco_dma::device::Dma;
 use coco_dma::device::Endpoint;
 use coco_dma::plan::Limits;
 use coco_dma::platform::ConvertError;

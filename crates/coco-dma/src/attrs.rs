@@ -66,6 +66,17 @@ impl Attrs {
             | Self::CC_SHARED.0,
     );
 
+    /// What an allocation takes.
+    pub const FOR_ALLOC: Self = Self(
+        Self::WEAK_ORDERING.0
+            | Self::WRITE_COMBINE.0
+            | Self::NO_KERNEL_MAPPING.0
+            | Self::FORCE_CONTIGUOUS.0
+            | Self::ALLOC_SINGLE_PAGES.0
+            | Self::NO_WARN.0
+            | Self::PRIVILEGED.0,
+    );
+
     /// The set of both.
     #[inline]
     #[must_use]

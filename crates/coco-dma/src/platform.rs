@@ -6,6 +6,7 @@
 use core::fmt;
 use core::ptr::NonNull;
 
+use crate::addr::PhysAddr;
 use crate::addr::PhysRange;
 use crate::regime::Regime;
 use crate::state::Context;
@@ -72,6 +73,25 @@ pub unsafe trait Platform: Sync {
         let _ = (bytes, direction, cache_work);
         core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
     }
+}
+
+/// Where pages of our own come from, for coherent memory.
+///
+/// # Safety
+///
+/// What `take` answers belongs to the caller alone until `give`: nothing uses it, no reference
+/// points into it. It is private in a guest, and as memory is elsewhere.
+pub unsafe trait PageSource: Sync {
+    /// `len` bytes in one run, aligned to `align` (a power of two), ending at or below `last`.
+    /// Must not block where the context is atomic.
+    fn take(&self, len: u64, align: u64, last: PhysAddr, context: Context) -> Option<PhysRange>;
+
+    /// Takes back what `take` gave, or a part of it.
+    ///
+    /// # Safety
+    ///
+    /// The run is one that `take` gave or a part of one, and the caller has stopped using it.
+    unsafe fn give(&self, run: PhysRange);
 }
 
 /// A conversion that did not go through.

@@ -69,6 +69,9 @@ reasons! {
         InvalidRange, "invalid-range", "the range is empty, wraps, or is no address of this machine";
         GuestOnly, "guest-only", "cc-shared exists in confidential guests only";
         MixedRun, "mixed-run", "the granules of the run are not all in the same state";
+        Unaccepted, "unaccepted", "some of the memory was never accepted, and is not private yet";
+        Quarantined, "quarantined",
+            "some of the memory is in quarantine: a failed conversion left its state in doubt";
         AttributeContradictsLedger, "attribute-contradicts-ledger",
             "the attribute asserts something else than the ledger knows";
         PrivateMmio, "private-mmio", "an untrusted device cannot reach private registers";
@@ -88,6 +91,7 @@ reasons! {
         AtomicNeedsConversion, "atomic-needs-conversion",
             "memory would have to be converted, which atomic context never does";
         PeerToPeer, "peer-to-peer", "DMA between confidential devices does not exist";
+        Revoked, "revoked", "the device was revoked: it is dead or gone";
         TrustLost, "trust-lost", "the device is not, or no longer, an accepted one";
     }
 }
@@ -100,6 +104,9 @@ impl Refuse {
             Self::InvalidRange => "give a range of memory that this machine has",
             Self::GuestOnly => "leave cc-shared out: on a host every device may access all memory",
             Self::MixedRun => "map the parts one by one, or share or reclaim the whole run first",
+            Self::Unaccepted => "accept the memory first",
+            Self::Quarantined => "use other memory; a retry may prove its state again",
+            Self::Revoked => "finish its maps and bind the device that took its place",
             Self::AttributeContradictsLedger => {
                 "leave the attribute out, or bring the memory into the asserted state first"
             }

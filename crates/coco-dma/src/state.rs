@@ -64,6 +64,12 @@ pub enum Memory {
     Untracked,
     /// The granules of the run are not all in one state.
     Mixed,
+    /// A conversion of some of it is under way.
+    Converting,
+    /// Some of it was lost to a failed conversion: its state is in doubt.
+    Quarantined,
+    /// Some of it was never accepted by the guest, and is not private yet.
+    Unaccepted,
     /// A device's own registers or memory, mapped by its owner.
     Mmio,
 }
@@ -74,6 +80,9 @@ impl fmt::Display for Memory {
             Self::Known(state) => state.fmt(f),
             Self::Untracked => f.write_str("untracked"),
             Self::Mixed => f.write_str("mixed"),
+            Self::Converting => f.write_str("converting"),
+            Self::Quarantined => f.write_str("quarantined"),
+            Self::Unaccepted => f.write_str("unaccepted"),
             Self::Mmio => f.write_str("mmio"),
         }
     }
@@ -141,6 +150,18 @@ pub enum PoolOrigin {
     Adopted,
     /// The layer converted the whole region once, when the pool was attached.
     ConvertedAtAttach,
+}
+
+/// What a pool is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum PoolUse {
+    /// Streaming maps and allocations.
+    #[default]
+    All,
+    /// Streaming maps alone.
+    Streaming,
+    /// Allocations from atomic context alone: memory that is in the right state already.
+    Reserve,
 }
 
 /// Which way the bytes go, seen from memory.

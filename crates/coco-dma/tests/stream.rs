@@ -8,15 +8,16 @@ mod machine;
 
 use std::ptr::NonNull;
 
+use coco_dma::Dma;
 use coco_dma::attrs::Attrs;
 use coco_dma::device::Attested;
 use coco_dma::device::BindError;
-use coco_dma::device::Dma;
 use coco_dma::device::Endpoint;
 use coco_dma::plan::Limits;
 use coco_dma::pool::Pool;
 use coco_dma::reason::Refuse;
 use coco_dma::regime::PlatformName;
+use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::PoolLabel;
 use machine::Machine;
@@ -140,7 +141,7 @@ fn memory_in_the_pool_is_given_in_place_and_a_full_pool_says_so() {
     let (machine, pools) = guest(PlatformName::Cca);
     let dma = Dma::new(&machine, &pools);
     let device = dma.bind(Endpoint::new("disk"), Limits::NONE).expect("bound");
-    let ring = device.alloc_raw(5000).expect("room");
+    let ring = device.alloc_raw(5000, Context::Blocking).expect("room");
     assert_eq!(ring.bytes().len(), 8192);
     assert_eq!(ring.addr().raw() % 4096, 0);
     let at = in_pool(PlatformName::Cca, ring.addr().raw());

@@ -12,18 +12,25 @@ use core::hint::black_box;
 use core::panic::PanicInfo;
 use core::ptr::NonNull;
 
+use coco_dma::Dma;
 use coco_dma::Word;
 use coco_dma::addr::{PhysAddr, PhysRange};
 use coco_dma::attrs::Attrs;
-use coco_dma::device::{Device, Dma, Endpoint};
+use coco_dma::device::{Device, Endpoint};
+use coco_dma::ledger::{Initial, Ledger, Tracked};
 use coco_dma::plan::{self, Candidates, DeviceFace, Limits, MapRequest, Place, Plan, PoolFace};
+use coco_dma::platform::PageSource;
 use coco_dma::pool::Pool;
 use coco_dma::regime::Regime;
-use coco_dma::state::{Direction, Memory, PoolLabel};
+use coco_dma::state::{Context, Direction, Memory, PoolLabel, Visibility};
 use gate::machine::{self, Machine};
 
-static POOL_MEMORY: machine::Memory<{ 64 << 10 }> = machine::Memory::new();
-static POOL_WORDS: [Word; 16] = [const { Word::new() }; 16];
+const POOL_LEN: usize = 64 << 10;
+const POOL_STORAGE: usize = Pool::words(POOL_LEN as u64);
+const BOOKS: usize = Tracked::words(1 << 20, 4096);
+static POOL_MEMORY: machine::Memory<POOL_LEN> = machine::Memory::new();
+static POOL_WORDS: [Word; POOL_STORAGE] = [const { Word::new() }; POOL_STORAGE];
+static LEDGER_WORDS: [Word; BOOKS] = [const { Word::new() }; BOOKS];
 
 #[unsafe(no_mangle)]
 fn check() -> u8 {
@@ -76,14 +83,21 @@ fn offer(pools: Candidates<'_>) {
 fn transfer() -> Option<()> {
     let machine = Machine(black_box(Regime::Open));
     let (memory, label) = (POOL_MEMORY.bytes(), black_box(PoolLabel::Ordinary));
-    let words = POOL_WORDS.get(..black_box(16))?;
+    let words = POOL_WORDS.get(..black_box(POOL_STORAGE))?;
     // SAFETY: the pool is this static, as long as it is; nothing else uses it.
     let pool = unsafe { Pool::adopt(label, machine::range(memory)?, memory.cast(), words) }.ok()?;
     let pools = [black_box(pool)];
-    let dma = Dma::new(&machine, &pools);
+    let base = black_box(PhysAddr::new(0x1000_0000));
+    let ram = PhysRange::new(base, black_box(1 << 20))?;
+    let initial = black_box(Initial::Private);
+    let ranges = [Tracked::new(ram, black_box(4096), initial, &LEDGER_WORDS).ok()?];
+    let dma =
+        Dma::new(&machine, &pools).with_ledger(Ledger::new(&ranges).ok()?).with_pages(&Source);
+    convert(&dma, ram);
     let endpoint = black_box(Endpoint::new("disk"));
     let device: Device<'_, Machine> = dma.bind(endpoint, black_box(Limits::NONE)).ok()?;
 
+    allocate(&device);
     let mut buffer = [0; 64];
     let buffer: NonNull<[u8]> = NonNull::from(black_box(&mut buffer[..]));
     let (direction, attrs) = (black_box(Direction::Both), black_box(Attrs::NONE));
@@ -95,7 +109,52 @@ fn transfer() -> Option<()> {
     // SAFETY: as above.
     unsafe { device.sync_for_cpu(&mapping, black_box(0)..black_box(64)) };
     // SAFETY: as above.
-    unsafe { device.finish_raw(mapping, black_box(64)) }.ok()
+    unsafe { device.finish_raw(mapping, black_box(64)) }.ok()?;
+    device.lose_trust();
+    // SAFETY: there is no device.
+    black_box(unsafe { device.revoke() });
+    Some(())
+}
+
+/// Pages anywhere.
+struct Source;
+
+// SAFETY: the machine never gives a view of them, so that nobody uses them.
+unsafe impl PageSource for Source {
+    fn take(&self, len: u64, _: u64, _: PhysAddr, _: Context) -> Option<PhysRange> {
+        PhysRange::new(black_box(PhysAddr::new(0x1000_0000)), black_box(len))
+    }
+
+    unsafe fn give(&self, run: PhysRange) {
+        black_box(run);
+    }
+}
+
+/// The books and the transaction, for any run.
+fn convert(dma: &Dma<'_, Machine>, ram: PhysRange) {
+    let Some(run) = ram.slice(black_box(0), black_box(4096)) else { return };
+    // SAFETY: nothing uses the memory.
+    let _ = black_box(unsafe { dma.share(run) });
+    let _ = black_box(dma.ledger().declare(run, black_box(Visibility::Shared)));
+    if let Ok(pin) = dma.ledger().pin(run, black_box(Visibility::Shared)) {
+        dma.ledger().unpin(pin);
+    }
+    // SAFETY: as above.
+    let _ = black_box(unsafe { dma.reclaim(run) });
+    black_box(dma.retry_quarantine(black_box(3), |run| {
+        black_box(run);
+    }));
+    for pool in dma.pools() {
+        let _ = black_box((dma.shrink(pool), dma.grow(pool), dma.refill()));
+    }
+}
+
+/// Coherent memory, of any length.
+fn allocate(device: &Device<'_, Machine>) -> Option<()> {
+    let memory = device.alloc_raw(black_box(64), black_box(Context::Blocking)).ok()?;
+    black_box(memory.addr());
+    // SAFETY: there is no device.
+    unsafe { device.free_raw(memory) }.ok()
 }
 
 #[panic_handler]

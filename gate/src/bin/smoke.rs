@@ -11,7 +11,8 @@ use core::ptr::NonNull;
 
 use coco_dma::Word;
 use coco_dma::attrs::Attrs;
-use coco_dma::device::{Dma, Endpoint};
+use coco_dma::Dma;
+use coco_dma::device::Endpoint;
 use coco_dma::plan::Limits;
 use coco_dma::pool::Pool;
 use coco_dma::regime::{Parameters, PlatformName};
@@ -20,8 +21,10 @@ use coco_dma_virtio as _;
 use gate::exit;
 use gate::machine::{Machine, Memory, range};
 
-static POOL_MEMORY: Memory<{ 64 << 10 }> = Memory::new();
-static POOL_WORDS: [Word; 16] = [const { Word::new() }; 16];
+const POOL_LEN: usize = 64 << 10;
+const POOL_STORAGE: usize = Pool::words(POOL_LEN as u64);
+static POOL_MEMORY: Memory<POOL_LEN> = Memory::new();
+static POOL_WORDS: [Word; POOL_STORAGE] = [const { Word::new() }; POOL_STORAGE];
 
 #[unsafe(no_mangle)]
 fn check() -> u8 {

@@ -15,19 +15,23 @@ pub(super) const FLOORS: &[Floor] = &[
     // Values and words: they are defined in terms of each other.
     Floor {
         number: 1,
-        modules: &["addr", "attrs", "codec", "observe", "reason", "regime", "state", "word"],
+        modules: &[
+            "addr", "attrs", "copy", "observe", "reason", "regime", "shared", "state", "word",
+        ],
         neighbours: true,
     },
     // The one decision, and what the machine has to offer. The decision asks nobody.
     Floor { number: 2, modules: &["plan", "platform"], neighbours: false },
     // Three books, each of which is kept without the others.
     Floor { number: 3, modules: &["iommu", "ledger", "pool"], neighbours: false },
+    // What one machine has, for the floors above to do things with.
+    Floor { number: 4, modules: &["dma"], neighbours: false },
     // Who asks, and the transaction that changes pages.
-    Floor { number: 4, modules: &["convert", "device"], neighbours: false },
-    // What a device can do.
-    Floor { number: 5, modules: &["coherent", "stream"], neighbours: false },
+    Floor { number: 5, modules: &["convert", "device"], neighbours: false },
+    // What a device can do, and a look at everything.
+    Floor { number: 6, modules: &["coherent", "inspect", "stream"], neighbours: false },
     // What devices share.
-    Floor { number: 6, modules: &["heap"], neighbours: false },
+    Floor { number: 7, modules: &["heap"], neighbours: false },
 ];
 
 /// A crate of the workspace and what it may depend on. Dev-dependencies are free: tests and

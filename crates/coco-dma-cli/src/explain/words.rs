@@ -12,6 +12,7 @@ use coco_dma::state::Attachment;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::PoolLabel;
+use coco_dma::state::PoolUse;
 use coco_dma::state::Trust;
 
 use crate::number::number;
@@ -148,5 +149,8 @@ pub(crate) fn pool(text: &str) -> Result<NamedPool, String> {
     };
     let range = PhysRange::new(PhysAddr::new(base), len)
         .ok_or_else(|| format!("the pool '{text}' is empty or wraps"))?;
-    Ok(NamedPool { name: text.to_owned(), face: PoolFace { label, range, restricted } })
+    Ok(NamedPool {
+        name: text.to_owned(),
+        face: PoolFace { label, range, restricted, purpose: PoolUse::All },
+    })
 }

@@ -54,7 +54,7 @@ pub(super) struct Ring {
 
 impl Ring {
     pub(super) fn new(device: &Device<'_>) -> Result<Self, AttackError> {
-        Ok(Self { memory: device.alloc_raw(BYTES)? })
+        Ok(Self { memory: device.alloc_raw(BYTES, coco_dma::state::Context::Blocking)? })
     }
 
     /// Gives the memory back, if the device is done with it. Else nobody is given it again.

@@ -2,8 +2,8 @@
 
 use core::fmt;
 
+use coco_dma::Dma;
 use coco_dma::Word;
-use coco_dma::device::Dma;
 use coco_dma::platform::Platform;
 use coco_dma::pool::Pool;
 

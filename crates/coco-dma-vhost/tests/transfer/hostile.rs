@@ -2,6 +2,8 @@
 //!
 //! It is this program under another name: a link to it, whose name says the trick, is started as
 //! the embedded device.
+// UNSAFETY: the descriptors are named on the command line.
+#![expect(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -90,7 +92,6 @@ pub(crate) fn main(trick: Trick, args: impl IntoIterator<Item = OsString>) -> Ex
     let sockets = args.into_iter().filter_map(|arg| {
         let arg = arg.into_string().ok()?;
         let fd = arg.strip_prefix("listen=")?.split(',').next()?.parse().ok()?;
-        #[expect(unsafe_code)]
         // SAFETY: the descriptor was handed down for us, and each is named once.
         Some(UnixListener::from(unsafe { OwnedFd::from_raw_fd(fd) }))
     });

@@ -1,4 +1,6 @@
 //! The tests.
+// UNSAFETY: a buffer is named to the kernel by its address.
+#![expect(unsafe_code)]
 
 use std::time::{Duration, Instant};
 
@@ -203,7 +205,6 @@ fn dropped_in_flight(kind: Kind) {
             let records: Vec<Record> = (0..64).map(|_| Record::new()).collect();
             let device = layer.dma().bind(Endpoint::new("test disk"), Limits::NONE).unwrap();
             let adaptor = &Adaptor::new(device, &records);
-            #[expect(unsafe_code)]
             // SAFETY: the disk is declared after the guard, and the guard after the adaptor.
             let bound = &unsafe { TestHal::bind(&adaptor) }.unwrap();
             let (machine, name) = (layer.machine(), "test disk");

@@ -85,7 +85,16 @@ address! {
 
 address! {
     /// An address as a device is given it, in bytes: form bits and bus offset included, or an
-    /// address in an IOMMU domain. Giving its number to a device is the unsafe step of DMA.
+    /// address in an IOMMU domain.
+    ///
+    /// A number is not access: safe code may have it, print it and compare it. **Giving it to a
+    /// device is the unsafe step of DMA**, and whoever takes that step answers for it: the device
+    /// uses the address only in the direction of the mapping, and is stopped (its queue drained,
+    /// its bus mastering off, or the device reset) before the mapping ends. That is the one whose
+    /// code holds the `unsafe` that writes the register or the descriptor. A *safe* function that
+    /// takes a bare `DmaAddr` and starts a device with it is therefore unsound: its caller may
+    /// end the mapping the next moment. Let such a function be `unsafe`, or let it take the
+    /// mapping itself and give it back when the device has stopped.
     DmaAddr
 }
 

@@ -6,34 +6,48 @@ use core::fmt;
 use core::ptr::NonNull;
 
 use crate::addr::DmaAddr;
+use crate::addr::PhysRange;
 use crate::attrs::Attrs;
 use crate::device::Device;
+use crate::observe::Event;
 use crate::plan;
-use crate::plan::MapRequest;
-use crate::plan::Place;
-use crate::plan::Plan;
+use crate::plan::AllocRequest;
+use crate::plan::Candidates;
 use crate::platform::Platform;
+use crate::pool::Owner;
 use crate::pool::SlotRun;
 use crate::reason::Refuse;
-use crate::state::Direction;
+use crate::shared::SharedBytes;
+use crate::state::Context;
+use crate::state::PoolUse;
+use crate::state::State;
 
 /// Allocations are multiples of this, in bytes, and aligned to it.
-const PAGE: u64 = 4096;
+pub(super) const PAGE: u64 = 4096;
 
-/// The record of one allocation: what it was taken from and what the device was given.
+/// The record of one allocation: what it was taken from and what the device was given. Freeing
+/// uses this record and asks nobody again.
 #[derive(Debug)]
 #[must_use = "memory that is not freed is lost"]
 pub struct RawCoherent {
-    device: usize,
-    pool: usize,
-    run: SlotRun,
-    addr: DmaAddr,
-    start: NonNull<u8>,
-    len: usize,
+    pub(super) owner: Owner,
+    pub(super) addr: DmaAddr,
+    pub(super) start: NonNull<u8>,
+    pub(super) len: usize,
+    pub(super) source: Source,
 }
 
 // SAFETY: the record only carries the pointer; whoever uses it answers for it.
 unsafe impl Send for RawCoherent {}
+
+/// Whose memory it is, and with that who takes it back.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// Slots of the device's pool with this index: never converted here.
+    Slots { pool: usize, run: SlotRun },
+    /// Pages of our own, converted by us if they were.
+    Pages { run: PhysRange, state: State, converted: bool },
+}
 
 impl RawCoherent {
     /// The address for the device.
@@ -46,9 +60,30 @@ impl RawCoherent {
     pub fn bytes(&self) -> NonNull<[u8]> {
         NonNull::slice_from_raw_parts(self.start, self.len)
     }
+
+    /// Whether freeing it converts memory, which atomic context must not.
+    pub fn converts_on_free(&self) -> bool {
+        matches!(self.source, Source::Pages { converted: true, .. })
+    }
+
+    /// The memory as safe code may look at it.
+    ///
+    /// # Safety
+    ///
+    /// 1. The device that allocated it is still there, and the pool with it: the record alone
+    ///    does not keep them.
+    /// 2. Nobody uses the pointer of [`bytes`](Self::bytes) meanwhile, but from this thread and
+    ///    without references.
+    pub unsafe fn shared_bytes(&self) -> SharedBytes<'_> {
+        // SAFETY: 1: the pool's memory is there while the device is, the slots are this record's
+        // while it is borrowed, and were zeroed. 2: references would be against condition 2 here
+        // and those of `Pool::adopt`. 3: the record is not `Sync`, so that nobody else can ask.
+        unsafe { SharedBytes::new(self.start, self.len) }
+    }
 }
 
-/// An allocation that was refused.
+/// An allocation that was refused. Nothing was changed and nothing is held, but for what a failed
+/// conversion put into quarantine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AllocError<'d> {
     /// The device's name.
@@ -70,54 +105,93 @@ impl fmt::Display for AllocError<'_> {
 impl core::error::Error for AllocError<'_> {}
 
 impl<'d, P: Platform + ?Sized> Device<'d, P> {
-    /// Allocates `len` bytes that the device reaches, rounded up to pages of 4096 and aligned to
-    /// one, zeroed. Never blocks.
-    pub fn alloc_raw(&self, len: usize) -> Result<RawCoherent, AllocError<'d>> {
-        let refused = |reason| AllocError { device: self.name(), reason, len };
+    /// Allocates `len` bytes that the device reaches, rounded up to pages of 4096 (to granules
+    /// where pages have to be converted) and aligned to one, zeroed. In atomic context nothing is
+    /// converted and nothing blocks: the reserve serves.
+    pub fn alloc_raw(&self, len: usize, context: Context) -> Result<RawCoherent, AllocError<'d>> {
+        self.try_alloc(len, context).map_err(|reason| {
+            self.count().refused();
+            self.dma().tell(&Event::Refused { device: self.name(), len, reason });
+            AllocError { device: self.name(), reason, len }
+        })
+    }
+
+    fn try_alloc(&self, len: usize, context: Context) -> Result<RawCoherent, Refuse> {
+        if let Some(reason) = self.stopped() {
+            return Err(reason);
+        }
         let asked = u64::try_from(len).ok().and_then(|len| len.checked_next_multiple_of(PAGE));
-        let Some(whole) = asked.filter(|whole| *whole > 0) else {
-            return Err(refused(Refuse::InvalidRange));
-        };
-        // Memory that lies nowhere yet: plan names the pools that this device reaches.
-        let request = MapRequest {
-            place: Place::Unlocated,
+        let whole = asked.filter(|whole| *whole > 0).ok_or(Refuse::InvalidRange)?;
+        let request = AllocRequest {
+            regime: self.regime(),
+            device: self.face(),
+            len: whole,
             align: PAGE,
-            ..self.request(None, whole, Direction::Both, Attrs::NONE)
+            attrs: Attrs::NONE,
+            context,
+            pages: self.dma().pages().is_some(),
+            pools: self.pool_faces(),
         };
-        let pools = match plan::map(&request, &mut ()) {
-            Plan::Bounce { pools, .. } => pools,
-            Plan::Refuse(reason) => return Err(refused(reason)),
-            Plan::Direct { .. } => return Err(refused(Refuse::NoPool)),
-        };
+        let plan = plan::alloc(&request, &mut ())?;
+        if let Some(memory) = plan.pages.and_then(|pages| self.take_pages(pages, whole, context)) {
+            return Ok(memory);
+        }
+        self.take_slots(plan.pools?, whole)
+    }
+
+    /// Slots of the first pool that has them.
+    fn take_slots(&self, pools: Candidates<'_>, whole: u64) -> Result<RawCoherent, Refuse> {
         for candidate in pools {
-            let Some(pool) = self.pool(candidate.index) else { continue };
-            let Ok(run) = pool.take(&candidate.places) else { continue };
+            let index = candidate.index;
+            let Some(pool) = self.pool(index) else { continue };
+            let Ok(run) = pool.take(&candidate.places, self.owner()) else { continue };
+            if !self.charge(run.count()) {
+                pool.give(&run);
+                return Err(Refuse::Quota);
+            }
             let offset = run.offset();
             let addr = u64::try_from(offset).ok().and_then(|at| candidate.base?.checked_add(at));
-            let size = usize::try_from(whole).unwrap_or(0);
-            let (Some(addr), Some(start)) = (addr, pool.bytes().at(offset, size)) else {
-                pool.give(run);
+            let len = usize::try_from(whole).unwrap_or(0);
+            let (Some(addr), Some(start)) = (addr, pool.bytes().at(offset, len)) else {
+                self.discharge(run.count());
+                pool.give(&run);
                 continue;
             };
             // SAFETY: the slots are ours.
-            unsafe { pool.bytes().zero(offset, size) };
-            let pool = candidate.index;
-            return Ok(RawCoherent { device: self.id(), pool, run, addr, start, len: size });
+            unsafe { pool.bytes().zero(offset, len) };
+            if pool.purpose() == PoolUse::Reserve {
+                let (free, capacity) = (pool.free(), pool.capacity());
+                if free < capacity / 4 {
+                    self.dma().tell(&Event::LowWater { free, capacity });
+                }
+            }
+            let source = Source::Slots { pool: index, run };
+            return Ok(RawCoherent { owner: self.owner(), addr, start, len, source });
         }
-        Err(refused(Refuse::PoolFull))
+        Err(Refuse::PoolFull)
     }
 
-    /// Frees an allocation of this device; another device's comes back.
+    /// Frees an allocation of this device; another device's comes back. Blocks where
+    /// [`converts_on_free`](RawCoherent::converts_on_free) says so: then it is for blocking
+    /// context only. Memory that cannot be taken back goes to quarantine.
     ///
     /// # Safety
     ///
     /// The device has stopped using it, and nobody uses the pointer any more.
     pub unsafe fn free_raw(&self, memory: RawCoherent) -> Result<(), RawCoherent> {
-        if memory.device != self.id() {
+        if memory.owner != self.owner() {
             return Err(memory);
         }
-        if let Some(pool) = self.pool(memory.pool) {
-            pool.give(memory.run);
+        match memory.source {
+            Source::Slots { pool, run } => {
+                if self.pool(pool).is_some_and(|pool| pool.give(&run)) {
+                    self.discharge(run.count());
+                }
+            }
+            // SAFETY: this function's condition.
+            Source::Pages { run, state, converted } => unsafe {
+                self.give_pages(memory.start, run, state, converted);
+            },
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ pub struct Counters {
     bounced: AtomicUsize,
     refused: AtomicUsize,
     finished: AtomicUsize,
+    lost: AtomicUsize,
 }
 
 /// The counters at one moment.
@@ -24,6 +25,10 @@ pub struct CountersNow {
     pub refused: usize,
     /// Maps that were finished.
     pub finished: usize,
+    /// [`Mapping`](crate::stream::Mapping)s that were dropped without being finished: what they
+    /// held is kept for good. One that was forgotten nobody sees end; it stays in
+    /// [`live`](Self::live).
+    pub lost: usize,
 }
 
 impl CountersNow {
@@ -40,6 +45,7 @@ impl Counters {
             bounced: AtomicUsize::new(0),
             refused: AtomicUsize::new(0),
             finished: AtomicUsize::new(0),
+            lost: AtomicUsize::new(0),
         }
     }
 
@@ -49,6 +55,7 @@ impl Counters {
             bounced: self.bounced.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
             finished: self.finished.load(Ordering::Relaxed),
+            lost: self.lost.load(Ordering::Relaxed),
         }
     }
 
@@ -66,5 +73,9 @@ impl Counters {
 
     pub(crate) fn finished(&self) {
         self.finished.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn lost(&self) {
+        self.lost.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -44,6 +44,7 @@ pub struct Endpoint<'d> {
     coherent: bool,
     external_facing: bool,
     force_bounce: bool,
+    pub(super) quota: Option<usize>,
     pub(super) pools: &'d [&'d Pool<'d>],
 }
 
@@ -59,6 +60,7 @@ impl<'d> Endpoint<'d> {
             coherent: true,
             external_facing: false,
             force_bounce: false,
+            quota: None,
             pools: &[],
         }
     }
@@ -103,6 +105,13 @@ impl<'d> Endpoint<'d> {
     #[must_use]
     pub fn force_bounce(self) -> Self {
         Self { force_bounce: true, ..self }
+    }
+
+    /// The most slots of 2 KiB that the device may hold at once, in all its pools together. What
+    /// it is sure to get is another matter: give it a pool of its own.
+    #[must_use]
+    pub fn quota(self, slots: usize) -> Self {
+        Self { quota: Some(slots), ..self }
     }
 
     /// The pools of this device, tried before the machine's. One of them restricted makes it the
@@ -160,6 +169,8 @@ pub enum BindError {
     AcceptedWithSharedPool,
     /// A restricted pool has a label that does not exist on this machine.
     RestrictedLabel(PoolLabel),
+    /// More devices were bound to this layer in its life than half a word counts.
+    TooManyDevices,
     /// More than [`MAX_POOLS`](super::MAX_POOLS) pools, its own and the machine's together.
     TooManyPools,
 }
@@ -178,6 +189,7 @@ impl fmt::Display for BindError {
                 f,
                 "the device's restricted pool is {label}, which does not exist on this machine"
             ),
+            Self::TooManyDevices => f.write_str("the layer has no number left for another device"),
             Self::TooManyPools => {
                 write!(f, "a device has at most {} pools, its own first", super::MAX_POOLS)
             }

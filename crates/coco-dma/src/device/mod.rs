@@ -1,8 +1,10 @@
-//! Devices: the layer itself ([`Dma`]), what the bus says of a device ([`Endpoint`]), and the
-//! two bound together for good ([`Device`]). Trust, limits and pools are fixed before a
+//! Devices: what the bus says of one ([`Endpoint`]), what its driver says ([`Limits`]), and the two
+//! bound together for good ([`Device`]). Trust, limits and pools are fixed before a
 //! [`Device`] exists: another mask is another `Device`.
 
+mod answers;
 mod counters;
+mod end;
 mod endpoint;
 
 pub use counters::Counters;
@@ -17,6 +19,9 @@ use crate::addr::BusRanges;
 use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
 use crate::attrs::Attrs;
+use crate::dma::Dma;
+use crate::ledger::GranuleState;
+use crate::ledger::Seen;
 use crate::plan::DeviceFace;
 use crate::plan::Limits;
 use crate::plan::MapRequest;
@@ -24,43 +29,29 @@ use crate::plan::Place;
 use crate::plan::PoolFace;
 use crate::plan::state_of;
 use crate::platform::Platform;
+use crate::pool::Owner;
 use crate::pool::Pool;
+use crate::reason::Refuse;
 use crate::regime::Regime;
 use crate::state::Direction;
 use crate::state::Memory;
 use crate::state::PoolLabel;
+use crate::state::PoolUse;
+use crate::state::State;
 use crate::word::AtomicUsize;
 use crate::word::Ordering;
 
 /// The most pools that one device can have, its own and the machine's together.
 pub const MAX_POOLS: usize = 8;
 
-/// The layer on one machine. It is a value: make one, keep it where every driver finds it, a
-/// `static` if you like.
-pub struct Dma<'m, P: Platform + ?Sized = dyn Platform + 'm> {
-    platform: &'m P,
-    regime: Regime,
-    pools: &'m [Pool<'m>],
-    next_id: AtomicUsize,
-}
+/// A device that may do what its plans say.
+const ALIVE: usize = 0;
+/// An accepted device that the guest trusts no longer.
+const DISTRUSTED: usize = 1;
+/// A device that is dead or gone.
+const REVOKED: usize = 2;
 
 impl<'m, P: Platform + ?Sized> Dma<'m, P> {
-    /// The layer on `platform`, with the pools that every device may use unless it is restricted
-    /// to its own. Asks for the regime once; never blocks.
-    pub fn new(platform: &'m P, pools: &'m [Pool<'m>]) -> Self {
-        Self { platform, regime: platform.regime(), pools, next_id: AtomicUsize::new(1) }
-    }
-
-    /// The rules of this machine.
-    pub fn regime(&self) -> &Regime {
-        &self.regime
-    }
-
-    /// The machine under the layer.
-    pub fn platform(&self) -> &'m P {
-        self.platform
-    }
-
     /// Binds a device: what the bus says of it and what its driver says, together and for good.
     /// May be called in any context.
     pub fn bind<'d>(
@@ -75,15 +66,6 @@ impl<'m, P: Platform + ?Sized> Dma<'m, P> {
     }
 }
 
-impl<P: Platform + ?Sized> fmt::Debug for Dma<'_, P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dma")
-            .field("regime", &self.regime)
-            .field("pools", &self.pools)
-            .finish_non_exhaustive()
-    }
-}
-
 /// One device, bound: everything that its maps are decided by, and its counters. Shared by
 /// reference between threads; nothing in it but the counters ever changes.
 #[repr(C)]
@@ -91,10 +73,12 @@ pub struct Device<'d, P: Platform + ?Sized = dyn Platform + 'd> {
     // The open machine's path first and in this order: it touches one cache line.
     open_past: u64,
     open_offset: u64,
-    platform: &'d P,
-    regime: &'d Regime,
+    dma: &'d Dma<'d, P>,
     name: &'d str,
-    id: usize,
+    owner: Owner,
+    quota: usize,
+    held: AtomicUsize,
+    life: AtomicUsize,
     face: DeviceFace<'d>,
     pools: [Option<&'d Pool<'d>>; MAX_POOLS],
     pool_faces: [PoolFace; MAX_POOLS],
@@ -103,39 +87,38 @@ pub struct Device<'d, P: Platform + ?Sized = dyn Platform + 'd> {
 }
 
 impl<'d, P: Platform + ?Sized> Device<'d, P> {
-    fn new(dma: &'d Dma<'_, P>, endpoint: Endpoint<'d>, limits: Limits) -> Result<Self, BindError> {
-        let face = endpoint.face(&dma.regime, limits)?;
+    fn new(dma: &'d Dma<'d, P>, endpoint: Endpoint<'d>, limits: Limits) -> Result<Self, BindError> {
+        let face = endpoint.face(dma.regime(), limits)?;
         let nothing = PoolFace {
             label: PoolLabel::Ordinary,
             range: PhysRange::FIRST_BYTE,
             restricted: false,
+            purpose: PoolUse::All,
         };
         let mut pools = [None; MAX_POOLS];
         let mut pool_faces = [nothing; MAX_POOLS];
         let mut pool_count = 0;
-        for pool in endpoint.pools.iter().copied().chain(dma.pools) {
+        for pool in endpoint.pools.iter().copied().chain(dma.pools()) {
             let (Some(entry), Some(entry_face)) =
                 (pools.get_mut(pool_count), pool_faces.get_mut(pool_count))
             else {
                 return Err(BindError::TooManyPools);
             };
             *entry = Some(pool);
-            *entry_face = PoolFace {
-                label: pool.label(),
-                range: pool.range(),
-                restricted: pool.is_restricted(),
-            };
+            *entry_face = pool.face();
             pool_count += 1;
         }
-        endpoint::check_pools(&dma.regime, &face, pool_faces.get(..pool_count).unwrap_or(&[]))?;
-        let (open_past, open_offset) = open_path(&dma.regime, &face, &pool_faces);
+        endpoint::check_pools(dma.regime(), &face, pool_faces.get(..pool_count).unwrap_or(&[]))?;
+        let (open_past, open_offset) = open_path(dma.regime(), &face, &pool_faces);
         Ok(Self {
             open_past,
             open_offset,
-            platform: dma.platform,
-            regime: &dma.regime,
+            dma,
             name: endpoint.name,
-            id: dma.next_id.fetch_add(1, Ordering::Relaxed),
+            owner: dma.next_owner().ok_or(BindError::TooManyDevices)?,
+            quota: endpoint.quota.unwrap_or(usize::MAX),
+            held: AtomicUsize::new(0),
+            life: AtomicUsize::new(ALIVE),
             face,
             pools,
             pool_faces,
@@ -176,18 +159,18 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         &self.counters
     }
 
-    pub(crate) fn id(&self) -> usize {
-        self.id
+    pub(crate) fn owner(&self) -> Owner {
+        self.owner
     }
 
     /// The machine under the layer.
     pub fn platform(&self) -> &'d P {
-        self.platform
+        self.dma.platform()
     }
 
     /// The rules of this machine.
     pub fn regime(&self) -> &'d Regime {
-        self.regime
+        self.dma.regime()
     }
 
     pub(crate) fn pool(&self, index: usize) -> Option<&'d Pool<'d>> {
@@ -207,7 +190,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         attrs: Attrs,
     ) -> MapRequest<'_> {
         MapRequest {
-            regime: self.regime,
+            regime: self.dma.regime(),
             device: &self.face,
             place: range.map_or(Place::Unlocated, |range| Place::At(range.base())),
             len,
@@ -219,13 +202,13 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         }
     }
 
-    /// What is known about memory: a pool's label says what lies in it, and of the rest nobody
-    /// keeps the state.
+    /// What is known about memory: a pool's label says what lies in it, the ledger what is in its
+    /// books, and of the rest nobody keeps the state.
     pub(crate) fn memory(&self, range: Option<PhysRange>) -> Memory {
         let Some(range) = range else { return Memory::Untracked };
         for pool in self.pool_faces() {
             if pool.range.contains(range) {
-                return match state_of(self.regime, pool.label) {
+                return match state_of(self.dma.regime(), pool.label) {
                     Some(state) => Memory::Known(state),
                     None => Memory::Untracked,
                 };
@@ -234,7 +217,57 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
                 return Memory::Mixed;
             }
         }
-        Memory::Untracked
+        match self.dma.ledger().peek(range) {
+            Seen::Untracked => Memory::Untracked,
+            Seen::Mixed { .. } | Seen::Border { .. } => Memory::Mixed,
+            Seen::Foreign(visibility) => Memory::Known(State::Guest(visibility)),
+            Seen::Uniform(state) => match state {
+                GranuleState::Private => Memory::Known(State::PRIVATE),
+                GranuleState::Shared => Memory::Known(State::SHARED),
+                GranuleState::Converting => Memory::Converting,
+                GranuleState::Quarantined => Memory::Quarantined,
+                GranuleState::Unaccepted => Memory::Unaccepted,
+            },
+        }
+    }
+
+    /// Whether memory lies in a pool, which no conversion touches while it is in use.
+    pub(crate) fn in_pool(&self, range: PhysRange) -> bool {
+        self.pool_faces().iter().any(|pool| pool.range.contains(range))
+    }
+
+    /// The layer that it is bound to.
+    pub fn dma(&self) -> &'d Dma<'d, P> {
+        self.dma
+    }
+
+    /// Why the device may do nothing any more, if so.
+    pub(crate) fn stopped(&self) -> Option<Refuse> {
+        match self.life.load(Ordering::Relaxed) {
+            ALIVE => None,
+            DISTRUSTED => Some(Refuse::TrustLost),
+            _ => Some(Refuse::Revoked),
+        }
+    }
+
+    /// Books `slots` more on the device's quota; false where it has not that many left.
+    pub(crate) fn charge(&self, slots: usize) -> bool {
+        if self.quota == usize::MAX {
+            return true;
+        }
+        let held = self.held.fetch_add(slots, Ordering::Relaxed);
+        if held.checked_add(slots).is_some_and(|held| held <= self.quota) {
+            return true;
+        }
+        self.held.fetch_sub(slots, Ordering::Relaxed);
+        false
+    }
+
+    /// Takes them off again.
+    pub(crate) fn discharge(&self, slots: usize) {
+        if self.quota != usize::MAX {
+            self.held.fetch_sub(slots, Ordering::Relaxed);
+        }
     }
 }
 

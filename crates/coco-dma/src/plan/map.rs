@@ -147,6 +147,9 @@ fn source(request: &MapRequest<'_>, trace: &mut impl Trace) -> Result<Source, Re
     let (state, known) = match (regime, request.memory) {
         (Regime::Open, _) => (State::Ordinary, Known::Machine),
         (_, Memory::Mixed) => return Err(Refuse::MixedRun),
+        (_, Memory::Unaccepted) => return Err(Refuse::Unaccepted),
+        (_, Memory::Quarantined) => return Err(Refuse::Quarantined),
+        (_, Memory::Converting) => return Err(Refuse::Busy),
         (_, Memory::Mmio) if !mmio => return Err(Refuse::AttributeContradictsLedger),
         (_, Memory::Known(_)) if mmio => return Err(Refuse::AttributeContradictsLedger),
         (Regime::Host(_), Memory::Mmio | Memory::Untracked) if mmio => {

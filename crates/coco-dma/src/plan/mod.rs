@@ -5,16 +5,21 @@
 //! Two questions are kept apart everywhere: *reach* (can this device touch memory in this state
 //! at all) and *form* (which bits does the address carry).
 
+mod alloc;
 mod map;
 mod pools;
 mod request;
 mod step;
 
+pub use alloc::AllocPlan;
+pub use alloc::OwnPages;
+pub use alloc::alloc;
 pub use map::Plan;
 pub use map::map;
 pub use pools::Candidate;
 pub use pools::Candidates;
 pub(crate) use pools::state_of;
+pub use request::AllocRequest;
 pub use request::DeviceFace;
 pub use request::Limits;
 pub use request::MapRequest;

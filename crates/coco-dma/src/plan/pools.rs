@@ -12,7 +12,9 @@ use crate::addr::Wish;
 use crate::reason::Bounce;
 use crate::reason::Refuse;
 use crate::regime::Regime;
+use crate::state::Context;
 use crate::state::PoolLabel;
+use crate::state::PoolUse;
 use crate::state::State;
 use crate::state::Trust;
 
@@ -52,6 +54,8 @@ struct Terms {
     forced: bool,
     /// The device has a restricted pool.
     restricted: bool,
+    /// The memory is for an allocation, from this context.
+    allocation: Option<Context>,
 }
 
 /// One pool that can take a bounce.
@@ -67,8 +71,10 @@ pub struct Candidate {
     pub places: Places,
 }
 
-/// The lowest rank; 0 is the best.
-const LAST_RANK: u8 = 1;
+/// The ranks of labels; 0 is the best.
+const LABEL_RANKS: u8 = 2;
+/// The last rank of all: in atomic context the reserve goes before everything else.
+const LAST_RANK: u8 = 2 * LABEL_RANKS - 1;
 
 impl Iterator for Candidates<'_> {
     type Item = Candidate;
@@ -100,15 +106,36 @@ pub(super) fn candidates<'a>(
     let terms = Terms {
         forced: matches!(reason, Bounce::Forced | Bounce::RestrictedPool),
         restricted: request.pools.iter().any(|pool| pool.restricted),
+        allocation: None,
     };
+    choose(request, terms, trace)
+}
+
+/// The pools for an allocation, asked for as a map of memory that lies nowhere; or why there is
+/// none.
+pub(super) fn for_allocation<'a>(
+    request: &MapRequest<'a>,
+    context: Context,
+    trace: &mut impl Trace,
+) -> Result<Candidates<'a>, Refuse> {
+    let restricted = request.pools.iter().any(|pool| pool.restricted);
+    choose(request, Terms { forced: true, restricted, allocation: Some(context) }, trace)
+}
+
+fn choose<'a>(
+    request: &MapRequest<'a>,
+    terms: Terms,
+    trace: &mut impl Trace,
+) -> Result<Candidates<'a>, Refuse> {
     let (mut reachable, mut labelled, mut other_than_shared) = (false, false, false);
-    let mut usable = false;
+    let (mut offered, mut usable) = (false, false);
     for (index, pool) in request.pools.iter().enumerate() {
         let verdict = judge(request, terms, index, pool).err().unwrap_or(PoolVerdict::Suits);
         trace.step(Step::Pool { label: pool.label, range: pool.range, verdict });
-        if verdict == PoolVerdict::NotRestricted {
+        if matches!(verdict, PoolVerdict::NotRestricted | PoolVerdict::Purpose) {
             continue;
         }
+        offered = true;
         other_than_shared |= pool.label != PoolLabel::GuestShared;
         labelled |= verdict != PoolVerdict::Label;
         reachable |= matches!(verdict, PoolVerdict::Suits | PoolVerdict::Size);
@@ -116,7 +143,7 @@ pub(super) fn candidates<'a>(
     }
     if usable {
         Ok(Candidates { request: *request, terms, rank: 0, next: 0 })
-    } else if request.pools.is_empty() {
+    } else if !offered {
         Err(Refuse::NoPool)
     } else if request.device.trust == Trust::Accepted && !other_than_shared {
         Err(Refuse::NoPrivatePool)
@@ -144,7 +171,13 @@ fn judge(
     if terms.restricted && !pool.restricted {
         return Err(PoolVerdict::NotRestricted);
     }
-    let rank = rank(request, terms.forced, pool.label).ok_or(PoolVerdict::Label)?;
+    let purpose = match (pool.purpose, terms.allocation) {
+        (PoolUse::Reserve, Some(Context::Atomic)) => 0,
+        (PoolUse::All, Some(Context::Atomic)) => LABEL_RANKS,
+        (PoolUse::All, _) | (PoolUse::Streaming, None) => 0,
+        _ => return Err(PoolVerdict::Purpose),
+    };
+    let rank = purpose + rank(request, terms.forced, pool.label).ok_or(PoolVerdict::Label)?;
     let state = state_of(request.regime, pool.label).ok_or(PoolVerdict::Label)?;
     let base = base(request, state, pool.range).ok_or(PoolVerdict::Reach)?;
     let limits = &request.device.limits;

@@ -9,9 +9,11 @@ use crate::addr::PhysRange;
 use crate::attrs::Attrs;
 use crate::regime::Regime;
 use crate::state::Attachment;
+use crate::state::Context;
 use crate::state::Direction;
 use crate::state::Memory;
 use crate::state::PoolLabel;
+use crate::state::PoolUse;
 use crate::state::Trust;
 
 /// What a driver says of its device.
@@ -101,6 +103,8 @@ pub struct PoolFace {
     pub range: PhysRange,
     /// Whether it is the only memory that the device may touch.
     pub restricted: bool,
+    /// What it is for.
+    pub purpose: PoolUse,
 }
 
 /// Where the memory of a request lies.
@@ -131,6 +135,27 @@ pub struct MapRequest<'a> {
     pub attrs: Attrs,
     /// Alignment that a place in a pool has to have, in bytes, a power of two (1: none).
     pub align: u64,
+    /// The pools of the device, then those of the machine, in the order in which to try them.
+    pub pools: &'a [PoolFace],
+}
+
+/// One allocation of coherent memory, before anything is done about it.
+#[derive(Clone, Copy, Debug)]
+pub struct AllocRequest<'a> {
+    /// The rules of the machine.
+    pub regime: &'a Regime,
+    /// Whose memory it will be.
+    pub device: &'a DeviceFace<'a>,
+    /// How long it is in bytes.
+    pub len: u64,
+    /// Its alignment in bytes, a power of two.
+    pub align: u64,
+    /// What the caller wants.
+    pub attrs: Attrs,
+    /// Whether the caller may wait.
+    pub context: Context,
+    /// Whether there is a source of pages of our own.
+    pub pages: bool,
     /// The pools of the device, then those of the machine, in the order in which to try them.
     pub pools: &'a [PoolFace],
 }

@@ -45,6 +45,8 @@ pub enum PoolVerdict {
     Size,
     /// The device has a restricted pool, and this is not it.
     NotRestricted,
+    /// It is kept for something else.
+    Purpose,
 }
 
 /// One rule that was applied, with what it found.
@@ -117,6 +119,17 @@ pub enum Step {
         /// What was found.
         verdict: PoolVerdict,
     },
+    /// Pages of our own can be had.
+    Pages {
+        /// The state that they have to be brought into.
+        state: State,
+        /// Whether they have to be converted for it.
+        convert: bool,
+    },
+    /// Memory would have to be converted, and the caller may not wait.
+    Atomic,
+    /// The decision: pages of our own.
+    Allocate,
     /// The decision: the device touches the memory where it lies.
     Direct(Direct),
     /// The decision so far: the buffer has to go through a pool.
@@ -154,7 +167,9 @@ impl Step {
             Self::Misaligned => "alignment",
             Self::SharesPages => "external-facing",
             Self::Pool { .. } => "pool",
-            Self::Direct(_) | Self::Bounce(_) | Self::Refuse(_) => "decision",
+            Self::Pages { .. } => "pages",
+            Self::Atomic => "context",
+            Self::Allocate | Self::Direct(_) | Self::Bounce(_) | Self::Refuse(_) => "decision",
         }
     }
 }
@@ -214,10 +229,19 @@ impl fmt::Display for Step {
                     PoolVerdict::Label => "its label does not suit the device here",
                     PoolVerdict::Reach => "not wholly in the device's reach",
                     PoolVerdict::Size => "too small for it, even empty",
+                    PoolVerdict::Purpose => "kept for something else",
                     PoolVerdict::NotRestricted => "is not the device's restricted pool",
                 };
                 write!(f, "pool {label} at {range}: {found}")
             }
+            Self::Pages { state, convert: true } => {
+                write!(f, "pages of our own are converted, and become {state}")
+            }
+            Self::Pages { state, convert: false } => {
+                write!(f, "pages of our own are {state} already")
+            }
+            Self::Atomic => f.write_str("atomic context never converts memory"),
+            Self::Allocate => f.write_str("allocate pages of our own"),
             Self::Direct(reason) => write!(f, "direct ({reason}): {}", reason.text()),
             Self::Bounce(reason) => write!(f, "bounce ({reason}): {}", reason.text()),
             Self::Refuse(reason) => {

@@ -1,36 +1,51 @@
-//! The one primitive that moves bytes between private memory and a pool.
-//!
-//! Pool memory may change at any moment: the host writes it when it likes. It is therefore never
-//! borrowed, only copied, and each copy ends in a barrier that the compiler cannot see through:
-//! without it, LLVM may read the source a second time where the program reads the copy.
+//! The memory of one pool: reached by copies alone, each within its bounds.
 // UNSAFETY: raw memory that a device writes behind the compiler's back.
 #![expect(unsafe_code)]
 
 use core::ptr;
 use core::ptr::NonNull;
+use core::sync::atomic::AtomicPtr;
+use core::sync::atomic::Ordering;
 
-/// The memory of one pool.
+use crate::copy::copy;
+use crate::copy::zero;
+
+/// The memory of one pool, while it is open.
 #[derive(Debug)]
 pub(crate) struct Bytes {
-    start: NonNull<u8>,
+    /// Null where there is none. Changes only while the pool is closed, so that whoever holds
+    /// slots reads it without further order.
+    start: AtomicPtr<u8>,
     len: usize,
 }
 
-// SAFETY: the memory belongs to the pool for its whole life (condition 2 of `new`), and is only
-// reached by copies whose ranges the holders of slots keep apart.
-unsafe impl Send for Bytes {}
-// SAFETY: as above.
-unsafe impl Sync for Bytes {}
-
 impl Bytes {
-    /// The `len` bytes at `start`.
+    /// No bytes yet, but `len` of them one day.
+    pub(super) const fn new(len: usize) -> Self {
+        Self { start: AtomicPtr::new(ptr::null_mut()), len }
+    }
+
+    /// Where the bytes are from now on; false where there are bytes already.
     ///
     /// # Safety
     ///
-    /// 1. They are readable and writable for the life of the result.
-    /// 2. Nothing else in this program uses them.
-    pub(super) const unsafe fn new(start: NonNull<u8>, len: usize) -> Self {
-        Self { start, len }
+    /// 1. They are readable and writable until [`unset`](Self::unset).
+    /// 2. Nothing else in this program uses them until then.
+    pub(super) unsafe fn set(&self, start: NonNull<u8>) -> bool {
+        let null = ptr::null_mut();
+        let set =
+            self.start.compare_exchange(null, start.as_ptr(), Ordering::Relaxed, Ordering::Relaxed);
+        set.is_ok()
+    }
+
+    /// Takes the bytes away; answers where they were.
+    pub(super) fn unset(&self) -> Option<NonNull<u8>> {
+        NonNull::new(self.start.swap(ptr::null_mut(), Ordering::Relaxed))
+    }
+
+    /// Whether there are bytes now.
+    pub(super) fn is_set(&self) -> bool {
+        !self.start.load(Ordering::Relaxed).is_null()
     }
 
     /// The pointer to `offset`, where `len` bytes from there lie inside the pool.
@@ -38,9 +53,10 @@ impl Bytes {
         if len > self.len || offset > self.len - len {
             return None;
         }
+        let start = NonNull::new(self.start.load(Ordering::Relaxed))?;
         // SAFETY: `offset` is at most `self.len`, the size of the allocation (condition 1 of
-        // `new`), which no allocation lets exceed `isize::MAX`.
-        Some(unsafe { self.start.add(offset) })
+        // `set`), which no allocation lets exceed `isize::MAX`.
+        Some(unsafe { start.add(offset) })
     }
 
     /// Copies `len` bytes from `from` into the pool. Nothing is copied where they do not fit.
@@ -76,54 +92,7 @@ impl Bytes {
     pub(crate) unsafe fn zero(&self, offset: usize, len: usize) {
         if let Some(to) = self.at(offset, len) {
             // SAFETY: `at` answers for the range.
-            unsafe { ptr::write_bytes(to.as_ptr(), 0, len) };
-            barrier(to.as_ptr());
+            unsafe { zero(to.as_ptr(), len) };
         }
     }
-}
-
-/// Copies bytes of which one side may change at any time.
-///
-/// # Safety
-///
-/// `from` is readable and `to` writable for `len` bytes, and they do not overlap.
-unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
-    // SAFETY: the caller's condition. A racing writer is no thread of this program: what it
-    // leaves is some byte, and bytes are all that is copied.
-    unsafe { ptr::copy_nonoverlapping(from, to, len) };
-    barrier(to);
-}
-
-/// Hides what memory holds from the compiler.
-#[inline(always)]
-fn barrier(at: *mut u8) {
-    #[cfg(all(
-        not(miri),
-        any(
-            target_arch = "x86_64",
-            target_arch = "x86",
-            target_arch = "aarch64",
-            target_arch = "arm",
-            target_arch = "riscv64",
-            target_arch = "riscv32",
-            target_arch = "s390x",
-        )
-    ))]
-    // SAFETY: the template is empty; the operand only makes the pointer escape.
-    unsafe {
-        core::arch::asm!("/* {0} */", in(reg) at, options(nostack, preserves_flags));
-    }
-    #[cfg(not(all(
-        not(miri),
-        any(
-            target_arch = "x86_64",
-            target_arch = "x86",
-            target_arch = "aarch64",
-            target_arch = "arm",
-            target_arch = "riscv64",
-            target_arch = "riscv32",
-            target_arch = "s390x",
-        )
-    )))]
-    core::hint::black_box(at);
 }

@@ -14,6 +14,8 @@ mod slots;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
+pub use slots::HeldRun;
+pub(crate) use slots::Owner;
 pub use slots::SlotRun;
 
 use core::fmt;
@@ -22,8 +24,10 @@ use core::ptr::NonNull;
 use crate::addr::PhysRange;
 use crate::addr::Places;
 use crate::addr::SLOT;
+use crate::plan::PoolFace;
 use crate::state::PoolLabel;
 use crate::state::PoolOrigin;
+use crate::state::PoolUse;
 use crate::word::Word;
 use bytes::Bytes;
 use slots::Slots;
@@ -34,6 +38,7 @@ pub struct Pool<'m> {
     label: PoolLabel,
     origin: PoolOrigin,
     restricted: bool,
+    purpose: PoolUse,
     range: PhysRange,
     bytes: Bytes,
     slots: Slots<'m>,
@@ -102,15 +107,92 @@ impl<'m> Pool<'m> {
         let range = PhysRange::new(range.base(), whole).ok_or(PoolError::TooSmall)?;
         let len = usize::try_from(whole).map_err(|_| PoolError::TooLarge)?;
         let slots = Slots::new(whole, words)?;
-        // SAFETY: condition 1 and 3 of this function are those of `Bytes::new`.
-        let bytes = unsafe { Bytes::new(view, len) };
-        Ok(Self { label, origin: PoolOrigin::Adopted, restricted: false, range, bytes, slots })
+        let bytes = Bytes::new(len);
+        // SAFETY: conditions 1 and 3 of this function are those of `set`.
+        let _ = unsafe { bytes.set(view) };
+        slots.open();
+        Ok(Self {
+            label,
+            origin: PoolOrigin::Adopted,
+            restricted: false,
+            purpose: PoolUse::All,
+            range,
+            bytes,
+            slots,
+        })
+    }
+
+    /// A pool over memory of our own that is private yet: it is full until the layer converts the
+    /// whole region and opens it ([`Dma::grow`](crate::Dma::grow)), and can be given back
+    /// while nothing of it is in use ([`Dma::shrink`](crate::Dma::shrink)).
+    ///
+    /// # Safety
+    ///
+    /// While the pool is open (from the call of `grow` to the end of `shrink`) nothing but this
+    /// pool uses the memory, and no reference to it exists.
+    pub unsafe fn convertible(
+        label: PoolLabel,
+        range: PhysRange,
+        words: &'m [Word],
+    ) -> Result<Self, PoolError> {
+        let whole = range.len() & !(SLOT - 1);
+        let range = PhysRange::new(range.base(), whole).ok_or(PoolError::TooSmall)?;
+        let len = usize::try_from(whole).map_err(|_| PoolError::TooLarge)?;
+        let slots = Slots::new(whole, words)?;
+        let origin = PoolOrigin::ConvertedAtAttach;
+        let bytes = Bytes::new(len);
+        Ok(Self { label, origin, restricted: false, purpose: PoolUse::All, range, bytes, slots })
+    }
+
+    /// Opens a pool that is closed, over these bytes; false where somebody else opened it first.
+    ///
+    /// # Safety
+    ///
+    /// As for [`adopt`](Self::adopt), until [`close`](Self::close).
+    pub(crate) unsafe fn open(&self, view: NonNull<u8>) -> bool {
+        // SAFETY: conditions 1 and 3.
+        let opened = unsafe { self.bytes.set(view) };
+        if opened {
+            self.slots.open();
+        }
+        opened
+    }
+
+    /// Closes the pool, where nothing of it is in use; answers where its bytes were.
+    pub(crate) fn close(&self) -> Option<NonNull<u8>> {
+        if self.is_open() && self.slots.close() { self.bytes.unset() } else { None }
+    }
+
+    /// Whether the pool has memory to give.
+    pub fn is_open(&self) -> bool {
+        self.bytes.is_set()
     }
 
     /// The same pool as the only memory that its devices may touch.
     #[must_use]
     pub fn restricted(self) -> Self {
         Self { restricted: true, ..self }
+    }
+
+    /// The same pool for this use alone.
+    #[must_use]
+    pub fn only_for(self, purpose: PoolUse) -> Self {
+        Self { purpose, ..self }
+    }
+
+    /// What it is for.
+    pub fn purpose(&self) -> PoolUse {
+        self.purpose
+    }
+
+    /// The pool as a decision sees it.
+    pub fn face(&self) -> PoolFace {
+        PoolFace {
+            label: self.label,
+            range: self.range,
+            restricted: self.restricted,
+            purpose: self.purpose,
+        }
     }
 
     /// What its memory is.
@@ -143,6 +225,11 @@ impl<'m> Pool<'m> {
         self.slots.used()
     }
 
+    /// Slots that are free now; none while the pool is closed.
+    pub fn free(&self) -> usize {
+        if self.is_open() { self.capacity().saturating_sub(self.used()) } else { 0 }
+    }
+
     /// The most slots that were ever in use at once.
     pub fn high_water(&self) -> usize {
         self.slots.high_water()
@@ -150,13 +237,30 @@ impl<'m> Pool<'m> {
 
     /// Takes the lowest free run of slots at one of `places`. Never blocks; a run that another
     /// thread takes meanwhile is passed over.
-    pub(crate) fn take(&self, places: &Places) -> Result<SlotRun, Full> {
-        self.slots.take(places)
+    pub(crate) fn take(&self, places: &Places, owner: Owner) -> Result<SlotRun, Full> {
+        self.slots.take(places, owner)
     }
 
-    /// Gives slots back.
-    pub(crate) fn give(&self, run: SlotRun) {
-        self.slots.give(run);
+    /// Gives slots back. False where they were revoked before: they are not the holder's any
+    /// more.
+    pub(crate) fn give(&self, run: &SlotRun) -> bool {
+        self.slots.give(run)
+    }
+
+    /// Whether slots are still their holder's.
+    pub(crate) fn holds(&self, run: &SlotRun) -> bool {
+        self.slots.holds(run)
+    }
+
+    /// The runs of slots that are held, lowest first; while others take and give, what it passes
+    /// at that moment.
+    pub fn held(&self) -> impl Iterator<Item = HeldRun> {
+        self.slots.held()
+    }
+
+    /// Frees all slots of an owner; answers how many.
+    pub(crate) fn revoke(&self, owner: Owner) -> usize {
+        self.slots.revoke(owner)
     }
 
     /// The bytes of the pool.

@@ -9,17 +9,25 @@ use loom::sync::atomic::AtomicUsize;
 use loom::sync::atomic::Ordering;
 use loom::thread;
 
+use super::slots::Owner;
 use super::slots::Slots;
 use crate::addr::Places;
 use crate::addr::SLOT;
 use crate::addr::Wish;
 use crate::word::Word;
 
+const OWNER: Owner = match Owner::new(7) {
+    Some(owner) => owner,
+    None => panic!("a number"),
+};
+
 /// Slots over words that live as long as the program.
 fn slots(count: u64) -> Slots<'static> {
     let words: Vec<_> = (0..Slots::words(count * SLOT)).map(|_| Word::new()).collect();
     let words = std::boxed::Box::leak(words.into_boxed_slice());
-    Slots::new(count * SLOT, words).unwrap()
+    let slots = Slots::new(count * SLOT, words).unwrap();
+    slots.open();
+    slots
 }
 
 fn places(pool_slots: u64, slots: u64) -> Places {
@@ -28,7 +36,7 @@ fn places(pool_slots: u64, slots: u64) -> Places {
 
 /// Takes, marks each slot as its own, and gives back: a slot that two hold at once is seen.
 fn use_once(slots: &Slots<'_>, owners: &[AtomicUsize], places: &Places) -> bool {
-    let Ok(run) = slots.take(places) else { return false };
+    let Ok(run) = slots.take(places, OWNER) else { return false };
     let first = run.first();
     let mine = &owners[first..first + run.count()];
     for owner in mine {
@@ -37,7 +45,7 @@ fn use_once(slots: &Slots<'_>, owners: &[AtomicUsize], places: &Places) -> bool 
     for owner in mine {
         owner.store(0, Ordering::Relaxed);
     }
-    slots.give(run);
+    assert!(slots.give(&run));
     true
 }
 
@@ -69,21 +77,21 @@ fn loom_runs_that_span_words_leave_nothing_behind() {
         let pool = Word::BITS as u64 + 2;
         let slots = Arc::new(slots(pool));
         // All but two slots on each side of the border between two words are in use.
-        let filler = slots.take(&places(pool, Word::BITS as u64 - 2)).unwrap();
+        let filler = slots.take(&places(pool, Word::BITS as u64 - 2), OWNER).unwrap();
         let other = slots.clone();
         let wide = thread::spawn(move || {
-            if let Ok(run) = other.take(&places(pool, 4)) {
-                other.give(run);
+            if let Ok(run) = other.take(&places(pool, 4), OWNER) {
+                assert!(other.give(&run));
             }
         });
-        if let Ok(run) = slots.take(&places(pool, 3)) {
-            slots.give(run);
+        if let Ok(run) = slots.take(&places(pool, 3), OWNER) {
+            assert!(slots.give(&run));
         }
         wide.join().unwrap();
-        let all = slots.take(&places(pool, 4)).unwrap();
+        let all = slots.take(&places(pool, 4), OWNER).unwrap();
         assert_eq!(slots.used(), usize::try_from(pool).unwrap());
-        slots.give(all);
-        slots.give(filler);
+        assert!(slots.give(&all));
+        assert!(slots.give(&filler));
         assert_eq!(slots.used(), 0);
     });
 }
@@ -102,9 +110,9 @@ fn loom_bytes_follow_the_slot() {
 }
 
 fn touch(slots: &Slots<'_>, bytes: &loom::cell::UnsafeCell<u8>) {
-    if let Ok(run) = slots.take(&places(1, 1)) {
+    if let Ok(run) = slots.take(&places(1, 1), OWNER) {
         // SAFETY: the slot is ours; loom reports it where it is not.
         bytes.with_mut(|byte| unsafe { *byte += 1 });
-        slots.give(run);
+        assert!(slots.give(&run));
     }
 }

@@ -1,4 +1,5 @@
-//! The slot allocator: a bitmap, one bit a slot, lock-free, lowest address first.
+//! The slot allocator: a bitmap, one bit a slot, lock-free, lowest address first; and a word a
+//! slot that says whose run starts there.
 //!
 //! A run of slots is claimed word by word in ascending order; whoever meets a taken bit gives
 //! back what it claimed so far and goes on behind it. Since everybody climbs, of several that
@@ -15,9 +16,34 @@ use crate::word::Word;
 #[derive(Debug)]
 pub(super) struct Slots<'m> {
     bits: &'m [Word],
+    owners: &'m [Word],
     used: &'m Word,
     high_water: &'m Word,
     capacity: usize,
+}
+
+/// Who takes slots: a device of the layer, by its number. Numbers are never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Owner(usize);
+
+impl Owner {
+    /// The most owners there can be: half a word of them.
+    pub(crate) const MOST: usize = (1 << (Word::BITS / 2)) - 1;
+
+    /// The owner with this number, from 1 on.
+    pub(crate) const fn new(number: usize) -> Option<Self> {
+        if number == 0 || number > Self::MOST { None } else { Some(Self(number)) }
+    }
+
+    /// What stands at the first slot of a run of `count`.
+    fn mark(self, count: usize) -> usize {
+        self.0 << (Word::BITS / 2) | count
+    }
+
+    /// The length of the run that a mark tells, if it is this owner's.
+    fn run_of(self, mark: usize) -> Option<usize> {
+        (mark >> (Word::BITS / 2) == self.0).then_some(mark & Self::MOST)
+    }
 }
 
 /// Slots that were taken, and the place in them. Not `Copy`: who holds it holds the slots, and
@@ -28,6 +54,7 @@ pub struct SlotRun {
     first: usize,
     count: usize,
     offset: usize,
+    owner: Owner,
 }
 
 impl SlotRun {
@@ -50,6 +77,17 @@ impl SlotRun {
     }
 }
 
+/// A run of slots that somebody holds, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldRun {
+    /// The number of its first slot.
+    pub first: usize,
+    /// Slots.
+    pub count: usize,
+    /// The number of the device that holds it.
+    pub device: usize,
+}
+
 /// Words beside the bitmap: slots in use, and the most that ever were.
 const COUNTERS: usize = 2;
 
@@ -57,30 +95,47 @@ impl<'m> Slots<'m> {
     /// Words of storage for a pool of `len` bytes.
     pub(super) const fn words(len: u64) -> usize {
         let slots = len / SLOT;
-        let words = slots.div_ceil(Word::BITS as u64);
-        if words > (usize::MAX / 2) as u64 { usize::MAX } else { words as usize + COUNTERS }
+        if slots > Owner::MOST as u64 {
+            return usize::MAX;
+        }
+        let slots = slots as usize;
+        slots.div_ceil(Word::BITS) + slots + COUNTERS
     }
 
-    /// All slots free.
+    /// All slots closed: nobody can take one before [`open`](Self::open).
     pub(super) fn new(len: u64, words: &'m [Word]) -> Result<Self, PoolError> {
         let capacity = usize::try_from(len / SLOT).map_err(|_| PoolError::TooLarge)?;
+        if capacity > Owner::MOST {
+            return Err(PoolError::TooLarge);
+        }
         if capacity == 0 {
             return Err(PoolError::TooSmall);
         }
         let wanted = Self::words(len);
         let storage = PoolError::Storage { wanted, given: words.len() };
-        let ([used, high_water, bits @ ..], true) = (words, words.len() >= wanted) else {
+        let ([used, high_water, rest @ ..], true) = (words, words.len() >= wanted) else {
             return Err(storage);
         };
-        let bits = bits.get(..capacity.div_ceil(Word::BITS)).ok_or(storage)?;
-        for word in [used, high_water].into_iter().chain(bits) {
+        let (bits, rest) = rest.split_at_checked(capacity.div_ceil(Word::BITS)).ok_or(storage)?;
+        let owners = rest.get(..capacity).ok_or(storage)?;
+        for word in [used, high_water].into_iter().chain(owners) {
             word.0.store(0, Ordering::Relaxed);
         }
-        // What the last word has beyond the pool is in use for ever.
-        if let (Some(last), rest @ 1..) = (bits.last(), capacity % Word::BITS) {
-            last.0.store(!0 << rest, Ordering::Relaxed);
+        // What the last word has beyond the pool stays in use for ever.
+        for word in bits {
+            word.0.store(!0, Ordering::Relaxed);
         }
-        Ok(Self { bits, used, high_water, capacity })
+        Ok(Self { bits, owners, used, high_water, capacity })
+    }
+
+    /// Opens the pool: all slots are free.
+    pub(super) fn open(&self) {
+        self.release(0, self.capacity);
+    }
+
+    /// Closes the pool, if no slot of it is in use; else nothing changes.
+    pub(super) fn close(&self) -> bool {
+        self.claim(0, self.capacity).is_ok()
     }
 
     pub(super) fn capacity(&self) -> usize {
@@ -96,16 +151,27 @@ impl<'m> Slots<'m> {
     }
 
     /// Takes the lowest free run at one of `places`.
-    pub(super) fn take(&self, places: &Places) -> Result<SlotRun, Full> {
+    pub(super) fn take(&self, places: &Places, owner: Owner) -> Result<SlotRun, Full> {
+        if self.used() >= self.capacity {
+            return Err(Full);
+        }
         let mut from = 0;
         while let Some(offset) = places.from(from) {
             let first = to_usize(offset / SLOT).ok_or(Full)?;
             let count = to_usize(places.slots_at(offset)).ok_or(Full)?;
             match self.claim(first, count) {
                 Ok(()) => {
-                    let offset = to_usize(offset).ok_or(Full)?;
+                    let Some(offset) = to_usize(offset) else {
+                        self.release(first, count);
+                        return Err(Full);
+                    };
+                    // Relaxed: read again only by this run's holder, and by a revocation that the
+                    // caller orders behind all maps.
+                    if let Some(mark) = self.owners.get(first) {
+                        mark.0.store(owner.mark(count), Ordering::Relaxed);
+                    }
                     self.count_up(count);
-                    return Ok(SlotRun { first, count, offset });
+                    return Ok(SlotRun { first, count, offset, owner });
                 }
                 // The next place whose first slot lies behind the one in use.
                 Err(taken) => from = (taken as u64).checked_add(1).ok_or(Full)? * SLOT,
@@ -114,10 +180,44 @@ impl<'m> Slots<'m> {
         Err(Full)
     }
 
-    /// Gives the slots of a run back.
-    pub(super) fn give(&self, run: SlotRun) {
+    /// Gives the slots of a run back. False where they were revoked before: then they may be
+    /// somebody else's, and nothing happens.
+    pub(super) fn give(&self, run: &SlotRun) -> bool {
+        let Some(mark) = self.owners.get(run.first) else { return false };
+        let held = run.owner.mark(run.count);
+        if mark.0.compare_exchange(held, 0, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+            return false;
+        }
         self.used.0.fetch_sub(run.count, Ordering::Relaxed);
         self.release(run.first, run.count);
+        true
+    }
+
+    /// Whether the run is still its holder's.
+    pub(super) fn holds(&self, run: &SlotRun) -> bool {
+        let mark = self.owners.get(run.first);
+        mark.is_some_and(|mark| mark.0.load(Ordering::Relaxed) == run.owner.mark(run.count))
+    }
+
+    /// The runs that are held.
+    pub(super) fn held(&self) -> impl Iterator<Item = HeldRun> {
+        self.owners.iter().enumerate().filter_map(|(first, mark)| {
+            let mark = mark.0.load(Ordering::Relaxed);
+            let (device, count) = (mark >> (Word::BITS / 2), mark & Owner::MOST);
+            (mark != 0).then_some(HeldRun { first, count, device })
+        })
+    }
+
+    /// Frees all that an owner holds; says how many slots that was.
+    pub(super) fn revoke(&self, owner: Owner) -> usize {
+        let mut freed = 0;
+        for (first, mark) in self.owners.iter().enumerate() {
+            let Some(count) = owner.run_of(mark.0.load(Ordering::Relaxed)) else { continue };
+            freed += count;
+            // The record of this run may come later; it finds the mark gone.
+            self.give(&SlotRun { first, count, offset: 0, owner });
+        }
+        freed
     }
 
     fn count_up(&self, count: usize) {

@@ -5,6 +5,7 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::PoolError;
+use super::slots::Owner;
 use super::slots::SlotRun;
 use super::slots::Slots;
 use crate::addr::AlignMask;
@@ -13,6 +14,11 @@ use crate::addr::Places;
 use crate::addr::SLOT;
 use crate::addr::Wish;
 use crate::word::Word;
+
+const OWNER: Owner = match Owner::new(7) {
+    Some(owner) => owner,
+    None => panic!("a number"),
+};
 
 fn storage(len: u64) -> Vec<Word> {
     (0..Slots::words(len)).map(|_| Word::new()).collect()
@@ -37,19 +43,20 @@ fn a_full_pool_refuses_and_recovers() {
     let len = 70 * SLOT;
     let words = storage(len);
     let slots = Slots::new(len, &words).unwrap();
+    slots.open();
     let one = Places::new(BASE, len, &Wish::of(1)).unwrap();
-    let runs: Vec<_> = (0..70).map(|_| slots.take(&one).unwrap()).collect();
-    assert!(slots.take(&one).is_err());
+    let runs: Vec<_> = (0..70).map(|_| slots.take(&one, OWNER).unwrap()).collect();
+    assert!(slots.take(&one, OWNER).is_err());
     assert_eq!((slots.used(), slots.high_water()), (70, 70));
     for (place, run) in runs.into_iter().enumerate() {
         assert_eq!(run.offset() as u64, place as u64 * SLOT, "lowest address first");
-        slots.give(run);
+        assert!(slots.give(&run));
     }
     assert_eq!((slots.used(), slots.high_water()), (0, 70));
     let all = Places::new(BASE, len, &Wish::of(len)).unwrap();
-    let run = slots.take(&all).unwrap();
+    let run = slots.take(&all, OWNER).unwrap();
     assert_eq!(run.count(), 70);
-    slots.give(run);
+    assert!(slots.give(&run));
 }
 
 /// One call of a random sequence.
@@ -82,6 +89,7 @@ proptest! {
         let (len, base) = (pool_slots * SLOT, BASE + shift * 0x600);
         let words = storage(len);
         let slots = Slots::new(len, &words).unwrap();
+    slots.open();
         let mut model = std::vec![false; usize::try_from(pool_slots).unwrap()];
         let mut held: Vec<SlotRun> = Vec::new();
         for call in calls {
@@ -102,7 +110,7 @@ proptest! {
                     };
                     let lowest = std::iter::successors(places.from(0), |at| places.from(at + 1))
                         .find(|at| free(*at));
-                    match slots.take(&places) {
+                    match slots.take(&places, OWNER) {
                         Err(_) => prop_assert_eq!(lowest, None, "a refusal of {:?}", wish),
                         Ok(run) => {
                             let at = run.offset() as u64;
@@ -127,7 +135,7 @@ proptest! {
                     let run = held.swap_remove(which % held.len());
                     let first = run.first();
                     model[first..first + run.count()].fill(false);
-                    slots.give(run);
+                    assert!(slots.give(&run));
                 }
                 Call::Give(_) => {}
             }

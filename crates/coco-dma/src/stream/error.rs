@@ -29,6 +29,56 @@ impl fmt::Display for MapError<'_> {
 
 impl core::error::Error for MapError<'_> {}
 
+/// A map of an owned buffer that was refused, and the buffer, untouched.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct MapFailed<'d, B> {
+    error: MapError<'d>,
+    buffer: B,
+}
+
+impl<'d, B> MapFailed<'d, B> {
+    pub(super) fn new(error: MapError<'d>, buffer: B) -> Self {
+        Self { error, buffer }
+    }
+
+    /// Who was refused what, why, and the way out.
+    pub fn error(&self) -> MapError<'d> {
+        self.error
+    }
+
+    /// The buffer.
+    pub fn into_buffer(self) -> B {
+        self.buffer
+    }
+
+    /// Both.
+    pub fn into_parts(self) -> (MapError<'d>, B) {
+        (self.error, self.buffer)
+    }
+}
+
+/// The error, never the bytes: what is in a buffer has no place in a log.
+impl<B> fmt::Debug for MapFailed<'_, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MapFailed").field("error", &self.error).finish_non_exhaustive()
+    }
+}
+
+impl<B> fmt::Display for MapFailed<'_, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl<B> core::error::Error for MapFailed<'_, B> {}
+
+/// For `?`, where the buffer is of no more use: it is dropped.
+impl<'d, B> From<MapFailed<'d, B>> for MapError<'d> {
+    fn from(failed: MapFailed<'d, B>) -> Self {
+        failed.error
+    }
+}
+
 /// The mapping is another device's. It comes back untouched.
 #[derive(Debug)]
 pub struct NotThisDevice(pub RawMapping);

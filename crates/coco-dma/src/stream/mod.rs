@@ -4,12 +4,30 @@
 //! `plan` once and does what it says;
 //! [`Device::finish_raw`](crate::device::Device::finish_raw) undoes what the record says, asking
 //! nobody again.
+//!
+//! Safe code has two forms of it. [`Device::map`](crate::device::Device::map) takes a buffer away
+//! and [`Mapping::finish`] gives it back; a mapping that is dropped or forgotten keeps it for good.
+//! [`Device::with_mapped`](crate::device::Device::with_mapped) borrows a buffer while a closure
+//! runs. The direction is a value, not a type, in all of them: adaptors get it at run time from
+//! their own world, and the wrong sync is not a mistake with consequences: it does nothing.
 
+mod buffer;
 mod error;
+mod lent;
+mod list;
+mod live;
+mod map;
+mod owned;
 mod raw;
 mod room;
 
+pub use buffer::OwnedBuffer;
 pub use error::MapError;
+pub use error::MapFailed;
 pub use error::NotThisDevice;
+pub use lent::Lent;
+pub use lent::LentRef;
+pub use list::ListError;
+pub use owned::Mapping;
 pub use raw::RawMapping;
 pub use room::MAX_ROOM;

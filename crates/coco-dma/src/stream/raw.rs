@@ -6,18 +6,14 @@
 use core::ops::Range;
 use core::ptr::NonNull;
 
-use super::MapError;
 use super::NotThisDevice;
 use crate::addr::DmaAddr;
-use crate::addr::PhysRange;
 use crate::attrs::Attrs;
 use crate::device::Device;
-use crate::plan;
-use crate::plan::Plan;
+use crate::ledger::Pin;
 use crate::platform::Platform;
-use crate::pool::Pool;
+use crate::pool::Owner;
 use crate::pool::SlotRun;
-use crate::reason::Refuse;
 use crate::state::Direction;
 
 /// The record of one map: what was decided and what is held. Ending the map uses this record and
@@ -26,13 +22,13 @@ use crate::state::Direction;
 #[derive(Debug)]
 #[must_use = "a mapping that is not finished keeps its slots"]
 pub struct RawMapping {
-    device: usize,
-    addr: DmaAddr,
-    buffer: NonNull<[u8]>,
-    direction: Direction,
-    attrs: Attrs,
-    cache_work: bool,
-    place: Held,
+    pub(super) owner: Owner,
+    pub(super) addr: DmaAddr,
+    pub(super) buffer: NonNull<[u8]>,
+    pub(super) direction: Direction,
+    pub(super) attrs: Attrs,
+    pub(super) cache_work: bool,
+    pub(super) place: Held,
 }
 
 // SAFETY: the record only carries the pointer; whoever uses it answers for the buffer.
@@ -40,11 +36,11 @@ unsafe impl Send for RawMapping {}
 
 /// What a map holds.
 #[derive(Debug)]
-enum Held {
+pub(super) enum Held {
     /// The memory itself, on an open machine: such a map is not counted.
     Open,
-    /// The memory itself.
-    InPlace,
+    /// The memory itself, pinned where its state could change.
+    InPlace(Option<Pin>),
     /// Slots of the device's pool with this index.
     Slots { pool: usize, run: SlotRun },
 }
@@ -84,81 +80,9 @@ impl RawMapping {
 }
 
 impl<'d, P: Platform + ?Sized> Device<'d, P> {
-    /// Maps a buffer for the device. Never blocks and never converts memory.
-    ///
-    /// Bounced, a buffer for the device to read is copied in; where the device only writes, the
-    /// slots are zeroed instead: no byte of the old buffer, and none of an earlier mapping, goes
-    /// out.
-    ///
-    /// # Safety
-    ///
-    /// 1. `buffer` is valid for reads, and for writes if the device writes, until the mapping is
-    ///    finished.
-    /// 2. In that time nobody else writes to it, and nobody else reads from it if the device
-    ///    writes (after a sync for the CPU, and before one for the device, the caller may).
-    /// 3. The device uses the address only while the mapping lives, and is stopped before it is
-    ///    finished.
-    pub unsafe fn map_raw(
-        &self,
-        buffer: NonNull<[u8]>,
-        direction: Direction,
-        attrs: Attrs,
-    ) -> Result<RawMapping, MapError<'d>> {
-        let range = if buffer.is_empty() { None } else { self.platform().locate(buffer) };
-        let record = |addr, cache_work, place| RawMapping {
-            device: self.id(),
-            addr,
-            buffer,
-            direction,
-            attrs,
-            cache_work,
-            place,
-        };
-        if attrs.is_empty()
-            && let Some(addr) = range.and_then(|range| self.in_place(range))
-        {
-            return Ok(record(addr, false, Held::Open));
-        }
-        let mapping = match self.plan(buffer.len(), range, direction, attrs) {
-            Plan::Direct { addr: Some(addr), cache_work, .. } => {
-                self.count().direct();
-                record(addr, cache_work, Held::InPlace)
-            }
-            // Domains come with their own floor; until then nobody can give the address.
-            Plan::Direct { addr: None, .. } => {
-                return Err(self.refused(Refuse::NoReachablePool, buffer.len(), range));
-            }
-            Plan::Bounce { pools, cache_work, .. } => {
-                let taken = pools.into_iter().find_map(|candidate| {
-                    let run = self.pool(candidate.index)?.take(&candidate.places).ok()?;
-                    Some((candidate, run))
-                });
-                let Some((candidate, run)) = taken else {
-                    return Err(self.refused(Refuse::PoolFull, buffer.len(), range));
-                };
-                let addr = candidate
-                    .base
-                    .and_then(|base| base.checked_add(u64::try_from(run.offset()).ok()?));
-                let (Some(addr), Some(pool)) = (addr, self.pool(candidate.index)) else {
-                    if let Some(pool) = self.pool(candidate.index) {
-                        pool.give(run);
-                    }
-                    return Err(self.refused(Refuse::NoReachablePool, buffer.len(), range));
-                };
-                // SAFETY: the slots are ours, and the buffer is readable by condition 1.
-                unsafe { fill(pool, run.offset(), buffer, direction) };
-                self.count().bounced();
-                record(addr, cache_work, Held::Slots { pool: candidate.index, run })
-            }
-            Plan::Refuse(reason) => return Err(self.refused(reason, buffer.len(), range)),
-        };
-        self.hand_over(&mapping, 0..mapping.len());
-        Ok(mapping)
-    }
-
     /// Ends a map. `written` is how many bytes from the start the device wrote, as far as it can
-    /// be known: more than the mapping has counts as all of it. Only those are copied back. Never
-    /// blocks.
+    /// be known: more than the mapping has counts as all of it. Only those are copied back; from a
+    /// device that was revoked or lost the guest's trust nothing is. Never blocks.
     ///
     /// # Safety
     ///
@@ -169,21 +93,24 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         mapping: RawMapping,
         written: usize,
     ) -> Result<(), NotThisDevice> {
-        if mapping.device != self.id() {
+        if mapping.owner != self.owner() {
             return Err(NotThisDevice(mapping));
         }
-        let wanted =
-            mapping.direction.from_device() && !mapping.attrs.contains(Attrs::SKIP_CPU_SYNC);
+        let wanted = mapping.direction.from_device()
+            && !mapping.attrs.contains(Attrs::SKIP_CPU_SYNC)
+            && self.is_alive();
         if wanted {
             // SAFETY: the buffer is writable by condition 1 of `map_raw`.
             unsafe { self.bring_back(&mapping, 0..written.min(mapping.len())) };
         }
         match mapping.place {
             Held::Open => return Ok(()),
-            Held::InPlace => {}
+            Held::InPlace(None) => {}
+            Held::InPlace(Some(pin)) => self.dma().ledger().unpin(pin),
             Held::Slots { pool, run } => {
-                if let Some(pool) = self.pool(pool) {
-                    pool.give(run);
+                // Slots that were revoked are not ours any more.
+                if self.pool(pool).is_some_and(|pool| pool.give(&run)) {
+                    self.discharge(run.count());
                 }
             }
         }
@@ -201,12 +128,12 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     /// As for [`map_raw`](Self::map_raw); the mapping is this device's.
     pub unsafe fn sync_for_device(&self, mapping: &RawMapping, part: Range<usize>) {
         let part = clamp(part, mapping.len());
-        if mapping.device != self.id() || part.is_empty() {
+        if mapping.owner != self.owner() || part.is_empty() {
             return;
         }
         if let Held::Slots { pool, run } = &mapping.place
             && mapping.direction.to_device()
-            && let Some(pool) = self.pool(*pool)
+            && let Some(pool) = self.pool(*pool).filter(|pool| pool.holds(run))
             && let Some(from) = start_of(mapping.buffer, part.start)
         {
             // SAFETY: the part lies in the buffer, which is readable by condition 1 of `map_raw`;
@@ -224,7 +151,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     ///
     /// As for [`map_raw`](Self::map_raw); the mapping is this device's.
     pub unsafe fn sync_for_cpu(&self, mapping: &RawMapping, part: Range<usize>) {
-        if mapping.device == self.id() && mapping.direction.from_device() {
+        if mapping.owner == self.owner() && mapping.direction.from_device() {
             // SAFETY: this function's conditions.
             unsafe { self.bring_back(mapping, clamp(part, mapping.len())) };
         }
@@ -243,7 +170,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             self.platform().take_back(bytes, mapping.direction, mapping.cache_work);
         }
         if let Held::Slots { pool, run } = &mapping.place
-            && let Some(pool) = self.pool(*pool)
+            && let Some(pool) = self.pool(*pool).filter(|pool| pool.holds(run))
             && let Some(to) = start_of(mapping.buffer, part.start)
         {
             // SAFETY: the part lies in the buffer, which is writable by the caller's condition;
@@ -252,7 +179,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         }
     }
 
-    fn hand_over(&self, mapping: &RawMapping, part: Range<usize>) {
+    pub(super) fn hand_over(&self, mapping: &RawMapping, part: Range<usize>) {
         if let Some(bytes) = self.seen_by_device(mapping, &part) {
             self.platform().hand_over(bytes, mapping.direction, mapping.cache_work);
         }
@@ -262,44 +189,12 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     fn seen_by_device(&self, mapping: &RawMapping, part: &Range<usize>) -> Option<NonNull<[u8]>> {
         let start = match &mapping.place {
             Held::Open => return None,
-            Held::InPlace => start_of(mapping.buffer, part.start)?,
+            Held::InPlace(_) => start_of(mapping.buffer, part.start)?,
             Held::Slots { pool, run } => {
                 self.pool(*pool)?.bytes().at(run.offset() + part.start, part.len())?
             }
         };
         Some(NonNull::slice_from_raw_parts(start, part.len()))
-    }
-
-    fn plan(
-        &self,
-        len: usize,
-        range: Option<PhysRange>,
-        direction: Direction,
-        attrs: Attrs,
-    ) -> Plan<'_> {
-        // A length past 64 bits cannot be.
-        let len = u64::try_from(len).unwrap_or(0);
-        plan::map(&self.request(range, len, direction, attrs), &mut ())
-    }
-
-    fn refused(&self, reason: Refuse, len: usize, range: Option<PhysRange>) -> MapError<'d> {
-        self.count().refused();
-        MapError { device: self.name(), reason, len, memory: self.memory(range) }
-    }
-}
-
-/// Puts into the slots what the device may see: the buffer, or zeroes where it only writes.
-///
-/// # Safety
-///
-/// The caller holds the slots, and the buffer is readable.
-unsafe fn fill(pool: &Pool<'_>, offset: usize, buffer: NonNull<[u8]>, direction: Direction) {
-    if direction.to_device() {
-        // SAFETY: the caller's conditions.
-        unsafe { pool.bytes().write(offset, buffer.cast(), buffer.len()) };
-    } else {
-        // SAFETY: the caller's conditions.
-        unsafe { pool.bytes().zero(offset, buffer.len()) };
     }
 }
 

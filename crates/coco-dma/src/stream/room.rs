@@ -22,6 +22,9 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         if buffers.len() > MAX_ROOM {
             return Err(Refuse::TooLarge);
         }
+        if let Some(reason) = self.stopped() {
+            return Err(reason);
+        }
         let Some((first, rest)) = buffers.split_first() else { return Ok(()) };
         let range = if first.is_empty() { None } else { self.platform().locate(*first) };
         if range.and_then(|range| self.in_place(range)).is_some() {
@@ -35,9 +38,15 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             Plan::Bounce { pools, .. } => {
                 for candidate in pools {
                     let Some(pool) = self.pool(candidate.index) else { continue };
-                    let Ok(run) = pool.take(&candidate.places) else { continue };
-                    let answer = self.room_for(rest);
-                    pool.give(run);
+                    let Ok(run) = pool.take(&candidate.places, self.owner()) else { continue };
+                    let answer = if self.charge(run.count()) {
+                        let answer = self.room_for(rest);
+                        self.discharge(run.count());
+                        answer
+                    } else {
+                        Err(Refuse::Quota)
+                    };
+                    pool.give(&run);
                     return answer;
                 }
                 Err(Refuse::PoolFull)

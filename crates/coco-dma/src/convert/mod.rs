@@ -1,0 +1,20 @@
+//! Conversion: changing who may see memory, as a transaction.
+//!
+//! The order is always the same: the ledger takes the run out of use, what must not leak is
+//! wiped, the platform converts, the memory is initialised in its new state, and only then does
+//! the ledger put it into use again. Whatever is in doubt after a failure goes to quarantine and
+//! is handed out again only after a retry proved its state.
+//!
+//! Everything here may block (a conversion calls the hypervisor and flushes TLBs), and none of it
+//! is ever called from a map.
+
+mod error;
+mod pools;
+mod retry;
+mod transaction;
+
+pub use error::ConvertFailed;
+pub use error::Why;
+pub use pools::GrowFailed;
+pub use pools::ShrinkFailed;
+pub use retry::Retried;

@@ -1,0 +1,144 @@
+//! Pools that grow and shrink by whole regions, converted in bulk.
+// UNSAFETY: memory changes hands between its owner, the host and a pool.
+#![expect(unsafe_code)]
+
+use core::fmt;
+
+use super::ConvertFailed;
+use crate::addr::PhysRange;
+use crate::dma::Dma;
+use crate::plan;
+use crate::platform::Platform;
+use crate::pool::Pool;
+use crate::state::Context;
+use crate::state::PoolLabel;
+use crate::state::PoolOrigin;
+use crate::state::PoolUse;
+use crate::state::State;
+
+/// A pool that did not grow. The memory is as `Convert` says, or private and unused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GrowFailed {
+    /// It is open already, or came open from elsewhere.
+    Open,
+    /// Its label does not exist on this machine.
+    Label(PoolLabel),
+    /// Its region could not be shared.
+    Convert(ConvertFailed),
+    /// The CPU cannot be given a view of it; it was reclaimed, or is in quarantine where that
+    /// failed.
+    NoView,
+}
+
+/// A pool that did not shrink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ShrinkFailed {
+    /// It was adopted: its memory is somebody else's.
+    Adopted,
+    /// It is closed already.
+    Closed,
+    /// Slots of it are in use; it goes on serving.
+    InUse {
+        /// How many.
+        slots: usize,
+    },
+    /// Its region could not be reclaimed: what could is private, the rest is as told. The pool
+    /// stays closed.
+    Convert(ConvertFailed),
+}
+
+impl fmt::Display for GrowFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open => f.write_str("the pool is open already"),
+            Self::Label(label) => write!(f, "a {label} pool does not exist on this machine"),
+            Self::Convert(failed) => write!(f, "the pool did not grow: {failed}"),
+            Self::NoView => f.write_str("the pool did not grow: the CPU has no view of its region"),
+        }
+    }
+}
+
+impl fmt::Display for ShrinkFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Adopted => f.write_str("an adopted pool is not the layer's to give back"),
+            Self::Closed => f.write_str("the pool is closed already"),
+            Self::InUse { slots } => {
+                write!(f, "{slots} slots of the pool are in use; finish their maps first")
+            }
+            Self::Convert(failed) => write!(f, "the pool's region was not reclaimed: {failed}"),
+        }
+    }
+}
+
+impl core::error::Error for GrowFailed {}
+impl core::error::Error for ShrinkFailed {}
+
+impl<P: Platform + ?Sized> Dma<'_, P> {
+    /// Opens a pool made by [`Pool::convertible`]: converts its whole region, once, and lets every
+    /// device that has the pool use it from then on. A failure leaves the pool closed; there is no
+    /// falling back to another one. Blocks.
+    pub fn grow(&self, pool: &Pool<'_>) -> Result<(), GrowFailed> {
+        if pool.is_open() {
+            return Err(GrowFailed::Open);
+        }
+        let (run, label) = (pool.range(), pool.label());
+        let state = plan::state_of(self.regime(), label).ok_or(GrowFailed::Label(label))?;
+        if state == State::SHARED {
+            // SAFETY: the region is the pool's by the condition of `convertible`. Of several that
+            // grow the pool at once, the ledger lets one through.
+            unsafe { self.share(run) }.map_err(GrowFailed::Convert)?;
+        } else if !self.wipe(run, state) {
+            return Err(GrowFailed::NoView);
+        }
+        // SAFETY: the memory is in this state, and the view ends when the pool is shrunk.
+        match unsafe { self.platform().view(run, state, Context::Blocking) } {
+            Ok(start) => {
+                // SAFETY: the view is readable and writable; nobody else uses the region.
+                if unsafe { pool.open(start) } { Ok(()) } else { Err(GrowFailed::Open) }
+            }
+            Err(_) => {
+                if state == State::SHARED {
+                    // SAFETY: nobody was given any of it.
+                    let _ = unsafe { self.reclaim(run) };
+                }
+                Err(GrowFailed::NoView)
+            }
+        }
+    }
+
+    /// Grows the reserve for atomic context by the first of the machine's pools that is kept for
+    /// it and closed; `None` where all are open. Call it from blocking context when the reserve
+    /// runs low ([`Event::LowWater`](crate::observe::Event::LowWater)). Blocks.
+    pub fn refill(&self) -> Result<Option<PhysRange>, GrowFailed> {
+        let closed = |pool: &&Pool<'_>| pool.purpose() == PoolUse::Reserve && !pool.is_open();
+        match self.pools().iter().find(closed) {
+            None => Ok(None),
+            Some(pool) => self.grow(pool).map(|()| Some(pool.range())),
+        }
+    }
+
+    /// Gives the region of a pool made by [`Pool::reserve`] back to its owner: private, zero, and
+    /// not the pool's any more until it grows again. Refused while a slot is in use. Blocks.
+    pub fn shrink(&self, pool: &Pool<'_>) -> Result<(), ShrinkFailed> {
+        if pool.origin() == PoolOrigin::Adopted {
+            return Err(ShrinkFailed::Adopted);
+        }
+        if !pool.is_open() {
+            return Err(ShrinkFailed::Closed);
+        }
+        let Some(start) = pool.close() else {
+            return Err(ShrinkFailed::InUse { slots: pool.used() });
+        };
+        let run = pool.range();
+        // SAFETY: `grow` made the view; the pool is closed, so that nobody uses it.
+        unsafe { self.platform().unview(start, run) };
+        if pool.label() == PoolLabel::GuestShared {
+            // SAFETY: the region was the pool's alone, and nothing of it is in use.
+            unsafe { self.reclaim(run) }.map_err(ShrinkFailed::Convert)?;
+        }
+        Ok(())
+    }
+}

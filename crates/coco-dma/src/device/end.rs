@@ -1,0 +1,51 @@
+//! How a device ends: revoked when it is dead, or no longer trusted.
+// UNSAFETY: freeing what a device may still be using is a promise of the caller.
+#![expect(unsafe_code)]
+
+use super::DISTRUSTED;
+use super::Device;
+use super::REVOKED;
+use crate::observe::Event;
+use crate::platform::Platform;
+use crate::word::Ordering;
+
+impl<P: Platform + ?Sized> Device<'_, P> {
+    /// Ends all maps of a dead device: its slots are freed at once, and it is refused new ones.
+    /// Answers how many slots that were.
+    ///
+    /// The records of its mappings stay good for one thing: finishing one gives the buffer back
+    /// without reading a byte of what the device left, and ends its pin. Memory that is mapped in
+    /// place stays pinned until then. Any context; takes time in the size of its pools.
+    ///
+    /// # Safety
+    ///
+    /// 1. The device does no DMA any more (it was reset, unplugged, or its process is gone).
+    /// 2. No other thread is mapping, syncing or finishing for it meanwhile.
+    pub unsafe fn revoke(&self) -> usize {
+        self.life.store(REVOKED, Ordering::Relaxed);
+        let slots = self.pools.iter().flatten().map(|pool| pool.revoke(self.owner)).sum();
+        self.discharge(slots);
+        self.dma.tell(&Event::Revoked { device: self.name, slots });
+        slots
+    }
+
+    /// An accepted device is trusted no longer (TDISP ERROR, a failed attestation): it is refused
+    /// new maps. Its live maps end by being finished; what it wrote is not brought back, since
+    /// nobody vouches for it. Memory stays safe: private slots are freed only by finishing, and
+    /// the platform keeps a device that is not in the RUN state from private memory. Any context.
+    pub fn lose_trust(&self) {
+        // A device that is revoked stays so.
+        let _ = self.life.compare_exchange(
+            super::ALIVE,
+            DISTRUSTED,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+        self.dma.tell(&Event::TrustLost { device: self.name });
+    }
+
+    /// Whether new maps are still to be had.
+    pub fn is_alive(&self) -> bool {
+        self.stopped().is_none()
+    }
+}

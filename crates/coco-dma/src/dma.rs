@@ -1,0 +1,130 @@
+//! What one machine has: the platform, its rules, its books, its pools, and who listens. The
+//! floors above do things with it: [`convert`](crate::convert) changes who may see memory, and
+//! [`device`](crate::device) binds devices.
+
+use core::fmt;
+
+use crate::ledger::Ledger;
+use crate::observe::Event;
+use crate::observe::Observer;
+use crate::platform::PageSource;
+use crate::platform::Platform;
+use crate::pool::Owner;
+use crate::pool::Pool;
+use crate::regime::Regime;
+use crate::word::AtomicUsize;
+use crate::word::Ordering;
+
+/// The layer on one machine. It is a value: make one, keep it where every driver finds it, a
+/// `static` if you like.
+pub struct Dma<'m, P: Platform + ?Sized = dyn Platform + 'm> {
+    platform: &'m P,
+    regime: Regime,
+    pools: &'m [Pool<'m>],
+    ledger: Ledger<'m>,
+    pages: Option<&'m dyn PageSource>,
+    observer: Option<&'m dyn Observer>,
+    quarantine_limit: u64,
+    next_id: AtomicUsize,
+}
+
+impl<'m, P: Platform + ?Sized> Dma<'m, P> {
+    /// The layer on `platform`, with the pools that every device may use unless it is restricted
+    /// to its own. Asks for the regime once; never blocks.
+    pub fn new(platform: &'m P, pools: &'m [Pool<'m>]) -> Self {
+        Self {
+            platform,
+            regime: platform.regime(),
+            pools,
+            ledger: Ledger::EMPTY,
+            pages: None,
+            observer: None,
+            quarantine_limit: u64::MAX,
+            next_id: AtomicUsize::new(1),
+        }
+    }
+
+    /// With the books of memory. Without them all memory outside of pools is untracked, its state
+    /// is what the attributes say, and nothing can be converted.
+    #[must_use]
+    pub fn with_ledger(self, ledger: Ledger<'m>) -> Self {
+        Self { ledger, ..self }
+    }
+
+    /// With a source of pages for coherent memory. Without one it comes from pools.
+    #[must_use]
+    pub fn with_pages(self, pages: &'m dyn PageSource) -> Self {
+        Self { pages: Some(pages), ..self }
+    }
+
+    /// With a listener.
+    #[must_use]
+    pub fn with_observer(self, observer: &'m dyn Observer) -> Self {
+        Self { observer: Some(observer), ..self }
+    }
+
+    /// With a limit of bytes in quarantine: past it nothing is converted any more, so that a
+    /// hostile host cannot drain all memory by failing conversions (default: none).
+    #[must_use]
+    pub fn with_quarantine_limit(self, bytes: u64) -> Self {
+        Self { quarantine_limit: bytes, ..self }
+    }
+
+    /// The books of memory.
+    pub fn ledger(&self) -> &Ledger<'m> {
+        &self.ledger
+    }
+
+    /// The machine's pools.
+    pub fn pools(&self) -> &'m [Pool<'m>] {
+        self.pools
+    }
+
+    /// The most bytes that may be in quarantine.
+    pub fn quarantine_limit(&self) -> u64 {
+        self.quarantine_limit
+    }
+
+    /// The source of pages of our own.
+    pub(crate) fn pages(&self) -> Option<&'m dyn PageSource> {
+        self.pages
+    }
+
+    /// The number of the next device. Numbers are never given twice.
+    pub(crate) fn next_owner(&self) -> Option<Owner> {
+        let number = self.next_id.load(Ordering::Relaxed);
+        let taken = if number > Owner::MOST {
+            number
+        } else {
+            self.next_id.fetch_add(1, Ordering::Relaxed)
+        };
+        Owner::new(taken)
+    }
+
+    /// Tells the listener.
+    #[inline]
+    pub(crate) fn tell(&self, event: &Event<'_>) {
+        if let Some(observer) = self.observer {
+            observer.event(event);
+        }
+    }
+
+    /// The rules of this machine.
+    pub fn regime(&self) -> &Regime {
+        &self.regime
+    }
+
+    /// The machine under the layer.
+    pub fn platform(&self) -> &'m P {
+        self.platform
+    }
+}
+
+impl<P: Platform + ?Sized> fmt::Debug for Dma<'_, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dma")
+            .field("regime", &self.regime)
+            .field("pools", &self.pools)
+            .finish_non_exhaustive()
+    }
+}

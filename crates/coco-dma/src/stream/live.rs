@@ -1,0 +1,130 @@
+//! A map that lives: what the owned and the lent form have in common.
+// UNSAFETY: the raw map is made, looked into and ended, while a device may be at the bytes.
+#![expect(unsafe_code)]
+
+use core::fmt;
+use core::ops::Range;
+use core::ptr::NonNull;
+
+use super::MapError;
+use super::RawMapping;
+use crate::attrs::Attrs;
+use crate::copy::barrier;
+use crate::copy::copy;
+use crate::device::Device;
+use crate::platform::Platform;
+use crate::reason::Refuse;
+use crate::shared::OutOfBounds;
+use crate::state::Direction;
+use crate::state::Memory;
+
+/// Assertions about memory that is not the program's own. Owned and lent buffers are: their type
+/// says so.
+const ABOUT_OTHER_MEMORY: Attrs = Attrs::MMIO.with(Attrs::CC_SHARED);
+
+/// A raw map together with the device that made it. All access of the CPU goes through copies, so
+/// that the compiler takes nothing for granted about bytes that a device may write. It is not
+/// `Sync`, as the record is not: one thread looks at a time.
+pub(super) struct Live<'a, 'd, P: Platform + ?Sized> {
+    device: &'a Device<'d, P>,
+    record: RawMapping,
+}
+
+impl<'a, 'd, P: Platform + ?Sized> Live<'a, 'd, P> {
+    /// Maps a buffer whose type says that it is private memory.
+    ///
+    /// # Safety
+    ///
+    /// Until the map has ended (for ever, if it never is):
+    ///
+    /// 1. `buffer` is initialised and valid for reads, and for writes if the device writes.
+    /// 2. Nobody but this value and the device writes to it, nor reads from it if the device
+    ///    writes.
+    pub(super) unsafe fn new(
+        device: &'a Device<'d, P>,
+        buffer: NonNull<[u8]>,
+        direction: Direction,
+        attrs: Attrs,
+    ) -> Result<Self, MapError<'d>> {
+        if attrs.without(ABOUT_OTHER_MEMORY) != attrs {
+            device.count().refused();
+            return Err(MapError {
+                device: device.name(),
+                reason: Refuse::BadAttribute,
+                len: buffer.len(),
+                memory: Memory::Untracked,
+            });
+        }
+        // What the driver wrote is written before the device can have the address.
+        barrier(buffer.as_ptr().cast());
+        // SAFETY: 1 and 2 are this function's. 3 is the contract of `DmaAddr`: whoever hands the
+        // number to the device stops it before the map ends.
+        let record = unsafe { device.map_raw(buffer, direction, attrs) }?;
+        Ok(Self { device, record })
+    }
+
+    pub(super) fn record(&self) -> &RawMapping {
+        &self.record
+    }
+
+    pub(super) fn sync_for_cpu(&self, part: Range<usize>) {
+        // SAFETY: the conditions of `map_raw` hold as in `new`, and this is its device.
+        unsafe { self.device.sync_for_cpu(&self.record, part) };
+    }
+
+    pub(super) fn sync_for_device(&self, part: Range<usize>) {
+        // SAFETY: as above.
+        unsafe { self.device.sync_for_device(&self.record, part) };
+    }
+
+    pub(super) fn read(&self, offset: usize, to: &mut [u8]) -> Result<(), OutOfBounds> {
+        let from = self.at(offset, to.len())?;
+        // SAFETY: `at` answers for the source, the reference for the destination. They do not
+        // overlap: nobody else has a reference to the buffer that could be written through.
+        unsafe { copy(from.as_ptr(), to.as_mut_ptr(), to.len()) };
+        Ok(())
+    }
+
+    /// Copies `from` into the buffer.
+    ///
+    /// # Safety
+    ///
+    /// The buffer is valid for writes, and nobody else reads from it.
+    pub(super) unsafe fn write(&self, offset: usize, from: &[u8]) -> Result<(), OutOfBounds> {
+        let to = self.at(offset, from.len())?;
+        // SAFETY: `at` and the caller answer for the destination, the reference for the source.
+        // They do not overlap, since nobody else has a reference to the buffer.
+        unsafe { copy(from.as_ptr(), to.as_ptr(), from.len()) };
+        Ok(())
+    }
+
+    /// Ends the map, and answers with the buffer.
+    pub(super) fn end(self, written: usize) -> NonNull<[u8]> {
+        let buffer = self.record.buffer();
+        // SAFETY: by the contract of `DmaAddr` the device has stopped, and the conditions of
+        // `map_raw` held as in `new`.
+        let ended = unsafe { self.device.finish_raw(self.record, written) };
+        debug_assert!(ended.is_ok(), "a map ends at the device that made it");
+        // What the device wrote is read anew.
+        barrier(buffer.as_ptr().cast());
+        buffer
+    }
+
+    /// The pointer to `offset` of the buffer, where `len` bytes from there lie in it.
+    fn at(&self, offset: usize, len: usize) -> Result<NonNull<u8>, OutOfBounds> {
+        let buffer = self.record.buffer();
+        OutOfBounds::check(offset, len, buffer.len())?;
+        // SAFETY: `offset` is at most the length of the buffer, which is one allocation.
+        Ok(unsafe { buffer.cast::<u8>().add(offset) })
+    }
+}
+
+/// The map, never the bytes.
+impl<P: Platform + ?Sized> fmt::Debug for Live<'_, '_, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Live")
+            .field("device", &self.device.name())
+            .field("record", &self.record)
+            .finish()
+    }
+}

@@ -1,0 +1,170 @@
+//! Making a raw map: asks `plan` once and does what it says.
+// UNSAFETY: raw buffers are read while a device may be at them.
+#![expect(unsafe_code)]
+
+use core::ptr::NonNull;
+
+use super::MapError;
+use super::raw::Held;
+use super::raw::RawMapping;
+use crate::addr::DmaAddr;
+use crate::addr::PhysRange;
+use crate::attrs::Attrs;
+use crate::device::Device;
+use crate::ledger::Pin;
+use crate::observe::Event;
+use crate::plan;
+use crate::plan::Candidates;
+use crate::plan::Plan;
+use crate::platform::Platform;
+use crate::pool::Pool;
+use crate::reason::Bounce;
+use crate::reason::Refuse;
+use crate::state::Direction;
+use crate::state::State;
+
+/// How often a map is planned when the state of the memory changes under it.
+const ATTEMPTS: usize = 3;
+
+impl<'d, P: Platform + ?Sized> Device<'d, P> {
+    /// Maps a buffer for the device. Never blocks and never converts memory.
+    ///
+    /// Bounced, a buffer for the device to read is copied in; where the device only writes, the
+    /// slots are zeroed instead: no byte of the old buffer, and none of an earlier mapping, goes
+    /// out. In place, the memory is pinned: it cannot be converted until the mapping is finished.
+    ///
+    /// # Safety
+    ///
+    /// 1. `buffer` is valid for reads, and for writes if the device writes, until the mapping is
+    ///    finished.
+    /// 2. In that time nobody else writes to it, and nobody else reads from it if the device
+    ///    writes (after a sync for the CPU, and before one for the device, the caller may).
+    /// 3. The device uses the address only while the mapping lives, and is stopped before it is
+    ///    finished.
+    pub unsafe fn map_raw(
+        &self,
+        buffer: NonNull<[u8]>,
+        direction: Direction,
+        attrs: Attrs,
+    ) -> Result<RawMapping, MapError<'d>> {
+        let range = if buffer.is_empty() { None } else { self.platform().locate(buffer) };
+        let record = |addr, cache_work, place| RawMapping {
+            owner: self.owner(),
+            addr,
+            buffer,
+            direction,
+            attrs,
+            cache_work,
+            place,
+        };
+        if attrs.is_empty()
+            && let Some(addr) = range.and_then(|range| self.in_place(range))
+        {
+            return Ok(record(addr, false, Held::Open));
+        }
+        if let Some(reason) = self.stopped() {
+            return Err(self.refused(reason, buffer.len(), range));
+        }
+        // A length past 64 bits cannot be.
+        let len = u64::try_from(buffer.len()).unwrap_or(0);
+        for _ in 0..ATTEMPTS {
+            let request = self.request(range, len, direction, attrs);
+            let (addr, cache_work, place) = match plan::map(&request, &mut ()) {
+                Plan::Direct { addr: Some(addr), cache_work, state, .. } => {
+                    // On a mismatch somebody converted it meanwhile: plan again.
+                    let Ok(pin) = self.pin(range, state, attrs) else { continue };
+                    self.count().direct();
+                    (addr, cache_work, Held::InPlace(pin))
+                }
+                // Domains come with their own floor; until then nobody can give the address.
+                Plan::Direct { addr: None, .. } => {
+                    return Err(self.refused(Refuse::NoReachablePool, buffer.len(), range));
+                }
+                Plan::Bounce { pools, cache_work, reason } => {
+                    // SAFETY: the buffer is readable by condition 1.
+                    match unsafe { self.bounce(pools, buffer, direction, reason) } {
+                        Ok((addr, held)) => (addr, cache_work, held),
+                        Err(reason) => return Err(self.refused(reason, buffer.len(), range)),
+                    }
+                }
+                Plan::Refuse(reason) => return Err(self.refused(reason, buffer.len(), range)),
+            };
+            let mapping = record(addr, cache_work, place);
+            self.hand_over(&mapping, 0..mapping.len());
+            return Ok(mapping);
+        }
+        Err(self.refused(Refuse::Busy, buffer.len(), range))
+    }
+
+    /// Pins memory that is mapped in place, if it is in a state that can change.
+    fn pin(&self, range: Option<PhysRange>, state: State, attrs: Attrs) -> Result<Option<Pin>, ()> {
+        match (range, state) {
+            (Some(range), State::Guest(visibility))
+                if !attrs.contains(Attrs::MMIO) && !self.in_pool(range) =>
+            {
+                self.dma().ledger().pin(range, visibility).map(Some).map_err(drop)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Takes slots from the first pool that has them, and puts into them what the device may see.
+    ///
+    /// # Safety
+    ///
+    /// The buffer is readable.
+    unsafe fn bounce(
+        &self,
+        pools: Candidates<'_>,
+        buffer: NonNull<[u8]>,
+        direction: Direction,
+        reason: Bounce,
+    ) -> Result<(DmaAddr, Held), Refuse> {
+        let mut why = Refuse::PoolFull;
+        for candidate in pools {
+            let index = candidate.index;
+            let Some(pool) = self.pool(index) else { continue };
+            let Ok(run) = pool.take(&candidate.places, self.owner()) else { continue };
+            if !self.charge(run.count()) {
+                pool.give(&run);
+                return Err(Refuse::Quota);
+            }
+            let offset = u64::try_from(run.offset()).ok();
+            let addr = offset.and_then(|offset| candidate.base?.checked_add(offset));
+            let Some(addr) = addr else {
+                self.discharge(run.count());
+                pool.give(&run);
+                why = Refuse::NoReachablePool;
+                continue;
+            };
+            // SAFETY: the slots are ours; the buffer is readable by this function's condition.
+            unsafe { fill(pool, run.offset(), buffer, direction) };
+            self.count().bounced();
+            let device = self.name();
+            self.dma().tell(&Event::Bounced { device, addr, len: buffer.len(), reason });
+            return Ok((addr, Held::Slots { pool: index, run }));
+        }
+        Err(why)
+    }
+
+    fn refused(&self, reason: Refuse, len: usize, range: Option<PhysRange>) -> MapError<'d> {
+        self.count().refused();
+        self.dma().tell(&Event::Refused { device: self.name(), len, reason });
+        MapError { device: self.name(), reason, len, memory: self.memory(range) }
+    }
+}
+
+/// Puts into the slots what the device may see: the buffer, or zeroes where it only writes.
+///
+/// # Safety
+///
+/// The caller holds the slots, and the buffer is readable.
+unsafe fn fill(pool: &Pool<'_>, offset: usize, buffer: NonNull<[u8]>, direction: Direction) {
+    if direction.to_device() {
+        // SAFETY: the caller's conditions.
+        unsafe { pool.bytes().write(offset, buffer.cast(), buffer.len()) };
+    } else {
+        // SAFETY: the caller's conditions.
+        unsafe { pool.bytes().zero(offset, buffer.len()) };
+    }
+}

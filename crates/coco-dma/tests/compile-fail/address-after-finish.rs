@@ -1,0 +1,11 @@
+//! The address of a mapping that has ended.
+
+use coco_dma::stream::Mapping;
+
+pub fn end(mapping: Mapping<'_, '_, Vec<u8>>) -> u64 {
+    let addr = mapping.addr();
+    let _ = mapping.finish(1);
+    #[cfg(misuse)]
+    let _ = mapping.addr(); //~ E0382
+    addr.raw()
+}

@@ -1,0 +1,10 @@
+//! A mapping is finished twice: the second time its slots are another one's.
+
+use coco_dma::stream::Mapping;
+
+pub fn end(mapping: Mapping<'_, '_, Vec<u8>>) -> Vec<u8> {
+    let buffer = mapping.finish(1);
+    #[cfg(misuse)]
+    let _ = mapping.finish(1); //~ E0382
+    buffer
+}
