@@ -83,13 +83,6 @@ pub enum Event<'e> {
         /// The device.
         device: &'e str,
     },
-    /// A mapping was dropped without being finished: buffer and slots are kept for ever.
-    Lost {
-        /// The device.
-        device: &'e str,
-        /// Bytes.
-        len: usize,
-    },
 }
 
 impl fmt::Display for Event<'_> {
@@ -112,9 +105,6 @@ impl fmt::Display for Event<'_> {
             }
             Self::Revoked { device, slots } => write!(f, "{device}: revoked, {slots} slots freed"),
             Self::TrustLost { device } => write!(f, "{device}: no longer trusted"),
-            Self::Lost { device, len } => {
-                write!(f, "{device}: a mapping of {len} bytes was dropped unfinished, and is kept")
-            }
         }
     }
 }

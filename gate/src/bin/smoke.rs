@@ -9,9 +9,9 @@
 use core::panic::PanicInfo;
 use core::ptr::NonNull;
 
+use coco_dma::Dma;
 use coco_dma::Word;
 use coco_dma::attrs::Attrs;
-use coco_dma::Dma;
 use coco_dma::device::Endpoint;
 use coco_dma::plan::Limits;
 use coco_dma::pool::Pool;

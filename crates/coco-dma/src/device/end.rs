@@ -2,14 +2,17 @@
 // UNSAFETY: freeing what a device may still be using is a promise of the caller.
 #![expect(unsafe_code)]
 
+use super::BindError;
 use super::DISTRUSTED;
 use super::Device;
+use super::Endpoint;
 use super::REVOKED;
 use crate::observe::Event;
+use crate::plan::Limits;
 use crate::platform::Platform;
 use crate::word::Ordering;
 
-impl<P: Platform + ?Sized> Device<'_, P> {
+impl<'d, P: Platform + ?Sized> Device<'d, P> {
     /// Ends all maps of a dead device: its slots are freed at once, and it is refused new ones.
     /// Answers how many slots that were.
     ///
@@ -42,6 +45,28 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             Ordering::Relaxed,
         );
         self.dma.tell(&Event::TrustLost { device: self.name });
+    }
+
+    /// Binds the same device anew, as something else: accepted where it was untrusted, or with
+    /// other limits. Refused, and the device given back, while maps or allocations of it live: a
+    /// map that was made for an untrusted device must not become an accepted one's. (Mappings for
+    /// safe code borrow the device, so that the compiler refuses them.) Any context.
+    #[expect(clippy::result_large_err, reason = "the error gives the device back")]
+    pub fn rebind(self, endpoint: Endpoint<'d>, limits: Limits) -> Result<Self, (Self, BindError)> {
+        let (maps, slots) = (self.counters.now().live(), self.holds());
+        if maps > 0 || slots > 0 {
+            return Err((self, BindError::InUse { maps, slots }));
+        }
+        match self.dma.bind(endpoint, limits) {
+            Ok(device) => Ok(device),
+            Err(error) => Err((self, error)),
+        }
+    }
+
+    /// Slots that the device holds in its pools now, for maps and allocations.
+    pub fn holds(&self) -> usize {
+        let pools = self.pools.iter().flatten();
+        pools.map(|pool| pool.held_by(self.owner)).sum()
     }
 
     /// Whether new maps are still to be had.

@@ -169,6 +169,13 @@ pub enum BindError {
     AcceptedWithSharedPool,
     /// A restricted pool has a label that does not exist on this machine.
     RestrictedLabel(PoolLabel),
+    /// The device is bound already, and maps or allocations of it live.
+    InUse {
+        /// Maps that are not finished.
+        maps: usize,
+        /// Slots that it holds.
+        slots: usize,
+    },
     /// More devices were bound to this layer in its life than half a word counts.
     TooManyDevices,
     /// More than [`MAX_POOLS`](super::MAX_POOLS) pools, its own and the machine's together.
@@ -188,6 +195,11 @@ impl fmt::Display for BindError {
             Self::RestrictedLabel(label) => write!(
                 f,
                 "the device's restricted pool is {label}, which does not exist on this machine"
+            ),
+            Self::InUse { maps, slots } => write!(
+                f,
+                "the device is bound already, with {maps} maps alive and {slots} slots held; \
+                 finish and free them first"
             ),
             Self::TooManyDevices => f.write_str("the layer has no number left for another device"),
             Self::TooManyPools => {

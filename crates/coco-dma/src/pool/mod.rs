@@ -96,6 +96,8 @@ impl<'m> Pool<'m> {
     /// 2. The memory is in the state of the label, and stays so for `'m`.
     /// 3. Nothing but this pool uses the memory for `'m` (devices apart), and no reference to it
     ///    exists.
+    /// 4. After `'m` the memory is not used for anything else before every device that was given
+    ///    an address in it has stopped: a mapping may have been forgotten.
     pub unsafe fn adopt(
         label: PoolLabel,
         range: PhysRange,
@@ -256,6 +258,11 @@ impl<'m> Pool<'m> {
     /// at that moment.
     pub fn held(&self) -> impl Iterator<Item = HeldRun> {
         self.slots.held()
+    }
+
+    /// Slots that an owner holds.
+    pub(crate) fn held_by(&self, owner: Owner) -> usize {
+        self.slots.held_by(owner)
     }
 
     /// Frees all slots of an owner; answers how many.

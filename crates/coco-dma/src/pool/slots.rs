@@ -199,6 +199,12 @@ impl<'m> Slots<'m> {
         mark.is_some_and(|mark| mark.0.load(Ordering::Relaxed) == run.owner.mark(run.count))
     }
 
+    /// Slots that an owner holds.
+    pub(super) fn held_by(&self, owner: Owner) -> usize {
+        let marks = self.owners.iter().map(|mark| mark.0.load(Ordering::Relaxed));
+        marks.filter_map(|mark| owner.run_of(mark)).sum()
+    }
+
     /// The runs that are held.
     pub(super) fn held(&self) -> impl Iterator<Item = HeldRun> {
         self.owners.iter().enumerate().filter_map(|(first, mark)| {

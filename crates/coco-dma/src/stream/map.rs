@@ -10,6 +10,7 @@ use super::raw::RawMapping;
 use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
 use crate::attrs::Attrs;
+use crate::copy::barrier;
 use crate::device::Device;
 use crate::ledger::Pin;
 use crate::observe::Event;
@@ -60,6 +61,8 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         if attrs.is_empty()
             && let Some(addr) = range.and_then(|range| self.in_place(range))
         {
+            // What the driver wrote is written before the device can have the address.
+            barrier(buffer.as_ptr().cast());
             return Ok(record(addr, false, Held::Open));
         }
         if let Some(reason) = self.stopped() {

@@ -9,6 +9,7 @@ use core::ptr::NonNull;
 use super::NotThisDevice;
 use crate::addr::DmaAddr;
 use crate::attrs::Attrs;
+use crate::copy::barrier;
 use crate::device::Device;
 use crate::ledger::Pin;
 use crate::platform::Platform;
@@ -104,7 +105,11 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             unsafe { self.bring_back(&mapping, 0..written.min(mapping.len())) };
         }
         match mapping.place {
-            Held::Open => return Ok(()),
+            Held::Open => {
+                // What the device wrote is read anew.
+                barrier(mapping.buffer.as_ptr().cast());
+                return Ok(());
+            }
             Held::InPlace(None) => {}
             Held::InPlace(Some(pin)) => self.dma().ledger().unpin(pin),
             Held::Slots { pool, run } => {

@@ -1,0 +1,128 @@
+//! Coherent memory for safe code: the CPU's alone until it is exposed, by copies afterwards.
+// UNSAFETY: the guards answer for the memory of the record that they hold.
+#![expect(unsafe_code)]
+
+use core::fmt;
+use core::mem::ManuallyDrop;
+
+use super::AllocError;
+use super::RawCoherent;
+use crate::addr::DmaAddr;
+use crate::device::Device;
+use crate::platform::Platform;
+use crate::shared::SharedBytes;
+use crate::state::Context;
+
+/// Coherent memory that no device has the address of yet: fill it, then
+/// [`expose`](Self::expose) it. Dropped without that it is kept and counted
+/// ([`CountersNow::lost`](crate::device::CountersNow::lost)); [`discard`](Self::discard) gives it
+/// back.
+#[must_use = "memory that is neither exposed nor discarded is lost"]
+pub struct CoherentInit<'a, 'd, P: Platform + ?Sized = dyn Platform + 'd>(Held<'a, 'd, P>);
+
+/// Coherent memory that a device may use. Reading and writing is by copies
+/// ([`bytes`](Self::bytes)), since the device may write at any moment. It ends with
+/// [`free`](Self::free); dropped without that it is kept and counted, because the device may still
+/// be at it.
+#[must_use = "memory that is not freed is lost"]
+pub struct Coherent<'a, 'd, P: Platform + ?Sized = dyn Platform + 'd>(Held<'a, 'd, P>);
+
+/// A record with the device that it belongs to.
+struct Held<'a, 'd, P: Platform + ?Sized> {
+    device: &'a Device<'d, P>,
+    memory: ManuallyDrop<RawCoherent>,
+}
+
+impl<'d, P: Platform + ?Sized> Device<'d, P> {
+    /// Allocates `len` bytes that the device will reach, rounded up to whole pages (to granules
+    /// where pages have to be converted), zeroed. Atomic context is served from memory that is in
+    /// the right state already; nothing is converted and nothing blocks there.
+    pub fn alloc<'a>(
+        &'a self,
+        len: usize,
+        context: Context,
+    ) -> Result<CoherentInit<'a, 'd, P>, AllocError<'d>> {
+        let memory = ManuallyDrop::new(self.alloc_raw(len, context)?);
+        Ok(CoherentInit(Held { device: self, memory }))
+    }
+}
+
+impl<'a, 'd, P: Platform + ?Sized> CoherentInit<'a, 'd, P> {
+    /// The bytes, zero where nobody wrote yet.
+    pub fn bytes(&mut self) -> SharedBytes<'_> {
+        self.0.bytes()
+    }
+
+    /// Lets the device have the address: what was written until now is what it finds.
+    pub fn expose(self) -> Coherent<'a, 'd, P> {
+        Coherent(self.0)
+    }
+
+    /// Gives the memory back. Returns it where that would convert memory in atomic context.
+    pub fn discard(self, context: Context) -> Result<(), Self> {
+        self.0.give_back(context).map_err(Self)
+    }
+}
+
+impl<P: Platform + ?Sized> Coherent<'_, '_, P> {
+    /// The address for the device. To hand its number to the device is the unsafe step: whoever
+    /// does it stops the device before the memory is freed.
+    pub fn addr(&self) -> DmaAddr {
+        self.0.memory.addr()
+    }
+
+    /// The bytes, which the device may change at any moment.
+    pub fn bytes(&mut self) -> SharedBytes<'_> {
+        self.0.bytes()
+    }
+
+    /// Ends it: the device has stopped using the address. Returns the memory where freeing it
+    /// would convert memory in atomic context. Blocks where
+    /// [`RawCoherent::converts_on_free`] says so.
+    pub fn free(self, context: Context) -> Result<(), Self> {
+        self.0.give_back(context).map_err(Self)
+    }
+}
+
+impl<P: Platform + ?Sized> Held<'_, '_, P> {
+    fn bytes(&mut self) -> SharedBytes<'_> {
+        // SAFETY: 1: the device is borrowed, and with it everything that the memory rests on.
+        // 2: the pointer of the record is given to nobody else; the borrow is exclusive, so that
+        // one thread looks at a time.
+        unsafe { self.memory.shared_bytes() }
+    }
+
+    /// Frees the memory, unless the context forbids what that takes.
+    fn give_back(mut self, context: Context) -> Result<(), Self> {
+        if context == Context::Atomic && self.memory.converts_on_free() {
+            return Err(self);
+        }
+        let device = self.device;
+        // SAFETY: `self` is forgotten in the next line, so that this is the only use.
+        let memory = unsafe { ManuallyDrop::take(&mut self.memory) };
+        core::mem::forget(self);
+        // SAFETY: not exposed, no device ever had the address; exposed, whoever handed it over
+        // stopped the device. The record is this device's.
+        let freed = unsafe { device.free_raw(memory) };
+        debug_assert!(freed.is_ok(), "memory goes back through the device that allocated it");
+        Ok(())
+    }
+}
+
+impl<P: Platform + ?Sized> Drop for Held<'_, '_, P> {
+    fn drop(&mut self) {
+        self.device.count().lost();
+    }
+}
+
+impl<P: Platform + ?Sized> fmt::Debug for CoherentInit<'_, '_, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CoherentInit").field("memory", &*self.0.memory).finish_non_exhaustive()
+    }
+}
+
+impl<P: Platform + ?Sized> fmt::Debug for Coherent<'_, '_, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Coherent").field("memory", &*self.0.memory).finish_non_exhaustive()
+    }
+}
