@@ -120,7 +120,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         }
     }
 
-    /// Gives the region of a pool made by [`Pool::reserve`] back to its owner: private, zero, and
+    /// Gives the region of a pool made by [`Pool::convertible`] back to its owner: private, zero, and
     /// not the pool's any more until it grows again. Refused while a slot is in use. Blocks.
     pub fn shrink(&self, pool: &Pool<'_>) -> Result<(), ShrinkFailed> {
         if pool.origin() == PoolOrigin::Adopted {
