@@ -18,7 +18,9 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     ///
     /// The records of its mappings stay good for one thing: finishing one gives the buffer back
     /// without reading a byte of what the device left, and ends its pin. Memory that is mapped in
-    /// place stays pinned until then. Any context; takes time in the size of its pools.
+    /// place stays pinned until then, and memory that was allocated is kept until it is freed:
+    /// drivers still look at it. (On an open machine a map of memory in reach asks nobody, and
+    /// does not ask this either.) Any context; takes time in the size of its pools.
     ///
     /// # Safety
     ///
@@ -53,9 +55,10 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     /// safe code borrow the device, so that the compiler refuses them.) Any context.
     #[expect(clippy::result_large_err, reason = "the error gives the device back")]
     pub fn rebind(self, endpoint: Endpoint<'d>, limits: Limits) -> Result<Self, (Self, BindError)> {
-        let (maps, slots) = (self.counters.now().live(), self.holds());
-        if maps > 0 || slots > 0 {
-            return Err((self, BindError::InUse { maps, slots }));
+        let counters = self.counters.now();
+        let (maps, allocations, slots) = (counters.live(), counters.allocations(), self.holds());
+        if maps > 0 || allocations > 0 || slots > 0 {
+            return Err((self, BindError::InUse { maps, allocations, slots }));
         }
         match self.dma.bind(endpoint, limits) {
             Ok(device) => Ok(device),
@@ -66,7 +69,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     /// Slots that the device holds in its pools now, for maps and allocations.
     pub fn holds(&self) -> usize {
         let pools = self.pools.iter().flatten();
-        pools.map(|pool| pool.held_by(self.owner)).sum()
+        pools.map(|pool| pool.held_by(self.owner) + pool.held_by(self.owner.allocating())).sum()
     }
 
     /// Whether new maps are still to be had.

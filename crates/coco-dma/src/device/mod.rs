@@ -206,14 +206,14 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     /// books, and of the rest nobody keeps the state.
     pub(crate) fn memory(&self, range: Option<PhysRange>) -> Memory {
         let Some(range) = range else { return Memory::Untracked };
-        for pool in self.pool_faces() {
-            if pool.range.contains(range) {
-                return match state_of(self.dma.regime(), pool.label) {
+        for pool in self.open_pools() {
+            if pool.range().contains(range) {
+                return match state_of(self.dma.regime(), pool.label()) {
                     Some(state) => Memory::Known(state),
                     None => Memory::Untracked,
                 };
             }
-            if pool.range.overlaps(range) {
+            if pool.range().overlaps(range) {
                 return Memory::Mixed;
             }
         }
@@ -233,7 +233,12 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
 
     /// Whether memory lies in a pool, which no conversion touches while it is in use.
     pub(crate) fn in_pool(&self, range: PhysRange) -> bool {
-        self.pool_faces().iter().any(|pool| pool.range.contains(range))
+        self.open_pools().any(|pool| pool.range().contains(range))
+    }
+
+    /// Its pools that are open. A closed one's memory is its owner's, and not what the label says.
+    fn open_pools(&self) -> impl Iterator<Item = &'d Pool<'d>> {
+        self.pools.iter().copied().flatten().filter(|pool| pool.is_open())
     }
 
     /// The layer that it is bound to.
@@ -255,12 +260,9 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         if self.quota == usize::MAX {
             return true;
         }
-        let held = self.held.fetch_add(slots, Ordering::Relaxed);
-        if held.checked_add(slots).is_some_and(|held| held <= self.quota) {
-            return true;
-        }
-        self.held.fetch_sub(slots, Ordering::Relaxed);
-        false
+        // One step: who does not fit is never in the way of who does.
+        let fits = |held: usize| held.checked_add(slots).filter(|held| *held <= self.quota);
+        self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
     }
 
     /// Takes them off again.

@@ -94,7 +94,10 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             };
             let mapping = record(addr, cache_work, place);
             self.hand_over(&mapping, 0..mapping.len());
-            return Ok(mapping);
+            // Who leaves the cache work out here does it later, by syncs.
+            let by_hand = attrs.contains(Attrs::SKIP_CPU_SYNC) && !attrs.contains(Attrs::MMIO);
+            let cache_work = cache_work || (by_hand && !self.face().coherent);
+            return Ok(RawMapping { cache_work, ..mapping });
         }
         Err(self.refused(Refuse::Busy, buffer.len(), range))
     }

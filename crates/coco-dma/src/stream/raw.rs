@@ -125,15 +125,16 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
 
     /// Makes what the driver wrote into `part` of the buffer visible to the device. Where the
     /// device only writes there is nothing to show, and nothing is touched (a driver may give
-    /// memory back to the device this way after the device has written). A part that leaves the
-    /// mapping is cut off at its end. Never blocks.
+    /// memory back to the device this way after the device has written). A device that was revoked
+    /// or lost the guest's trust is shown nothing. A part that leaves the mapping is cut off at its
+    /// end. Never blocks.
     ///
     /// # Safety
     ///
     /// As for [`map_raw`](Self::map_raw); the mapping is this device's.
     pub unsafe fn sync_for_device(&self, mapping: &RawMapping, part: Range<usize>) {
         let part = clamp(part, mapping.len());
-        if mapping.owner != self.owner() || part.is_empty() {
+        if mapping.owner != self.owner() || part.is_empty() || !self.is_alive() {
             return;
         }
         if let Held::Slots { pool, run } = &mapping.place
@@ -149,14 +150,15 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     }
 
     /// Brings what the device wrote into `part` to the driver's buffer. Where the device only
-    /// reads nothing is touched. A part that leaves the mapping is cut off at its end. Never
-    /// blocks.
+    /// reads nothing is touched, nor is it where nobody vouches for what the device wrote: it was
+    /// revoked, or lost the guest's trust. A part that leaves the mapping is cut off at its end.
+    /// Never blocks.
     ///
     /// # Safety
     ///
     /// As for [`map_raw`](Self::map_raw); the mapping is this device's.
     pub unsafe fn sync_for_cpu(&self, mapping: &RawMapping, part: Range<usize>) {
-        if mapping.owner == self.owner() && mapping.direction.from_device() {
+        if mapping.owner == self.owner() && mapping.direction.from_device() && self.is_alive() {
             // SAFETY: this function's conditions.
             unsafe { self.bring_back(mapping, clamp(part, mapping.len())) };
         }
