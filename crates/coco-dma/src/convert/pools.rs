@@ -92,6 +92,9 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
     /// device that has the pool use it from then on. A failure leaves the pool closed; there is no
     /// falling back to another one. Blocks.
     pub fn grow(&self, pool: &Pool<'_>) -> Result<(), GrowFailed> {
+        if pool.is_open() {
+            return Err(GrowFailed::Open);
+        }
         let _turn = pool.change().ok_or(GrowFailed::Busy)?;
         if pool.is_open() {
             return Err(GrowFailed::Open);
@@ -154,6 +157,9 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
     pub fn shrink(&self, pool: &Pool<'_>) -> Result<(), ShrinkFailed> {
         if pool.origin() == PoolOrigin::Adopted {
             return Err(ShrinkFailed::Adopted);
+        }
+        if !pool.is_open() {
+            return Err(ShrinkFailed::Closed);
         }
         let _turn = pool.change().ok_or(ShrinkFailed::Busy)?;
         if !pool.is_open() {

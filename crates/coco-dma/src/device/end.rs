@@ -3,14 +3,11 @@
 #![expect(unsafe_code)]
 
 use super::BindError;
-use super::DISTRUSTED;
 use super::Device;
 use super::Endpoint;
-use super::REVOKED;
 use crate::observe::Event;
 use crate::plan::Limits;
 use crate::platform::Platform;
-use crate::word::Ordering;
 
 impl<'d, P: Platform + ?Sized> Device<'d, P> {
     /// Ends all maps of a dead device: its slots are freed at once, and it is refused new ones.
@@ -27,7 +24,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     /// 1. The device does no DMA any more (it was reset, unplugged, or its process is gone).
     /// 2. No other thread is mapping, syncing or finishing for it meanwhile.
     pub unsafe fn revoke(&self) -> usize {
-        self.life.store(REVOKED, Ordering::Relaxed);
+        self.life.revoke();
         let slots = self.pools.iter().flatten().map(|pool| pool.revoke(self.owner)).sum();
         self.discharge(slots);
         self.dma.tell(&Event::Revoked { device: self.name, slots });
@@ -39,13 +36,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     /// nobody vouches for it. Memory stays safe: private slots are freed only by finishing, and
     /// the platform keeps a device that is not in the RUN state from private memory. Any context.
     pub fn lose_trust(&self) {
-        // A device that is revoked stays so.
-        let _ = self.life.compare_exchange(
-            super::ALIVE,
-            DISTRUSTED,
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        );
+        self.life.distrust();
         self.dma.tell(&Event::TrustLost { device: self.name });
     }
 

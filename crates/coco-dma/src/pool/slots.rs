@@ -148,7 +148,9 @@ impl<'m> Slots<'m> {
 
     /// Closes the pool, if no slot of it is in use; else nothing changes.
     pub(super) fn close(&self) -> bool {
-        self.claim(0, self.capacity).is_ok()
+        // A look first: to claim what is free and give it back again would make a map that comes
+        // in between find the pool full.
+        self.used() == 0 && self.claim(0, self.capacity).is_ok()
     }
 
     pub(super) fn capacity(&self) -> usize {
@@ -233,9 +235,11 @@ impl<'m> Slots<'m> {
         let mut freed = 0;
         for (first, mark) in self.owners.iter().enumerate() {
             let Some(count) = owner.run_of(mark.0.load(Ordering::Relaxed)) else { continue };
-            freed += count;
-            // The record of this run may come later; it finds the mark gone.
-            self.give(&SlotRun { first, count, offset: 0, owner });
+            // The record of this run may come later; it finds the mark gone. (Or it came just now:
+            // then it counts there.)
+            if self.give(&SlotRun { first, count, offset: 0, owner }) {
+                freed += count;
+            }
         }
         freed
     }
