@@ -112,12 +112,8 @@ fn has_place(base: u64, pool: u64, len: u64, keep: u64, low: u64, boundary: Opti
         .any(|offset| boundary.is_none_or(|bytes| (base + offset) % bytes + len <= bytes))
 }
 
-fn config() -> ProptestConfig {
-    ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
-}
-
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(crate::random::config(200))]
 
     /// What `max_mapping` says works in an empty pool wherever the buffer lies, and one byte more
     /// does not work everywhere.

@@ -7,4 +7,5 @@ mod found_convert;
 mod found_device;
 mod found_limits;
 mod found_pool;
+mod random;
 mod support;

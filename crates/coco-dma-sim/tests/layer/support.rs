@@ -330,3 +330,47 @@ pub(crate) fn adopt_part<'m>(
     // SAFETY: as for `adopt`: nothing else uses the part.
     unsafe { Pool::adopt(label, run, view, words) }.unwrap()
 }
+
+impl Arena {
+    /// Whether nobody has a page of `run`.
+    pub(crate) fn is_free(&self, run: PhysRange) -> bool {
+        let first = usize::try_from((run.base().raw() - self.run.base().raw()) / PAGE).unwrap();
+        let count = usize::try_from(run.len() / PAGE).unwrap();
+        !self.taken.lock().unwrap()[first..first + count].contains(&true)
+    }
+}
+
+/// A part of some bytes of a machine.
+pub(crate) fn part_of(bytes: NonNull<[u8]>, at: usize, len: usize) -> NonNull<[u8]> {
+    assert!(at + len <= bytes.len());
+    // SAFETY: it lies in them, as was just looked at.
+    NonNull::slice_from_raw_parts(unsafe { bytes.cast::<u8>().add(at) }, len)
+}
+
+/// Writes to the start of an allocation, and reads all of it.
+pub(crate) fn ring(memory: &RawCoherent, bytes: &[u8]) -> Vec<u8> {
+    // SAFETY: its device is there, and nobody else looks.
+    let ring = unsafe { memory.shared_bytes() };
+    ring.write(0, bytes).unwrap();
+    let mut all = vec![0; ring.len()];
+    ring.read(0, &mut all).unwrap();
+    all
+}
+
+impl Arena {
+    /// Whether `len` bytes are to be had, aligned to `align`.
+    pub(crate) fn has_room(&self, len: usize, align: usize) -> bool {
+        let taken = self.taken.lock().unwrap();
+        let (page, count) = (usize::try_from(PAGE).unwrap(), len.div_ceil(4096));
+        let aligned = |first: &usize| (first * page).is_multiple_of(align);
+        (0..taken.len())
+            .filter(aligned)
+            .any(|first| taken.get(first..first + count).is_some_and(|run| !run.contains(&true)))
+    }
+}
+
+/// Shares memory past the layer.
+pub(crate) fn convert(machine: &Machine, run: PhysRange) {
+    // SAFETY: simulated memory, which nobody holds references into.
+    unsafe { machine.convert(run, Visibility::Shared) }.unwrap();
+}

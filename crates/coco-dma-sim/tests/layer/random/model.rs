@@ -1,0 +1,248 @@
+//! The plain model: what the documents say, kept in vectors, by nobody else's code.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use coco_dma::device::CountersNow;
+use coco_dma::ledger::GranuleState;
+use coco_dma::reason::Refuse;
+use coco_dma::state::Context;
+use coco_dma::state::PoolLabel;
+use coco_dma::state::PoolUse;
+
+pub(crate) const SLOT: usize = 2048;
+/// Slots that a page is made of.
+const PAGE_SLOTS: usize = 2;
+
+/// What each part of the machine should be.
+#[derive(Clone, Debug)]
+pub(crate) struct Model {
+    pub(crate) granule: u64,
+    /// State and pins of every granule.
+    pub(crate) granules: Vec<(GranuleState, usize)>,
+    /// The bytes of the heap, as the guest has them.
+    pub(crate) heap: Vec<u8>,
+    pub(crate) pools: Vec<PoolModel>,
+    pub(crate) devices: Vec<DeviceModel>,
+    pub(crate) holds: BTreeMap<usize, Hold>,
+    next_hold: usize,
+    /// Pages of the arena that allocations have.
+    pub(crate) pages: usize,
+    /// Bytes that came into quarantine, and out of it.
+    pub(crate) lost: u64,
+    pub(crate) recovered: u64,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct PoolModel {
+    pub(crate) label: PoolLabel,
+    pub(crate) granules: Range<usize>,
+    pub(crate) purpose: PoolUse,
+    pub(crate) adopted: bool,
+    pub(crate) open: bool,
+    /// The hold of each slot; 0 where it is free.
+    pub(crate) slots: Vec<usize>,
+}
+
+/// Slots that a map or an allocation has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hold {
+    pub(crate) pool: usize,
+    pub(crate) first: usize,
+    pub(crate) count: usize,
+    pub(crate) device: usize,
+    pub(crate) allocated: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct DeviceModel {
+    pub(crate) accepted: bool,
+    pub(crate) forced: bool,
+    /// The pool that it is restricted to.
+    pub(crate) restricted: Option<usize>,
+    pub(crate) quota: Option<usize>,
+    pub(crate) charged: usize,
+    pub(crate) stopped: Option<Refuse>,
+    pub(crate) counters: CountersNow,
+}
+
+/// What a map of memory should come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    InPlace,
+    Bounce,
+    Refuse(Refuse),
+}
+
+impl Model {
+    pub(crate) fn new(
+        granule: u64,
+        granules: usize,
+        heap: usize,
+        pools: Vec<PoolModel>,
+        devices: Vec<DeviceModel>,
+    ) -> Self {
+        let mut granules = vec![(GranuleState::Private, 0); granules];
+        for pool in pools.iter().filter(|pool| pool.adopted) {
+            let state = match pool.label {
+                PoolLabel::GuestShared => GranuleState::Shared,
+                _ => GranuleState::Private,
+            };
+            granules[pool.granules.clone()].fill((state, 0));
+        }
+        Self {
+            granule,
+            granules,
+            heap: vec![0; heap],
+            pools,
+            devices,
+            holds: BTreeMap::new(),
+            next_hold: 1,
+            pages: 0,
+            lost: 0,
+            recovered: 0,
+        }
+    }
+
+    pub(crate) fn in_quarantine(&self) -> u64 {
+        let lost = |(state, _): &&(GranuleState, usize)| *state == GranuleState::Quarantined;
+        u64::try_from(self.granules.iter().filter(lost).count()).unwrap() * self.granule
+    }
+
+    /// The one state of some granules, if they have one.
+    pub(crate) fn state(&self, granules: Range<usize>) -> Option<GranuleState> {
+        let (first, _) = self.granules[granules.start];
+        let same = self.granules[granules].iter().all(|(state, _)| *state == first);
+        same.then_some(first)
+    }
+
+    pub(crate) fn pinned(&self, granules: Range<usize>) -> bool {
+        self.granules[granules].iter().any(|(_, pins)| *pins > 0)
+    }
+
+    pub(crate) fn put(&mut self, granules: Range<usize>, state: GranuleState) {
+        for (entry, _) in &mut self.granules[granules] {
+            *entry = state;
+        }
+    }
+
+    pub(crate) fn pin(&mut self, granules: Range<usize>) {
+        self.granules[granules].iter_mut().for_each(|(_, pins)| *pins += 1);
+    }
+
+    pub(crate) fn unpin(&mut self, granules: Range<usize>) {
+        self.granules[granules].iter_mut().for_each(|(_, pins)| *pins -= 1);
+    }
+
+    /// What a map of these granules comes to; `None` of them are memory in no single run.
+    /// `reaches_shared` is the platform's answer for accepted devices.
+    pub(crate) fn way(
+        &self,
+        device: usize,
+        granules: Option<Range<usize>>,
+        asserted_shared: bool,
+        reaches_shared: bool,
+    ) -> Way {
+        let device = &self.devices[device];
+        if let Some(reason) = device.stopped {
+            return Way::Refuse(reason);
+        }
+        let state = match granules {
+            None => GranuleState::Private,
+            Some(granules) => match self.state(granules) {
+                None => return Way::Refuse(Refuse::MixedRun),
+                Some(GranuleState::Quarantined) => return Way::Refuse(Refuse::Quarantined),
+                Some(state) => state,
+            },
+        };
+        let shared = state == GranuleState::Shared;
+        if asserted_shared && !shared {
+            return Way::Refuse(Refuse::AttributeContradictsLedger);
+        }
+        if device.restricted.is_some() || device.forced {
+            return Way::Bounce;
+        }
+        let reached = match (device.accepted, shared) {
+            (false, shared) => shared,
+            (true, false) => true,
+            (true, true) => reaches_shared,
+        };
+        if reached { Way::InPlace } else { Way::Bounce }
+    }
+
+    /// Takes slots as the documents say: the pools in their order, the lowest free run, the quota.
+    /// An allocation (with its context) takes whole pages and the reserve.
+    pub(crate) fn take(
+        &mut self,
+        device: usize,
+        len: usize,
+        allocation: Option<Context>,
+    ) -> Result<usize, Refuse> {
+        let pools = self.candidates(device, allocation);
+        let count = len.div_ceil(SLOT);
+        let step = if allocation.is_some() { PAGE_SLOTS } else { 1 };
+        for &pool in pools.iter().filter(|pool| self.pools[**pool].open) {
+            let slots = &self.pools[pool].slots;
+            let free = |first: &usize| {
+                slots.get(*first..first + count).is_some_and(|run| run.iter().all(|id| *id == 0))
+            };
+            let Some(first) = (0..slots.len()).step_by(step).find(free) else { continue };
+            let user = &mut self.devices[device];
+            if let Some(quota) = user.quota {
+                if user.charged + count > quota {
+                    return Err(Refuse::Quota);
+                }
+                user.charged += count;
+            }
+            let (id, allocated) = (self.next_hold, allocation.is_some());
+            self.next_hold += 1;
+            self.pools[pool].slots[first..first + count].fill(id);
+            self.holds.insert(id, Hold { pool, first, count, device, allocated });
+            return Ok(id);
+        }
+        let large = pools.iter().any(|pool| self.pools[*pool].slots.len() >= count);
+        Err(if large { Refuse::PoolFull } else { Refuse::TooLarge })
+    }
+
+    /// Gives slots back, if they are still held.
+    pub(crate) fn give(&mut self, id: usize) {
+        let Some(hold) = self.holds.remove(&id) else { return };
+        self.pools[hold.pool].slots[hold.first..hold.first + hold.count].fill(0);
+        let user = &mut self.devices[hold.device];
+        if user.quota.is_some() {
+            user.charged -= hold.count;
+        }
+    }
+
+    /// Ends all maps of a device; answers how many slots that freed.
+    pub(crate) fn revoke(&mut self, device: usize) -> usize {
+        let maps = self.holds.iter().filter(|(_, hold)| hold.device == device && !hold.allocated);
+        let ids: Vec<(usize, usize)> = maps.map(|(id, hold)| (*id, hold.count)).collect();
+        ids.iter().for_each(|(id, _)| self.give(*id));
+        ids.iter().map(|(_, count)| count).sum()
+    }
+
+    fn candidates(&self, device: usize, allocation: Option<Context>) -> Vec<usize> {
+        let device = &self.devices[device];
+        if let Some(pool) = device.restricted {
+            return vec![pool];
+        }
+        let label = if device.accepted { PoolLabel::GuestPrivate } else { PoolLabel::GuestShared };
+        let of = |purpose: PoolUse| {
+            let mut found = Vec::new();
+            for (index, pool) in self.pools.iter().enumerate() {
+                let own = self.devices.iter().any(|other| other.restricted == Some(index));
+                if pool.label == label && pool.purpose == purpose && !own {
+                    found.push(index);
+                }
+            }
+            found
+        };
+        let mut pools = match allocation {
+            Some(Context::Atomic) => of(PoolUse::Reserve),
+            _ => Vec::new(),
+        };
+        pools.extend(of(PoolUse::All));
+        pools
+    }
+}
