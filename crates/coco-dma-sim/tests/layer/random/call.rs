@@ -153,7 +153,8 @@ pub(crate) fn call(wild: bool) -> impl Strategy<Value = Call> {
     let owned = (which(), 1..9000usize, direction(), proptest::bool::weighted(0.1));
     let part = || (which(), 0..9000usize, 0..9000usize);
     let doubt = prop_oneof![Just(0), 0..4u64];
-    let fault = (0..3u64, 0..5u64, doubt, proptest::bool::weighted(0.2), lie(wild));
+    let done = prop_oneof![Just(0), 0..5u64];
+    let fault = (0..3u64, done, doubt, proptest::bool::weighted(0.2), lie(wild));
     let grown = || (which(), proptest::bool::weighted(0.1));
     prop_oneof![
         8 => map.prop_map(|(device, place, direction, attrs)| {
