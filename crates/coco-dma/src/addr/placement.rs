@@ -97,8 +97,14 @@ impl Places {
     /// The number of slots that a mapping at `offset` touches, the first one included.
     #[inline]
     pub const fn slots_at(&self, offset: u64) -> u64 {
-        let within = offset & (SLOT - 1);
-        (within + self.len).div_ceil(SLOT)
+        self.units_at(offset, SLOT)
+    }
+
+    /// The same in units of `unit` bytes, a power of two.
+    #[inline]
+    pub(crate) const fn units_at(&self, offset: u64, unit: u64) -> u64 {
+        let within = offset & (unit - 1);
+        (within + self.len).div_ceil(unit)
     }
 
     /// The lowest grid point at `offset` or above, were the pool endless; `None` past its end.

@@ -20,6 +20,7 @@ use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
 use crate::attrs::Attrs;
 use crate::dma::Dma;
+use crate::iommu::Domain;
 use crate::ledger::GranuleState;
 use crate::ledger::Seen;
 use crate::plan::DeviceFace;
@@ -83,6 +84,7 @@ pub struct Device<'d, P: Platform + ?Sized = dyn Platform + 'd> {
     pools: [Option<&'d Pool<'d>>; MAX_POOLS],
     pool_faces: [PoolFace; MAX_POOLS],
     pool_count: usize,
+    domain: Option<&'d Domain<'d>>,
     counters: Counters,
 }
 
@@ -109,6 +111,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             pool_count += 1;
         }
         endpoint::check_pools(dma.regime(), &face, pool_faces.get(..pool_count).unwrap_or(&[]))?;
+        let domain = endpoint.domain(&face)?;
         let (open_past, open_offset) = open_path(dma.regime(), &face, &pool_faces);
         Ok(Self {
             open_past,
@@ -123,6 +126,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             pools,
             pool_faces,
             pool_count,
+            domain,
             counters: Counters::new(),
         })
     }
@@ -175,6 +179,11 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
 
     pub(crate) fn pool(&self, index: usize) -> Option<&'d Pool<'d>> {
         self.pools.get(index).copied().flatten()
+    }
+
+    /// The domain that it is behind, where it is behind one.
+    pub fn domain(&self) -> Option<&'d Domain<'d>> {
+        self.domain
     }
 
     pub(crate) fn pool_faces(&self) -> &[PoolFace] {

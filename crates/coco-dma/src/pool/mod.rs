@@ -8,15 +8,11 @@
 #![expect(unsafe_code)]
 
 mod bytes;
-#[cfg(all(test, loom))]
-mod models;
-mod slots;
-#[cfg(all(test, not(loom)))]
-mod tests;
 
-pub use slots::HeldRun;
-pub(crate) use slots::Owner;
-pub use slots::SlotRun;
+pub use crate::slots::Full;
+pub use crate::slots::HeldRun;
+pub(crate) use crate::slots::Owner;
+pub use crate::slots::SlotRun;
 
 use core::fmt;
 use core::ptr::NonNull;
@@ -25,12 +21,13 @@ use crate::addr::PhysRange;
 use crate::addr::Places;
 use crate::addr::SLOT;
 use crate::plan::PoolFace;
+use crate::slots::Slots;
+use crate::slots::SlotsError;
 use crate::state::PoolLabel;
 use crate::state::PoolOrigin;
 use crate::state::PoolUse;
 use crate::word::Word;
 use bytes::Bytes;
-use slots::Slots;
 
 /// A pool of memory in one state.
 #[derive(Debug)]
@@ -75,14 +72,20 @@ impl fmt::Display for PoolError {
 
 impl core::error::Error for PoolError {}
 
-/// No free run of slots was long enough.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Full;
+impl From<SlotsError> for PoolError {
+    fn from(error: SlotsError) -> Self {
+        match error {
+            SlotsError::TooSmall => Self::TooSmall,
+            SlotsError::TooLarge => Self::TooLarge,
+            SlotsError::Storage { wanted, given } => Self::Storage { wanted, given },
+        }
+    }
+}
 
 impl<'m> Pool<'m> {
     /// Words of storage that the bookkeeping of a pool of `len` bytes needs: a bit a slot.
     pub const fn words(len: u64) -> usize {
-        Slots::words(len)
+        Slots::words(len, SLOT)
     }
 
     /// A pool over memory that came in the state of its label and is never converted.
@@ -108,7 +111,7 @@ impl<'m> Pool<'m> {
         let whole = range.len() & !(SLOT - 1);
         let range = PhysRange::new(range.base(), whole).ok_or(PoolError::TooSmall)?;
         let len = usize::try_from(whole).map_err(|_| PoolError::TooLarge)?;
-        let slots = Slots::new(whole, words)?;
+        let slots = Slots::new(whole, SLOT, words)?;
         let bytes = Bytes::new(len);
         // SAFETY: conditions 1 and 3 of this function are those of `set`.
         let _ = unsafe { bytes.set(view) };
@@ -140,7 +143,7 @@ impl<'m> Pool<'m> {
         let whole = range.len() & !(SLOT - 1);
         let range = PhysRange::new(range.base(), whole).ok_or(PoolError::TooSmall)?;
         let len = usize::try_from(whole).map_err(|_| PoolError::TooLarge)?;
-        let slots = Slots::new(whole, words)?;
+        let slots = Slots::new(whole, SLOT, words)?;
         let origin = PoolOrigin::ConvertedAtAttach;
         let bytes = Bytes::new(len);
         Ok(Self { label, origin, restricted: false, purpose: PoolUse::All, range, bytes, slots })

@@ -9,8 +9,8 @@ use loom::sync::atomic::AtomicUsize;
 use loom::sync::atomic::Ordering;
 use loom::thread;
 
-use super::slots::Owner;
-use super::slots::Slots;
+use super::Owner;
+use super::Slots;
 use crate::addr::Places;
 use crate::addr::SLOT;
 use crate::addr::Wish;
@@ -23,9 +23,9 @@ const OWNER: Owner = match Owner::new(7) {
 
 /// Slots over words that live as long as the program.
 fn slots(count: u64) -> Slots<'static> {
-    let words: Vec<_> = (0..Slots::words(count * SLOT)).map(|_| Word::new()).collect();
+    let words: Vec<_> = (0..Slots::words(count * SLOT, SLOT)).map(|_| Word::new()).collect();
     let words = std::boxed::Box::leak(words.into_boxed_slice());
-    let slots = Slots::new(count * SLOT, words).unwrap();
+    let slots = Slots::new(count * SLOT, SLOT, words).unwrap();
     slots.open();
     slots
 }
