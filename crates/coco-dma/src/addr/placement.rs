@@ -104,14 +104,15 @@ impl Places {
     /// The number of slots that a mapping at `offset` touches, the first one included.
     #[inline]
     pub const fn slots_at(&self, offset: u64) -> u64 {
-        self.units_at(offset, SLOT)
+        self.units_at(offset, SLOT.trailing_zeros())
     }
 
-    /// The same in units of `unit` bytes, a power of two.
+    /// The same in units of 2^`shift` bytes.
     #[inline]
-    pub(crate) const fn units_at(&self, offset: u64, unit: u64) -> u64 {
-        let within = offset & (unit - 1);
-        (within + self.len).div_ceil(unit)
+    pub(crate) const fn units_at(&self, offset: u64, shift: u32) -> u64 {
+        let within = offset & ((1 << shift) - 1);
+        // A place has one byte at least.
+        ((within + (self.len - 1)) >> shift) + 1
     }
 
     /// The lowest grid point at `offset` or above, were the pool endless; `None` past its end.

@@ -38,8 +38,8 @@ pub(crate) struct Slots<'m> {
     used: &'m Word,
     high_water: &'m Word,
     capacity: usize,
-    /// The length of a slot in bytes, a power of two.
-    unit: u64,
+    /// A slot is 2^shift bytes long.
+    shift: u32,
 }
 
 /// Who takes slots: a device of the layer, by its number. Numbers are never used again.
@@ -78,6 +78,11 @@ pub struct SlotRun {
 }
 
 impl SlotRun {
+    /// The record of an owner that kept only the numbers of the slots (but not the place in them).
+    pub(crate) const fn of(first: usize, count: usize, owner: Owner) -> Self {
+        Self { first, count, offset: 0, owner }
+    }
+
     /// The place in bytes from the start of the pool.
     #[inline]
     pub fn offset(&self) -> usize {
@@ -113,6 +118,7 @@ const COUNTERS: usize = 2;
 
 impl<'m> Slots<'m> {
     /// Words of storage for `len` bytes in slots of `unit`, which is not 0.
+    #[expect(clippy::cast_possible_truncation, reason = "half a word fits a word")]
     pub(crate) const fn words(len: u64, unit: u64) -> usize {
         let slots = len / unit;
         if slots > Owner::MOST as u64 {
@@ -122,7 +128,8 @@ impl<'m> Slots<'m> {
         slots.div_ceil(Word::BITS) + slots + COUNTERS
     }
 
-    /// All slots closed: nobody can take one before [`open`](Self::open).
+    /// Slots of `unit` bytes, a power of two, all closed: nobody can take one before
+    /// [`open`](Self::open).
     pub(crate) fn new(len: u64, unit: u64, words: &'m [Word]) -> Result<Self, SlotsError> {
         let slots = len.checked_div(unit).ok_or(SlotsError::TooSmall)?;
         let capacity = usize::try_from(slots).map_err(|_| SlotsError::TooLarge)?;
@@ -146,7 +153,7 @@ impl<'m> Slots<'m> {
         for word in bits {
             word.0.store(!0, Ordering::Relaxed);
         }
-        Ok(Self { bits, owners, used, high_water, capacity, unit })
+        Ok(Self { bits, owners, used, high_water, capacity, shift: unit.trailing_zeros() })
     }
 
     /// Opens the pool: all slots are free.
@@ -178,8 +185,8 @@ impl<'m> Slots<'m> {
         }
         let mut from = 0;
         while let Some(offset) = places.from(from) {
-            let first = to_usize(offset / self.unit).ok_or(Full)?;
-            let count = to_usize(places.units_at(offset, self.unit)).ok_or(Full)?;
+            let first = to_usize(offset >> self.shift).ok_or(Full)?;
+            let count = to_usize(places.units_at(offset, self.shift)).ok_or(Full)?;
             match self.claim(first, count) {
                 Ok(()) => {
                     let Some(offset) = to_usize(offset) else {
@@ -195,7 +202,7 @@ impl<'m> Slots<'m> {
                     return Ok(SlotRun { first, count, offset, owner });
                 }
                 // The next place whose first slot lies behind the one in use.
-                Err(taken) => from = (taken as u64).checked_add(1).ok_or(Full)? * self.unit,
+                Err(taken) => from = (taken as u64).checked_add(1).ok_or(Full)? << self.shift,
             }
         }
         Err(Full)
@@ -283,7 +290,7 @@ impl<'m> Slots<'m> {
     pub(crate) fn runs_of(&self, owner: Owner) -> impl Iterator<Item = SlotRun> {
         self.owners.iter().enumerate().filter_map(move |(first, mark)| {
             let count = owner.run_of(mark.0.load(Ordering::Relaxed))?;
-            Some(SlotRun { first, count, offset: 0, owner })
+            Some(SlotRun::of(first, count, owner))
         })
     }
 

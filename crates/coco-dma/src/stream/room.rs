@@ -66,7 +66,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         };
         let mapped = domain.take(range, range.base().raw(), self.face(), self.owner())?;
         let answer = self.room_for(rest);
-        domain.give(&mapped);
+        domain.give(&mapped, self.owner());
         answer
     }
 }
