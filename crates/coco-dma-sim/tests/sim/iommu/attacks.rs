@@ -4,8 +4,10 @@
 
 use std::sync::Mutex;
 
+use coco_dma::addr::AlignMask;
 use coco_dma::addr::DmaAddr;
 use coco_dma::addr::PhysRange;
+use coco_dma::device::Endpoint;
 use coco_dma::iommu::Entry;
 use coco_dma::iommu::Iommu;
 use coco_dma::iommu::IommuError;
@@ -110,6 +112,37 @@ fn two_devices_in_one_pool_do_not_see_each_others_slots() {
         finish(&spy, mapping, 0);
     }
     rig.assert_clean();
+}
+
+#[test]
+fn a_page_of_a_bounce_holds_nothing_else_however_large_it_is() {
+    for page in [PAGE, 4 * PAGE] {
+        let rig = Rig::with_page(PlatformName::Tdx, Trust::Untrusted, page);
+        rig.machine.guest_write(rig.pool.range().base(), &[0xee; 1 << 16]);
+        // A device without an IOMMU has a slot of the first page.
+        let plain = rig.dma.bind(Endpoint::new("plain"), Limits::NONE).unwrap();
+        let secret = marker(8);
+        let buffer = rig.machine.alloc(secret.len()).unwrap();
+        buffer.write(&secret);
+        let held = map(&plain, &buffer, Direction::ToDevice).unwrap();
+
+        let min_align = AlignMask::new(0xfff).unwrap();
+        let (device, disk) = (rig.bind(Limits { min_align, ..Limits::NONE }), rig.disk());
+        let small = rig.machine.alloc_at_offset(10, 0x800).unwrap();
+        small.write(&[7; 10]);
+        let mapping = map(&device, &small, Direction::ToDevice).unwrap();
+        let addr = mapping.addr().raw();
+        assert_eq!(addr % page, 0x800);
+        let first = addr & !(page - 1);
+        let seen = disk.fetch(first, usize::try_from(page).unwrap()).unwrap();
+        assert_eq!(seen[0x800..0x80a], [7; 10]);
+        let around = seen[..0x800].iter().chain(&seen[0x80a..]);
+        assert_eq!(around.filter(|byte| **byte != 0).count(), 0);
+        assert_eq!(disk.read(first + page, &mut [0]), Outcome::Fault);
+        finish(&device, mapping, 0);
+        finish(&plain, held, 0);
+        rig.assert_clean();
+    }
 }
 
 /// An IOMMU during whose unmap a device writes: once before the entries are gone, once after.
