@@ -16,9 +16,9 @@ use crate::ledger::Pin;
 use crate::observe::Event;
 use crate::plan;
 use crate::plan::Candidates;
+use crate::plan::Moment;
 use crate::plan::Plan;
 use crate::platform::Platform;
-use crate::pool::Pool;
 use crate::reason::Bounce;
 use crate::reason::Refuse;
 use crate::state::Direction;
@@ -84,8 +84,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
                     return Err(self.refused(Refuse::NoReachablePool, buffer.len(), range));
                 }
                 Plan::Bounce { pools, cache_work, reason } => {
-                    // SAFETY: the buffer is readable by condition 1.
-                    match unsafe { self.bounce(pools, buffer, direction, reason) } {
+                    match self.bounce(pools, buffer.len(), reason) {
                         Ok((addr, held)) => (addr, cache_work, held),
                         Err(reason) => return Err(self.refused(reason, buffer.len(), range)),
                     }
@@ -93,7 +92,8 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
                 Plan::Refuse(reason) => return Err(self.refused(reason, buffer.len(), range)),
             };
             let mapping = record(addr, cache_work, place);
-            self.hand_over(&mapping, 0..mapping.len());
+            // SAFETY: the whole buffer, which is readable by condition 1.
+            unsafe { self.carry(&mapping, Moment::Map, 0..mapping.len()) };
             return Ok(mapping);
         }
         Err(self.refused(Refuse::Busy, buffer.len(), range))
@@ -111,16 +111,11 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         }
     }
 
-    /// Takes slots from the first pool that has them, and puts into them what the device may see.
-    ///
-    /// # Safety
-    ///
-    /// The buffer is readable.
-    unsafe fn bounce(
+    /// Takes slots from the first pool that has them.
+    fn bounce(
         &self,
         pools: Candidates<'_>,
-        buffer: NonNull<[u8]>,
-        direction: Direction,
+        len: usize,
         reason: Bounce,
     ) -> Result<(DmaAddr, Held), Refuse> {
         let mut why = Refuse::PoolFull;
@@ -140,11 +135,9 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
                 why = Refuse::NoReachablePool;
                 continue;
             };
-            // SAFETY: the slots are ours; the buffer is readable by this function's condition.
-            unsafe { fill(pool, run.offset(), buffer, direction) };
             self.count().bounced();
             let device = self.name();
-            self.dma().tell(&Event::Bounced { device, addr, len: buffer.len(), reason });
+            self.dma().tell(&Event::Bounced { device, addr, len, reason });
             return Ok((addr, Held::Slots { pool: index, run }));
         }
         Err(why)
@@ -154,20 +147,5 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         self.count().refused();
         self.dma().tell(&Event::Refused { device: self.name(), len, reason });
         MapError { device: self.name(), reason, len, memory: self.memory(range) }
-    }
-}
-
-/// Puts into the slots what the device may see: the buffer, or zeroes where it only writes.
-///
-/// # Safety
-///
-/// The caller holds the slots, and the buffer is readable.
-unsafe fn fill(pool: &Pool<'_>, offset: usize, buffer: NonNull<[u8]>, direction: Direction) {
-    if direction.to_device() {
-        // SAFETY: the caller's conditions.
-        unsafe { pool.bytes().write(offset, buffer.cast(), buffer.len()) };
-    } else {
-        // SAFETY: the caller's conditions.
-        unsafe { pool.bytes().zero(offset, buffer.len()) };
     }
 }
