@@ -54,7 +54,7 @@ impl<'a> Question<'_, 'a> {
             steps.push(StepText { rule: step.rule(), text: step.to_string() });
         };
         let answered = match self.operation {
-            Operation::Map => self.map(&mut trace).map(|(outcome, _)| outcome),
+            Operation::Map => self.map(&mut trace),
             Operation::Unmap => self.carry(&[Moment::Finish], &mut trace),
             Operation::Sync => self.carry(self.syncs(), &mut trace),
             Operation::Alloc => self.alloc(&mut trace).map(|(outcome, _)| outcome),
@@ -88,17 +88,12 @@ impl<'a> Question<'_, 'a> {
         }
     }
 
-    fn map(&self, trace: &mut impl FnMut(Step)) -> Result<(Outcome<'a>, bool), Refuse> {
-        let (outcome, cache_work) = match plan::map(&self.request, trace) {
-            Plan::Refuse(reason) => return Err(reason),
-            Plan::Direct { reason, addr, cache_work, .. } => {
-                (Outcome::direct("direct", reason, addr), cache_work)
-            }
-            Plan::Bounce { reason, pools, cache_work } => {
-                (self.pooled("bounce", reason.slug(), pools), cache_work)
-            }
-        };
-        Ok((outcome, cache_work))
+    fn map(&self, trace: &mut impl FnMut(Step)) -> Result<Outcome<'a>, Refuse> {
+        match plan::map(&self.request, trace) {
+            Plan::Refuse(reason) => Err(reason),
+            Plan::Direct { reason, addr, .. } => Ok(Outcome::direct("direct", reason, addr)),
+            Plan::Bounce { reason, pools, .. } => Ok(self.pooled("bounce", reason.slug(), pools)),
+        }
     }
 
     /// What happens to the bytes of the map later on.
@@ -107,13 +102,13 @@ impl<'a> Question<'_, 'a> {
         moments: &[Moment],
         trace: &mut impl FnMut(Step),
     ) -> Result<Outcome<'a>, Refuse> {
-        let (outcome, cache_work) = self.map(trace)?;
+        let outcome = self.map(trace)?;
         for moment in moments {
             let face = MapFace {
                 direction: self.request.direction,
                 attrs: self.request.attrs,
                 bounced: outcome.pool.is_some(),
-                cache_work,
+                coherent: self.request.device.coherent,
                 alive: true,
             };
             let _ = plan::transfer(&face, *moment, trace);

@@ -15,8 +15,8 @@ pub struct MapFace {
     pub attrs: Attrs,
     /// Whether they go through a pool.
     pub bounced: bool,
-    /// Whether caches have to be cleaned and invalidated.
-    pub cache_work: bool,
+    /// Whether the device sees the CPU's caches.
+    pub coherent: bool,
     /// Whether the device may still be believed: neither revoked nor distrusted.
     pub alive: bool,
 }
@@ -66,17 +66,19 @@ pub fn transfer(map: &MapFace, moment: Moment, trace: &mut impl Trace) -> Transf
         // Linux copies the old buffer in where the device only writes; here it is zeroes.
         Moment::Map if to => Bytes::Out,
         Moment::Map => Bytes::Zero,
+        // A device that is dead or distrusted is shown nothing more, and nobody vouches for what
+        // it left.
+        _ if !map.alive => Bytes::Stay,
         Moment::SyncForDevice if to => Bytes::Out,
         // A driver may hand a buffer back this way after the device wrote: nothing is touched.
         Moment::SyncForDevice => Bytes::Stay,
-        // Nobody vouches for what a dead or distrusted device left.
-        _ if !map.alive => Bytes::Stay,
         Moment::SyncForCpu if from => Bytes::Back,
         Moment::Finish if from && !skips => Bytes::Back,
         Moment::SyncForCpu | Moment::Finish => Bytes::Stay,
     };
     let bytes = if map.bounced { bytes } else { Bytes::Stay };
-    let cache_work = map.cache_work
+    // Who leaves the cache work out at the map and at its end does it by syncs.
+    let cache_work = !map.coherent
         && !map.attrs.contains(Attrs::MMIO)
         && match moment {
             Moment::Map => !skips,
@@ -94,7 +96,7 @@ mod tests {
     use super::*;
 
     fn map(direction: Direction, bounced: bool) -> MapFace {
-        MapFace { direction, attrs: Attrs::NONE, bounced, cache_work: false, alive: true }
+        MapFace { direction, attrs: Attrs::NONE, bounced, coherent: true, alive: true }
     }
 
     #[test]

@@ -26,13 +26,24 @@ pub(super) struct Slots<'m> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Owner(usize);
 
+/// What an owner number and a count have in a word each: half of it.
+const HALF: usize = (1 << (Word::BITS / 2)) - 1;
+/// The bit of an owner's half that says that the slots are allocated, not mapped.
+const ALLOCATED: usize = 1 << (Word::BITS / 2 - 1);
+
 impl Owner {
-    /// The most owners there can be: half a word of them.
-    pub(crate) const MOST: usize = (1 << (Word::BITS / 2)) - 1;
+    /// The most owners there can be: half a word of them, but for a bit.
+    pub(crate) const MOST: usize = ALLOCATED - 1;
 
     /// The owner with this number, from 1 on.
     pub(crate) const fn new(number: usize) -> Option<Self> {
         if number == 0 || number > Self::MOST { None } else { Some(Self(number)) }
+    }
+
+    /// The same device as the owner of memory that it allocated: a revocation, which ends maps,
+    /// does not end that.
+    pub(crate) const fn allocating(self) -> Self {
+        Self(self.0 | ALLOCATED)
     }
 
     /// What stands at the first slot of a run of `count`.
@@ -42,7 +53,7 @@ impl Owner {
 
     /// The length of the run that a mark tells, if it is this owner's.
     fn run_of(self, mark: usize) -> Option<usize> {
-        (mark >> (Word::BITS / 2) == self.0).then_some(mark & Self::MOST)
+        (mark >> (Word::BITS / 2) == self.0).then_some(mark & HALF)
     }
 }
 
@@ -86,6 +97,8 @@ pub struct HeldRun {
     pub count: usize,
     /// The number of the device that holds it.
     pub device: usize,
+    /// Whether the device allocated it; otherwise it is a map's.
+    pub allocated: bool,
 }
 
 /// Words beside the bitmap: slots in use, and the most that ever were.
@@ -95,7 +108,7 @@ impl<'m> Slots<'m> {
     /// Words of storage for a pool of `len` bytes.
     pub(super) const fn words(len: u64) -> usize {
         let slots = len / SLOT;
-        if slots > Owner::MOST as u64 {
+        if slots > HALF as u64 {
             return usize::MAX;
         }
         let slots = slots as usize;
@@ -105,7 +118,7 @@ impl<'m> Slots<'m> {
     /// All slots closed: nobody can take one before [`open`](Self::open).
     pub(super) fn new(len: u64, words: &'m [Word]) -> Result<Self, PoolError> {
         let capacity = usize::try_from(len / SLOT).map_err(|_| PoolError::TooLarge)?;
-        if capacity > Owner::MOST {
+        if capacity > HALF {
             return Err(PoolError::TooLarge);
         }
         if capacity == 0 {
@@ -135,7 +148,9 @@ impl<'m> Slots<'m> {
 
     /// Closes the pool, if no slot of it is in use; else nothing changes.
     pub(super) fn close(&self) -> bool {
-        self.claim(0, self.capacity).is_ok()
+        // A look first: to claim what is free and give it back again would make a map that comes
+        // in between find the pool full.
+        self.used() == 0 && self.claim(0, self.capacity).is_ok()
     }
 
     pub(super) fn capacity(&self) -> usize {
@@ -209,8 +224,9 @@ impl<'m> Slots<'m> {
     pub(super) fn held(&self) -> impl Iterator<Item = HeldRun> {
         self.owners.iter().enumerate().filter_map(|(first, mark)| {
             let mark = mark.0.load(Ordering::Relaxed);
-            let (device, count) = (mark >> (Word::BITS / 2), mark & Owner::MOST);
-            (mark != 0).then_some(HeldRun { first, count, device })
+            let (owner, count) = (mark >> (Word::BITS / 2), mark & HALF);
+            let (device, allocated) = (owner & Owner::MOST, owner & ALLOCATED != 0);
+            (mark != 0).then_some(HeldRun { first, count, device, allocated })
         })
     }
 
@@ -219,9 +235,11 @@ impl<'m> Slots<'m> {
         let mut freed = 0;
         for (first, mark) in self.owners.iter().enumerate() {
             let Some(count) = owner.run_of(mark.0.load(Ordering::Relaxed)) else { continue };
-            freed += count;
-            // The record of this run may come later; it finds the mark gone.
-            self.give(&SlotRun { first, count, offset: 0, owner });
+            // The record of this run may come later; it finds the mark gone. (Or it came just now:
+            // then it counts there.)
+            if self.give(&SlotRun { first, count, offset: 0, owner }) {
+                freed += count;
+            }
         }
         freed
     }

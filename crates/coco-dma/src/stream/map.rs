@@ -49,21 +49,14 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         attrs: Attrs,
     ) -> Result<RawMapping, MapError<'d>> {
         let range = if buffer.is_empty() { None } else { self.platform().locate(buffer) };
-        let record = |addr, cache_work, place| RawMapping {
-            owner: self.owner(),
-            addr,
-            buffer,
-            direction,
-            attrs,
-            cache_work,
-            place,
-        };
+        let record =
+            |addr, place| RawMapping { owner: self.owner(), addr, buffer, direction, attrs, place };
         if attrs.is_empty()
             && let Some(addr) = range.and_then(|range| self.in_place(range))
         {
             // What the driver wrote is written before the device can have the address.
             barrier(buffer.as_ptr().cast());
-            return Ok(record(addr, false, Held::Open));
+            return Ok(record(addr, Held::Open));
         }
         if let Some(reason) = self.stopped() {
             return Err(self.refused(reason, buffer.len(), range));
@@ -72,26 +65,26 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         let len = u64::try_from(buffer.len()).unwrap_or(0);
         for _ in 0..ATTEMPTS {
             let request = self.request(range, len, direction, attrs);
-            let (addr, cache_work, place) = match plan::map(&request, &mut ()) {
-                Plan::Direct { addr: Some(addr), cache_work, state, .. } => {
+            let (addr, place) = match plan::map(&request, &mut ()) {
+                Plan::Direct { addr: Some(addr), state, .. } => {
                     // On a mismatch somebody converted it meanwhile: plan again.
                     let Ok(pin) = self.pin(range, state, attrs) else { continue };
                     self.count().direct();
-                    (addr, cache_work, Held::InPlace(pin))
+                    (addr, Held::InPlace(pin))
                 }
                 // Domains come with their own floor; until then nobody can give the address.
                 Plan::Direct { addr: None, .. } => {
                     return Err(self.refused(Refuse::NoReachablePool, buffer.len(), range));
                 }
-                Plan::Bounce { pools, cache_work, reason } => {
+                Plan::Bounce { pools, reason, .. } => {
                     match self.bounce(pools, buffer.len(), reason) {
-                        Ok((addr, held)) => (addr, cache_work, held),
+                        Ok(taken) => taken,
                         Err(reason) => return Err(self.refused(reason, buffer.len(), range)),
                     }
                 }
                 Plan::Refuse(reason) => return Err(self.refused(reason, buffer.len(), range)),
             };
-            let mapping = record(addr, cache_work, place);
+            let mapping = record(addr, place);
             // SAFETY: the whole buffer, which is readable by condition 1.
             unsafe { self.carry(&mapping, Moment::Map, 0..mapping.len()) };
             return Ok(mapping);

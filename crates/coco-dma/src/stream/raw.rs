@@ -33,7 +33,6 @@ pub struct RawMapping {
     pub(super) buffer: NonNull<[u8]>,
     pub(super) direction: Direction,
     pub(super) attrs: Attrs,
-    pub(super) cache_work: bool,
     pub(super) place: Held,
 }
 
@@ -125,8 +124,9 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
 
     /// Makes what the driver wrote into `part` of the buffer visible to the device. Where the
     /// device only writes there is nothing to show, and nothing is touched (a driver may give
-    /// memory back to the device this way after the device has written). A part that leaves the
-    /// mapping is cut off at its end. Never blocks.
+    /// memory back to the device this way after the device has written). A device that was revoked
+    /// or lost the guest's trust is shown nothing. A part that leaves the mapping is cut off at its
+    /// end. Never blocks.
     ///
     /// # Safety
     ///
@@ -139,8 +139,9 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     }
 
     /// Brings what the device wrote into `part` to the driver's buffer. Where the device only
-    /// reads nothing is touched. A part that leaves the mapping is cut off at its end. Never
-    /// blocks.
+    /// reads nothing is touched, nor is it where nobody vouches for what the device wrote: it was
+    /// revoked, or lost the guest's trust. A part that leaves the mapping is cut off at its end.
+    /// Never blocks.
     ///
     /// # Safety
     ///
@@ -165,7 +166,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             direction: mapping.direction,
             attrs: mapping.attrs,
             bounced: mapping.is_bounced(),
-            cache_work: mapping.cache_work,
+            coherent: self.face().coherent,
             alive: self.is_alive(),
         };
         let Transfer { bytes, cache_work } = plan::transfer(&face, moment, &mut ());

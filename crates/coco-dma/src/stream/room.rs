@@ -34,7 +34,9 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let request = self.request(range, len, Direction::Both, Attrs::NONE);
         match plan::map(&request, &mut ()) {
             Plan::Refuse(reason) => Err(reason),
-            Plan::Direct { .. } => self.room_for(rest),
+            Plan::Direct { addr: Some(_), .. } => self.room_for(rest),
+            // As the map says: nobody gives addresses of domains yet.
+            Plan::Direct { addr: None, .. } => Err(Refuse::NoReachablePool),
             Plan::Bounce { pools, .. } => {
                 for candidate in pools {
                     let Some(pool) = self.pool(candidate.index) else { continue };
