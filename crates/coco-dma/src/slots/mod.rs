@@ -6,8 +6,6 @@
 //! back what it claimed so far and goes on behind it. Since everybody climbs, of several that
 //! meet the one that stands highest always gets on: no lock, no waiting for another CPU.
 
-#[cfg(all(test, loom))]
-mod models;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
@@ -46,13 +44,24 @@ pub(crate) struct Slots<'m> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Owner(usize);
 
+/// What an owner number and a count have in a word each: half of it.
+const HALF: usize = (1 << (Word::BITS / 2)) - 1;
+/// The bit of an owner's half that says that the slots are allocated, not mapped.
+const ALLOCATED: usize = 1 << (Word::BITS / 2 - 1);
+
 impl Owner {
-    /// The most owners there can be: half a word of them.
-    pub(crate) const MOST: usize = (1 << (Word::BITS / 2)) - 1;
+    /// The most owners there can be: half a word of them, but for a bit.
+    pub(crate) const MOST: usize = ALLOCATED - 1;
 
     /// The owner with this number, from 1 on.
     pub(crate) const fn new(number: usize) -> Option<Self> {
         if number == 0 || number > Self::MOST { None } else { Some(Self(number)) }
+    }
+
+    /// The same device as the owner of memory that it allocated: a revocation, which ends maps,
+    /// does not end that.
+    pub(crate) const fn allocating(self) -> Self {
+        Self(self.0 | ALLOCATED)
     }
 
     /// What stands at the first slot of a run of `count`.
@@ -62,7 +71,7 @@ impl Owner {
 
     /// The length of the run that a mark tells, if it is this owner's.
     fn run_of(self, mark: usize) -> Option<usize> {
-        (mark >> (Word::BITS / 2) == self.0).then_some(mark & Self::MOST)
+        (mark >> (Word::BITS / 2) == self.0).then_some(mark & HALF)
     }
 }
 
@@ -111,6 +120,8 @@ pub struct HeldRun {
     pub count: usize,
     /// The number of the device that holds it.
     pub device: usize,
+    /// Whether the device allocated it; otherwise it is a map's.
+    pub allocated: bool,
 }
 
 /// Words beside the bitmap: slots in use, and the most that ever were.
@@ -121,7 +132,7 @@ impl<'m> Slots<'m> {
     #[expect(clippy::cast_possible_truncation, reason = "half a word fits a word")]
     pub(crate) const fn words(len: u64, unit: u64) -> usize {
         let slots = len / unit;
-        if slots > Owner::MOST as u64 {
+        if slots > HALF as u64 {
             return usize::MAX;
         }
         let slots = slots as usize;
@@ -133,7 +144,7 @@ impl<'m> Slots<'m> {
     pub(crate) fn new(len: u64, unit: u64, words: &'m [Word]) -> Result<Self, SlotsError> {
         let slots = len.checked_div(unit).ok_or(SlotsError::TooSmall)?;
         let capacity = usize::try_from(slots).map_err(|_| SlotsError::TooLarge)?;
-        if capacity > Owner::MOST {
+        if capacity > HALF {
             return Err(SlotsError::TooLarge);
         }
         if capacity == 0 {
@@ -163,7 +174,9 @@ impl<'m> Slots<'m> {
 
     /// Closes the pool, if no slot of it is in use; else nothing changes.
     pub(crate) fn close(&self) -> bool {
-        self.claim(0, self.capacity).is_ok()
+        // A look first: to claim what is free and give it back again would make a map that comes
+        // in between find the pool full.
+        self.used() == 0 && self.claim(0, self.capacity).is_ok()
     }
 
     pub(crate) fn capacity(&self) -> usize {
@@ -270,8 +283,9 @@ impl<'m> Slots<'m> {
     pub(crate) fn held(&self) -> impl Iterator<Item = HeldRun> {
         self.owners.iter().enumerate().filter_map(|(first, mark)| {
             let mark = mark.0.load(Ordering::Relaxed);
-            let (device, count) = (mark >> (Word::BITS / 2), mark & Owner::MOST);
-            (mark != 0).then_some(HeldRun { first, count, device })
+            let (owner, count) = (mark >> (Word::BITS / 2), mark & HALF);
+            let (device, allocated) = (owner & Owner::MOST, owner & ALLOCATED != 0);
+            (mark != 0).then_some(HeldRun { first, count, device, allocated })
         })
     }
 
@@ -279,9 +293,11 @@ impl<'m> Slots<'m> {
     pub(crate) fn revoke(&self, owner: Owner) -> usize {
         let mut freed = 0;
         for run in self.runs_of(owner) {
-            freed += run.count;
-            // The record of this run may come later; it finds the mark gone.
-            self.give(&run);
+            // The record of this run may come later; it finds the mark gone. (Or it came just now:
+            // then it counts there.)
+            if self.give(&run) {
+                freed += run.count;
+            }
         }
         freed
     }
