@@ -206,7 +206,9 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             Held::Open => return None,
             Held::InPlace(_) => start_of(mapping.buffer, part.start)?,
             Held::Slots { pool, run } => {
-                self.pool(*pool)?.bytes().at(run.offset() + part.start, part.len())?
+                // Slots that were revoked are not ours any more.
+                let pool = self.pool(*pool).filter(|pool| pool.holds(run))?;
+                pool.bytes().at(run.offset() + part.start, part.len())?
             }
         };
         Some(NonNull::slice_from_raw_parts(start, part.len()))
