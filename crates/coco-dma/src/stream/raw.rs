@@ -232,8 +232,10 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         let start = match &mapping.place {
             Held::Open => return None,
             Held::InPlace { .. } => start_of(mapping.buffer, part.start)?,
-            Held::Slots { pool, at, .. } => {
-                self.pool(*pool)?.bytes().at(at + part.start, part.len())?
+            Held::Slots { pool, run, at, .. } => {
+                // Slots that were revoked are not ours any more.
+                let pool = self.pool(*pool).filter(|pool| pool.holds(run))?;
+                pool.bytes().at(at + part.start, part.len())?
             }
         };
         Some(NonNull::slice_from_raw_parts(start, part.len()))
