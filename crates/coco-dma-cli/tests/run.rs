@@ -8,6 +8,7 @@ use std::process::Child;
 use std::process::Command;
 use std::process::Output;
 use std::process::Stdio;
+use std::sync::Mutex;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -88,6 +89,7 @@ fn equal_hashes_on_both_devices_and_the_keys_of_the_document() {
 
 #[test]
 fn every_guest_platform_runs() {
+    let _alone = ALONE.lock();
     let folder = tempfile::tempdir().expect("a folder");
     let image = image(folder.path(), 64 << 10);
     for platform in ["sev", "snp", "snp-vtom", "tdx", "cca", "pkvm", "hyperv", "s390", "pef"] {
@@ -136,6 +138,9 @@ fn the_image_is_not_written_over() {
     assert_eq!(output.status.code(), Some(2), "{}", sentence(&output));
     assert!(fs::read(&image).expect("there") == before);
 }
+
+/// Held by tests that measure time.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Pseudo-random numbers, the same ones each time.
 struct Random(u64);
@@ -204,6 +209,7 @@ fn children(parent: &Child) -> Vec<u32> {
 #[test]
 fn a_device_that_is_killed_is_replaced_whichever_moment_it_was() {
     const MOMENTS: u32 = 20;
+    let _alone = ALONE.lock();
     for device in DEVICES {
         if !can_serve(device) {
             continue;
@@ -211,34 +217,42 @@ fn a_device_that_is_killed_is_replaced_whichever_moment_it_was() {
         let folder = tempfile::tempdir().expect("a folder");
         let scratch = tempfile::tempdir().expect("a folder");
         let (image, out) = (image(folder.path(), 12 << 20), folder.path().join("out.img"));
-        let begun = Instant::now();
-        let output = start(device, scratch.path(), &image, &out).wait_with_output();
-        assert_eq!(held(&output.expect("it ends"), scratch.path(), "undisturbed"), 0);
-        let whole = u64::try_from(begun.elapsed().as_micros()).expect("soon");
-        let (mut random, mut restarts, mut hits) = (Random(0x5EED), 0, 0);
+        let undisturbed = || {
+            let begun = Instant::now();
+            let output = start(device, scratch.path(), &image, &out).wait_with_output();
+            assert_eq!(held(&output.expect("it ends"), scratch.path(), "undisturbed"), 0);
+            u64::try_from(begun.elapsed().as_micros()).expect("soon")
+        };
+        let whole = undisturbed().min(undisturbed());
+        let (mut random, mut restarts) = (Random(0x5EED), 0);
         for moment in 0..MOMENTS {
             // One in every twentieth of a run: connecting, transferring, flushing, attacking.
             let at = whole * u64::from(moment) / u64::from(MOMENTS);
             let at = Duration::from_micros(at + random.below(whole / u64::from(MOMENTS)));
-            let run = start(device, scratch.path(), &image, &out);
+            let mut run = start(device, scratch.path(), &image, &out);
             std::thread::sleep(at);
-            let victims = children(&run);
-            victims.iter().for_each(|pid| kill(*pid));
+            // Not before there is one.
+            while children(&run).is_empty() && run.try_wait().expect("ours").is_none() {
+                std::thread::yield_now();
+            }
+            children(&run).into_iter().for_each(kill);
             let since = Instant::now();
             let output = run.wait_with_output().expect("it ends");
             let what = format!("{device}, killed after {at:?} of {whole} us");
             assert!(since.elapsed() < Duration::from_secs(20), "{what}: {:?}", since.elapsed());
-            restarts += held(&output, scratch.path(), &what);
-            hits += u64::from(!victims.is_empty());
+            let restarted = held(&output, scratch.path(), &what);
+            assert!(restarted <= 1, "{what}: {restarted}");
+            restarts += restarted;
             assert!(fs::read(&image).expect("there") == fs::read(&out).expect("there"), "{what}");
         }
-        // The last one may come when everything is done.
-        assert!(hits >= 12 && restarts + 3 >= hits, "{device}: {restarts} of {hits}");
+        // The last ones may come when everything is done, and a run may be quicker than the first.
+        assert!(restarts >= 12, "{device}: {restarts} of {MOMENTS}");
     }
 }
 
 #[test]
 fn a_device_that_is_killed_several_times_is_replaced_as_often() {
+    let _alone = ALONE.lock();
     for device in DEVICES {
         if !can_serve(device) {
             continue;
@@ -265,6 +279,7 @@ fn a_device_that_is_killed_several_times_is_replaced_as_often() {
 
 #[test]
 fn a_device_that_is_stopped_is_replaced() {
+    let _alone = ALONE.lock();
     let folder = tempfile::tempdir().expect("a folder");
     let scratch = tempfile::tempdir().expect("a folder");
     let (image, out) = (image(folder.path(), 4 << 20), folder.path().join("out.img"));
@@ -287,6 +302,7 @@ fn a_device_that_is_stopped_is_replaced() {
 
 #[test]
 fn a_device_that_is_killed_whenever_it_starts_ends_the_run_with_a_clear_error() {
+    let _alone = ALONE.lock();
     for device in DEVICES {
         if !can_serve(device) {
             continue;

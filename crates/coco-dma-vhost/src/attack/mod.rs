@@ -180,14 +180,14 @@ fn fire(
     let mut fired = shoot(layer, process, &mut front, &mut ring, witness, shot);
     if let Ok((_, Answer::Nothing)) = fired {
         // Silence is a refusal of somebody who hears.
-        fired = front.stop_queue().map_err(AttackError::from).and(fired);
+        fired = front.stop_queues().map_err(AttackError::from).and(fired);
     }
     if fired.as_ref().is_err_and(AttackError::is_loss) {
         process.kill()?;
     }
     // Also after an error: the device has to be done with the ring before anybody else gets it.
     let stopped = process.poll_exit().is_some() || {
-        let _ = front.stop_queue();
+        let _ = front.stop_queues();
         front.hang_up(FAREWELL) || process.poll_exit().is_some()
     };
     ring.end(&device, stopped);
@@ -209,14 +209,14 @@ fn shoot(
     witness: &Witness<'_>,
     shot: &Shot,
 ) -> Result<(Attack, Answer), AttackError> {
-    front.start_queue(&ring.place())?;
+    front.start_queue(0, &ring.place())?;
     let address = shot.aim.address(layer.machine(), ring.data());
     let request = ring.bytes(layer.machine());
     let before = witness.look(&request)?;
     let said = process.last_words().len();
     // From here on: a device may look into the ring before it is kicked.
     ring.load(address, shot.len, shot.device_writes);
-    front.kick();
+    front.kick(0);
     let answer = ring.await_answer(front, process, SILENCE)?;
     let after = witness.look(&request)?;
     let (refused, what) = match answer {

@@ -200,7 +200,7 @@ impl<'a, 'p, H: Hal> Disk<'a, 'p, H> {
         // Always, whatever the device says of wanting to be told: asking it takes a full fence
         // that `virtio-drivers` does not have, and a kick that is missing stops everything.
         if core::mem::take(&mut self.unkicked) {
-            self.front.kick();
+            self.front.kick(0);
         }
     }
 
@@ -225,7 +225,7 @@ impl<'a, 'p, H: Hal> Disk<'a, 'p, H> {
         }
         // An acknowledged stop, then the device's own end of the connection: both kinds of
         // device close it when they are done with our memory.
-        let _ = self.front.stop_queue();
+        let _ = self.front.stop_queues();
         self.front.hang_up(FAREWELL) || ended(self)
     }
 

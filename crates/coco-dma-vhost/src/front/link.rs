@@ -14,12 +14,10 @@ use std::time::{Duration, Instant};
 use vhost::vhost_user::Frontend;
 use vhost::vhost_user::message::VhostUserHeaderFlag;
 
-use super::FrontError;
+use super::{FrontError, QUEUES};
 
 /// How long a device may take over one message.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The most queues of a device.
-const QUEUES: u64 = 2;
 
 /// A connection with its watchdog.
 pub(super) struct Link {
@@ -88,7 +86,7 @@ impl Link {
             .name("vhost-user watch".to_owned())
             .spawn(move || its.run(&watched))
             .map_err(kernel("thread"))?;
-        let frontend = Mutex::new(Frontend::from_stream(other, QUEUES));
+        let frontend = Mutex::new(Frontend::from_stream(other, QUEUES as u64));
         Ok(Self { frontend, stream, watch, thread: Some(thread) })
     }
 

@@ -32,6 +32,9 @@ pub(crate) use events::{Until, wait};
 use greeting::{CONFIG, Greeting, PROTOCOL_FEATURES};
 use line::Line;
 
+/// The most queues of a device that we drive.
+const QUEUES: usize = 2;
+
 /// Where the parts of a split queue lie, as the device sees them, and how long it is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct QueueAt {
@@ -45,12 +48,13 @@ pub(crate) struct QueueAt {
 pub struct Front<'m> {
     machine: &'m UserMachine,
     line: Arc<Line>,
-    events: Events,
+    /// Of each queue; a disk has one.
+    events: [Events; QUEUES],
+    started: [bool; QUEUES],
     offered: u64,
     accepted: u64,
     config: [u8; CONFIG],
     status: DeviceStatus,
-    queue: bool,
     error: Option<FrontError>,
 }
 
@@ -77,11 +81,11 @@ impl<'m> Front<'m> {
 
     fn new(greeting: Greeting, machine: &'m UserMachine) -> Result<Self, FrontError> {
         let Greeting { link, offered, region_limit, config } = greeting;
-        let events =
-            Events::new().map_err(|source| FrontError::Kernel { what: "events", source })?;
+        let kernel = |source| FrontError::Kernel { what: "events", source };
+        let events = [Events::new().map_err(kernel)?, Events::new().map_err(kernel)?];
         let line = Arc::new(Line { link, region_limit });
-        let (accepted, status, queue) = (0, DeviceStatus::empty(), false);
-        Ok(Self { machine, line, events, offered, accepted, config, status, queue, error: None })
+        let (started, accepted, status) = ([false; QUEUES], 0, DeviceStatus::empty());
+        Ok(Self { machine, line, events, started, offered, accepted, config, status, error: None })
     }
 
     /// Accepts features of those offered and hands over the shared memory.
@@ -97,8 +101,14 @@ impl<'m> Front<'m> {
         Arc::<Line>::clone(&self.line)
     }
 
-    /// Starts the queue. There is one on a connection.
-    pub(crate) fn start_queue(&mut self, at: &QueueAt) -> Result<(), FrontError> {
+    /// Starts a queue, once.
+    pub(crate) fn start_queue(&mut self, queue: u16, at: &QueueAt) -> Result<(), FrontError> {
+        let number = usize::from(queue);
+        let wrong = FrontError::Queue { address: at.descriptors };
+        let (Some(started), Some(events)) = (self.started.get_mut(number), self.events.get(number))
+        else {
+            return Err(wrong);
+        };
         let place = |address| {
             let found = self
                 .machine
@@ -114,29 +124,31 @@ impl<'m> Front<'m> {
             avail_ring_addr: place(at.available)?,
             log_addr: None,
         };
-        if self.queue {
-            return Err(FrontError::Queue { address: at.descriptors });
+        if *started {
+            return Err(wrong);
         }
-        let (link, events) = (&self.line.link, &self.events);
-        link.ask("SET_VRING_NUM", |device| device.set_vring_num(0, at.size))?;
-        link.ask("SET_VRING_ADDR", |device| device.set_vring_addr(0, &rings))?;
-        link.ask("SET_VRING_BASE", |device| device.set_vring_base(0, 0))?;
-        link.ask("SET_VRING_CALL", |device| device.set_vring_call(0, &events.call))?;
-        link.ask("SET_VRING_ERR", |device| device.set_vring_err(0, &events.error))?;
-        link.ask("SET_VRING_KICK", |device| device.set_vring_kick(0, &events.kick))?;
-        link.ask("SET_VRING_ENABLE", |device| device.set_vring_enable(0, true))?;
-        self.queue = true;
+        let link = &self.line.link;
+        link.ask("SET_VRING_NUM", |device| device.set_vring_num(number, at.size))?;
+        link.ask("SET_VRING_ADDR", |device| device.set_vring_addr(number, &rings))?;
+        link.ask("SET_VRING_BASE", |device| device.set_vring_base(number, 0))?;
+        link.ask("SET_VRING_CALL", |device| device.set_vring_call(number, &events.call))?;
+        link.ask("SET_VRING_ERR", |device| device.set_vring_err(number, &events.error))?;
+        link.ask("SET_VRING_KICK", |device| device.set_vring_kick(number, &events.kick))?;
+        link.ask("SET_VRING_ENABLE", |device| device.set_vring_enable(number, true))?;
+        *started = true;
         Ok(())
     }
 
-    /// Stops the queue: when this returns well, the device has stopped using it. Blocks for 2
-    /// seconds at most.
-    pub(crate) fn stop_queue(&mut self) -> Result<(), FrontError> {
-        if core::mem::take(&mut self.queue) {
-            let stop = |device: &mut Frontend| device.get_vring_base(0).map(|_| ());
-            self.line.link.ask_within(Duration::from_secs(2), "GET_VRING_BASE", stop)?;
-        }
-        Ok(())
+    /// Stops all queues: when this returns well, the device has stopped using them. Blocks for 2
+    /// seconds each at most.
+    pub(crate) fn stop_queues(&mut self) -> Result<(), FrontError> {
+        (0..).zip(&mut self.started).try_for_each(|(number, started)| {
+            if !core::mem::take(started) {
+                return Ok(());
+            }
+            let stop = |device: &mut Frontend| device.get_vring_base(number).map(|_| ());
+            self.line.link.ask_within(Duration::from_secs(2), "GET_VRING_BASE", stop)
+        })
     }
 
     /// Ends the conversation and waits until the device has closed its side too, which it does
@@ -199,22 +211,26 @@ impl<'m> Front<'m> {
         self.line.region_limit
     }
 
-    /// Tells the device to look into the available ring.
-    pub(crate) fn kick(&self) {
-        // Full means that the device was told often enough and has not looked yet.
-        let _ = self.events.kick.write(1);
+    /// Tells the device to look into the available ring of a queue.
+    pub(crate) fn kick(&self, queue: u16) {
+        if let Some(events) = self.events.get(usize::from(queue)) {
+            // Full means that the device was told often enough and has not looked yet.
+            let _ = events.kick.write(1);
+        }
     }
 
     /// Takes note that the device called.
     pub(crate) fn hear_call(&self) {
-        let _ = self.events.call.read();
+        let [events, _] = &self.events;
+        let _ = events.call.read();
     }
 
-    /// What to wait for: the call, the queue's error, the end of the connection.
+    /// What a disk waits for: the call, the queue's error, the end of the connection.
     pub(crate) fn signs(&self) -> [(BorrowedFd<'_>, Until); 3] {
+        let [events, _] = &self.events;
         [
-            (descriptor(&self.events.call), Until::Readable),
-            (descriptor(&self.events.error), Until::Readable),
+            (descriptor(&events.call), Until::Readable),
+            (descriptor(&events.error), Until::Readable),
             (self.socket(), Until::HungUp),
         ]
     }

@@ -39,7 +39,11 @@ pub(crate) enum Trick {
     OldVirtio,
     NothingAtAll,
     Leaving,
+    SomethingTyped,
 }
+
+/// What the last one writes, whatever it says that it wrote.
+pub(crate) const TYPED: &[u8] = b"typed-by-host";
 
 /// Each trick, and what is said of it.
 const TRICKS: &[(Trick, &str)] = &[
@@ -58,14 +62,7 @@ const TRICKS: &[(Trick, &str)] = &[
 pub(crate) fn no_trick_gets_through() {
     let dir = tempfile::tempdir().unwrap();
     for (trick, said) in TRICKS {
-        let program = dir.path().join(format!("{trick:?}"));
-        std::os::unix::fs::symlink(std::env::current_exe().unwrap(), &program).unwrap();
-        let disk = || Export { backing: Backing::Null { size: BYTES as u64 }, writable: true };
-        let launch = Launch {
-            kind: Kind::Embedded,
-            exports: vec![disk(), disk()],
-            embedded_program: Some(program),
-        };
+        let launch = launch(dir.path(), *trick);
         on(PlatformName::Tdx, POOL, |layer| {
             let begun = Instant::now();
             let mut job = job(BYTES, 4);
@@ -84,11 +81,21 @@ pub(crate) fn no_trick_gets_through() {
     }
 }
 
+/// A device with two disks that plays this trick; `dir` gets a link to this program.
+pub(crate) fn launch(dir: &Path, trick: Trick) -> Launch {
+    let program = dir.join(format!("{trick:?}"));
+    std::os::unix::fs::symlink(std::env::current_exe().unwrap(), &program).unwrap();
+    let disk = || Export { backing: Backing::Null { size: BYTES as u64 }, writable: true };
+    let exports = vec![disk(), disk()];
+    Launch { kind: Kind::Embedded, exports, embedded_program: Some(program) }
+}
+
 impl Trick {
     /// The trick that a program of this name plays.
     pub(crate) fn of_program(program: &OsStr) -> Option<Self> {
         let name = Path::new(program).file_name()?;
-        TRICKS.iter().map(|(trick, _)| *trick).find(|trick| *name == *format!("{trick:?}"))
+        let tricks = TRICKS.iter().map(|(trick, _)| *trick).chain([Self::SomethingTyped]);
+        tricks.into_iter().find(|trick| *name == *format!("{trick:?}"))
     }
 }
 
@@ -135,6 +142,9 @@ impl Liar {
         let total: u32 = writable.iter().map(|part| part.len()).sum();
         let status = writable.last()?.addr();
         let byte: u8 = if self.trick == Trick::UnknownStatus { 9 } else { 0 };
+        if self.trick == Trick::SomethingTyped {
+            memory.write_slice(TYPED, writable.first()?.addr()).ok()?;
+        }
         memory.write_obj(byte, status).ok()?;
         let mut used = |id, len| state.get_queue_mut().add_used(&*memory, id, len).ok();
         match self.trick {

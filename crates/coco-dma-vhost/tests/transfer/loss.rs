@@ -22,6 +22,10 @@ pub(crate) fn kill(pid: u32) {
     let _ = rustix::process::kill_process(pid, Signal::KILL);
 }
 
+pub(crate) fn kill_children() {
+    children().into_iter().for_each(kill);
+}
+
 /// The device processes of this program.
 fn children() -> Vec<u32> {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
@@ -132,7 +136,7 @@ pub(crate) fn a_device_that_always_dies_ends_it_soon(kind: Kind) {
         let error = std::thread::scope(|scope| {
             scope.spawn(|| {
                 while !over.load(std::sync::atomic::Ordering::Relaxed) {
-                    children().into_iter().for_each(kill);
+                    kill_children();
                     std::thread::yield_now();
                 }
             });

@@ -1,24 +1,22 @@
-//! The tests.
-// UNSAFETY: a buffer is named to the kernel by its address.
-#![expect(unsafe_code)]
+//! The tests that concern both kinds of device most.
 
-use coco_dma::device::Endpoint;
-use coco_dma::plan::Limits;
 use coco_dma::regime::PlatformName;
 use coco_dma_vhost::copy::{CopyError, CopyJob, Shape};
 use coco_dma_vhost::device::{Backing, DeviceProcess, Export, Keeper, Kind};
-use coco_dma_vhost::disk::{Disk, DiskError, Footing, Op, Request, Status, Submitted};
+use coco_dma_vhost::disk::{DiskError, Op, Request, Status, Submitted};
 use coco_dma_vhost::machine::Layer;
-use coco_dma_virtio::{Adaptor, Record};
 
-use crate::bench::{Images, POOL, job, launch, on, run};
-use crate::{attacks, hostile, loss};
+use crate::bench::{Images, POOL, job, launch, on, run, with_disk};
+use crate::{attacks, hostile, loss, regions, slow, stale};
 
 pub(crate) type Alone = (&'static str, fn());
 pub(crate) type Test = (&'static str, fn(Kind));
 
-pub(crate) const ALONE: &[Alone] =
-    &[("no_trick_of_a_device_gets_through", hostile::no_trick_gets_through)];
+pub(crate) const ALONE: &[Alone] = &[
+    ("no_trick_of_a_device_gets_through", hostile::no_trick_gets_through),
+    ("what_a_device_did_not_write_is_zero", stale::what_a_device_did_not_write_is_zero),
+    ("a_console_shows_what_was_typed_and_zeroes", stale::a_console_shows_what_was_typed_and_zeroes),
+];
 pub(crate) const BOTH: &[Test] = &[
     ("copies_every_size", copies_every_size),
     ("copies_on_every_platform", copies_on_every_platform),
@@ -30,9 +28,18 @@ pub(crate) const BOTH: &[Test] = &[
     ("a_disk_dropped_in_flight_gives_everything_back", dropped_in_flight),
     ("every_attack_is_refused", attacks::every_attack_is_refused),
     ("an_attack_needs_a_living_device", attacks::an_attack_needs_a_living_device),
+    ("regions_come_and_go", regions::regions_come_and_go),
+    ("a_region_in_use_is_not_reclaimed", regions::a_region_in_use_is_not_reclaimed),
+    ("a_pool_in_use_does_not_shrink", regions::a_pool_in_use_does_not_shrink),
+    ("a_new_device_is_given_what_is_shared", regions::a_new_device_is_given_what_is_shared),
+    ("never_one_region_too_many", regions::never_one_region_too_many),
     ("what_does_not_suit_is_said", what_does_not_suit_is_said),
 ];
-pub(crate) const QEMU: &[Test] = &[("an_io_error_is_an_io_error", an_io_error_is_an_io_error)];
+pub(crate) const QEMU: &[Test] = &[
+    ("an_io_error_is_an_io_error", an_io_error_is_an_io_error),
+    ("a_failed_read_frees_its_slots", slow::a_failed_read_frees_its_slots),
+    ("a_slow_disk_and_a_small_pool_push_back", slow::a_slow_disk_and_a_small_pool_push_back),
+];
 
 pub(crate) const GUESTS: &[PlatformName] = &[
     PlatformName::Cca,
@@ -131,38 +138,30 @@ fn a_pool_that_is_full_makes_it_wait(kind: Kind) {
     });
 }
 
-coco_dma_virtio::hal! {
-    struct TestHal;
-}
-
 fn dropped_in_flight(kind: Kind) {
     on(PlatformName::Pkvm, POOL, |layer| {
         let images = Images::new(1 << 20);
         let launch = images.launch(kind);
         let process = DeviceProcess::start(&launch).unwrap();
         for _ in 0..5 {
-            let records: Vec<Record> = (0..64).map(|_| Record::new()).collect();
-            let device = layer.dma().bind(Endpoint::new("test disk"), Limits::NONE).unwrap();
-            let adaptor = &Adaptor::new(device, &records);
-            // SAFETY: the disk is declared after the guard, and the guard after the adaptor.
-            let bound = &unsafe { TestHal::bind(&adaptor) }.unwrap();
-            let (machine, name) = (layer.machine(), "test disk");
-            let on = Footing { name, machine, adaptor, bound, process: &process, export: 0 };
-            let mut disk = Disk::<TestHal>::open(on, 8).unwrap();
-            for sector in 0..8 {
-                let buffer = machine.arena().take(65536).unwrap();
-                let taken = disk.submit(Request::read(sector * 128, buffer, 65536)).unwrap();
-                assert!(matches!(taken, Submitted::Taken));
-            }
-            // The ninth has to wait, and comes back.
-            let buffer = machine.arena().take(512).unwrap();
-            let taken = disk.submit(Request::read(0, buffer, 512)).unwrap();
-            assert!(matches!(taken, Submitted::NoRoom(Request { len: 512, .. })));
-            disk.kick();
-            assert_eq!(disk.in_flight(), 8);
-            drop(disk);
-            assert_eq!(layer.pool().used(), 0);
-            assert_eq!(adaptor.device().counters().live(), 0);
+            with_disk(layer, &process, 0, |mut disk, adaptor| {
+                let arena = layer.machine().arena();
+                for sector in 0..8 {
+                    let buffer = arena.take(65536).unwrap();
+                    let taken = disk.submit(Request::read(sector * 128, buffer, 65536)).unwrap();
+                    assert!(matches!(taken, Submitted::Taken));
+                }
+                // The ninth has to wait, and comes back.
+                let buffer = arena.take(512).unwrap();
+                let taken = disk.submit(Request::read(0, buffer, 512)).unwrap();
+                assert!(matches!(taken, Submitted::NoRoom(Request { len: 512, .. })));
+                disk.kick();
+                assert_eq!(disk.in_flight(), 8);
+                drop(disk);
+                assert_eq!(layer.pool().used(), 0);
+                assert_eq!(adaptor.device().counters().live(), 0);
+                assert!(!adaptor.device().is_alive(), "its device of the layer goes with it");
+            });
         }
         drop(layer.machine().arena().take(layer.machine().arena().len()).unwrap());
         copies(kind, layer, 1 << 20, 16);

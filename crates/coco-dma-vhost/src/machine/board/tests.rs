@@ -113,7 +113,9 @@ fn fill(start: NonNull<u8>, byte: u8, len: usize) {
 
 fn byte(start: NonNull<u8>, at: usize) -> u8 {
     // SAFETY: as above.
-    unsafe { start.add(at).read_volatile() }
+    let at = unsafe { start.add(at) };
+    // SAFETY: as above.
+    unsafe { at.read_volatile() }
 }
 
 #[test]
