@@ -6,6 +6,7 @@ use core::fmt;
 
 use crate::ledger::Ledger;
 use crate::observe::Event;
+use crate::observe::Fault;
 use crate::observe::Observer;
 use crate::platform::PageSource;
 use crate::platform::Platform;
@@ -26,6 +27,7 @@ pub struct Dma<'m, P: Platform + ?Sized = dyn Platform + 'm> {
     observer: Option<&'m dyn Observer>,
     quarantine_limit: u64,
     next_id: AtomicUsize,
+    faults: AtomicUsize,
 }
 
 impl<'m, P: Platform + ?Sized> Dma<'m, P> {
@@ -41,6 +43,7 @@ impl<'m, P: Platform + ?Sized> Dma<'m, P> {
             observer: None,
             quarantine_limit: u64::MAX,
             next_id: AtomicUsize::new(1),
+            faults: AtomicUsize::new(0),
         }
     }
 
@@ -99,6 +102,18 @@ impl<'m, P: Platform + ?Sized> Dma<'m, P> {
             self.next_id.fetch_add(1, Ordering::Relaxed)
         };
         Owner::new(taken)
+    }
+
+    /// An IOMMU refused an access of a device: called by the machine's fault handler, with what
+    /// it decoded. Counts it, and tells the listener. Any context.
+    pub fn fault(&self, fault: &Fault) {
+        self.faults.fetch_add(1, Ordering::Relaxed);
+        self.tell(&Event::Fault(*fault));
+    }
+
+    /// Faults that were told so far.
+    pub fn faults(&self) -> usize {
+        self.faults.load(Ordering::Relaxed)
     }
 
     /// Tells the listener.

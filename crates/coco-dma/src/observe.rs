@@ -16,6 +16,51 @@ pub trait Observer: Sync {
     fn event(&self, event: &Event<'_>);
 }
 
+/// An access that an IOMMU refused, as its driver decoded it (VT-d: fault recording registers;
+/// AMD-Vi: event log; virtio-iommu: event queue). Tell the layer by
+/// [`Dma::fault`](crate::Dma::fault).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Who did it, as the machine numbers its devices: the requester id (bus << 8 | device << 3 |
+    /// function) on PCI, a stream or endpoint id elsewhere.
+    pub source: u32,
+    /// The address that it used, as far as the IOMMU tells: VT-d gives the page alone.
+    pub addr: DmaAddr,
+    /// Whether it wrote.
+    pub write: bool,
+    /// Why it was refused.
+    pub reason: FaultReason,
+    /// The IOMMU's own code, for people (VT-d: fault reason, 8 bits).
+    pub code: u32,
+}
+
+/// Why an IOMMU refused an access. The names are those of virtio-iommu
+/// (`VIRTIO_IOMMU_FAULT_R_*`, virtio 1.2, 5.13.6.10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FaultReason {
+    /// The device is in no domain (VT-d: 1 to 4 and their like: root and context entries).
+    Domain,
+    /// No entry allows the access: the page is not mapped, or not with this right (VT-d: 5 for a
+    /// write, 6 for a read).
+    Mapping,
+    /// The driver knows no better.
+    Unknown,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verb = if self.write { "write to" } else { "read of" };
+        let why = match self.reason {
+            FaultReason::Domain => "it is in no domain",
+            FaultReason::Mapping => "no entry allows it",
+            FaultReason::Unknown => "reason unknown",
+        };
+        let Self { source, addr, code, .. } = self;
+        write!(f, "device {source:#x}: {verb} {addr} refused by the IOMMU: {why} ({code:#x})")
+    }
+}
+
 /// What happened. Names follow Linux's trace points where it has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -78,6 +123,20 @@ pub enum Event<'e> {
         /// Slots that were freed.
         slots: usize,
     },
+    /// An IOMMU refused an access of a device.
+    Fault(Fault),
+    /// An IOMMU could not unmap: the addresses are never given out again, and the memory that
+    /// lies there stays pinned, or its slots or pages taken, for good.
+    UnmapFailed {
+        /// The device.
+        device: &'e str,
+        /// The first address.
+        addr: DmaAddr,
+        /// Bytes, in whole pages of the IOMMU.
+        len: u64,
+        /// The code of the IOMMU's driver.
+        code: u64,
+    },
     /// An accepted device lost the guest's trust.
     TrustLost {
         /// The device.
@@ -104,6 +163,12 @@ impl fmt::Display for Event<'_> {
                 write!(f, "the reserve has {free} of {capacity} slots left")
             }
             Self::Revoked { device, slots } => write!(f, "{device}: revoked, {slots} slots freed"),
+            Self::Fault(fault) => fault.fmt(f),
+            Self::UnmapFailed { device, addr, len, code } => write!(
+                f,
+                "{device}: {len:#x} bytes at {addr} could not be unmapped (code {code:#x}), and \
+                 are kept"
+            ),
             Self::TrustLost { device } => write!(f, "{device}: no longer trusted"),
         }
     }

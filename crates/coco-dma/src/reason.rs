@@ -86,6 +86,9 @@ reasons! {
         NoReachablePool, "no-reachable-pool", "the pools that suit are out of the device's reach";
         TooLarge, "too-large", "no pool in reach could ever hold one mapping of this size";
         PoolFull, "pool-full", "the pools that suit have no free run of slots that is long enough";
+        IovaFull, "iova-full",
+            "the domain has no free run of addresses in the device's reach that is long enough";
+        IommuFailed, "iommu-failed", "the IOMMU's driver could not map it";
         Quota, "quota", "the device holds all the slots that its quota gives it";
         Busy, "busy", "the state of the memory keeps changing under the request";
         AtomicNeedsConversion, "atomic-needs-conversion",
@@ -120,6 +123,8 @@ impl Refuse {
             Self::NoReachablePool => "register a pool at addresses that the device reaches",
             Self::TooLarge => "ask max_mapping and split the request, or register a larger pool",
             Self::PoolFull => "finish mappings and try again, or register a larger pool",
+            Self::IovaFull => "finish mappings and try again, or give the domain a larger window",
+            Self::IommuFailed => "finish mappings and try again; the driver knows the cause",
             Self::Quota => "finish mappings of this device, or give it a larger quota",
             Self::Busy => "wait until the conversion has ended, and try again",
             Self::AtomicNeedsConversion => "call from blocking context, or fill the reserve before",

@@ -1,7 +1,8 @@
 //! The vhost-user front end: one connection to one virtio-blk device in another process.
 //!
-//! A [`Front`] gives the device the machine's shared regions and nothing else, at the addresses
-//! that the platform's DMA form has for them, and serves `virtio-drivers` as its `Transport`.
+//! A [`Front`] gives the device the machine's shared memory and nothing else, at the addresses
+//! that the platform's DMA form has for it, and serves `virtio-drivers` as its `Transport`. As long
+//! as it lives the device is told of every region that the machine shares or reclaims.
 //! Two address spaces are in play and never one: descriptors carry DMA forms, and the rings are
 //! named by front-end addresses. The latter are invented here too: a device is told nothing of
 //! where anything lies in this process.
@@ -9,13 +10,14 @@
 mod error;
 mod events;
 mod greeting;
+mod line;
 mod link;
 mod transport;
-mod window;
 
 use core::fmt;
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
@@ -23,13 +25,15 @@ use vhost::{VhostBackend, VringConfigData};
 use virtio_bindings::bindings::virtio_blk as blk;
 use virtio_drivers::transport::DeviceStatus;
 
-use crate::machine::Placed;
+use crate::machine::{Peer, UserMachine};
 pub use error::FrontError;
 use events::{Events, descriptor};
 pub(crate) use events::{Until, wait};
 use greeting::{CONFIG, Greeting, PROTOCOL_FEATURES};
-use link::Link;
-use window::Windows;
+use line::Line;
+
+/// The most queues of a device that we drive.
+const QUEUES: usize = 2;
 
 /// Where the parts of a split queue lie, as the device sees them, and how long it is.
 #[derive(Clone, Copy, Debug)]
@@ -41,59 +45,76 @@ pub(crate) struct QueueAt {
 }
 
 /// One connection. Messages block, 5 seconds at most each.
-pub struct Front {
-    link: Link,
-    events: Events,
-    windows: Windows,
+pub struct Front<'m> {
+    machine: &'m UserMachine,
+    line: Arc<Line>,
+    /// Of each queue; a disk has one.
+    events: [Events; QUEUES],
+    started: [bool; QUEUES],
     offered: u64,
     accepted: u64,
-    region_limit: u64,
     config: [u8; CONFIG],
     status: DeviceStatus,
-    queue: bool,
     error: Option<FrontError>,
 }
 
-impl Front {
-    /// Makes the acquaintance of the device at the other end of `stream`, and gives it the shared
-    /// regions.
+impl<'m> Front<'m> {
+    /// Makes the acquaintance of the disk at the other end of `stream`. It is given the machine's
+    /// shared memory when the driver accepts its features.
     ///
     /// # Errors
     ///
     /// Any [`FrontError`]. The connection is closed then.
-    pub fn connect(stream: UnixStream, shared: &[Placed]) -> Result<Self, FrontError> {
-        let Greeting { link, offered, region_limit, config } = Greeting::exchange(stream)?;
-        let events =
-            Events::new().map_err(|source| FrontError::Kernel { what: "events", source })?;
-        let windows = Windows::new(shared, region_limit)?;
-        let (accepted, status, queue) = (0, DeviceStatus::empty(), false);
-        Ok(Self {
-            link,
-            events,
-            windows,
-            offered,
-            accepted,
-            region_limit,
-            config,
-            status,
-            queue,
-            error: None,
-        })
+    pub fn connect(stream: UnixStream, machine: &'m UserMachine) -> Result<Self, FrontError> {
+        Self::new(Greeting::exchange(stream)?, machine)
+    }
+
+    /// The same for a device of any kind that offers less: it has no configuration, and is told of
+    /// the pool alone and once, so that no region can be shared while it is connected.
+    ///
+    /// # Errors
+    ///
+    /// As for [`connect`](Self::connect).
+    pub fn connect_once(stream: UnixStream, machine: &'m UserMachine) -> Result<Self, FrontError> {
+        Self::new(Greeting::exchange_little(stream)?, machine)
+    }
+
+    fn new(greeting: Greeting, machine: &'m UserMachine) -> Result<Self, FrontError> {
+        let Greeting { link, offered, region_limit, config } = greeting;
+        let kernel = |source| FrontError::Kernel { what: "events", source };
+        let events = [Events::new().map_err(kernel)?, Events::new().map_err(kernel)?];
+        let line = Arc::new(Line { link, region_limit });
+        let (started, accepted, status) = ([false; QUEUES], 0, DeviceStatus::empty());
+        Ok(Self { machine, line, events, started, offered, accepted, config, status, error: None })
     }
 
     /// Accepts features of those offered and hands over the shared memory.
     pub(crate) fn accept(&mut self, features: u64) -> Result<(), FrontError> {
         // Protocol features are a matter between the two ends, not the driver's.
         self.accepted = (features & self.offered) | bit(PROTOCOL_FEATURES);
-        let (accepted, windows) = (self.accepted, self.windows.all());
-        self.link.ask("SET_FEATURES", |device| device.set_features(accepted))?;
-        // Never one region too many: the device would say that all is well and hang up.
-        self.link.ask("SET_MEM_TABLE", |device| device.set_mem_table(windows).map(|_| ()))
+        let accepted = self.accepted;
+        self.line.link.ask("SET_FEATURES", |device| device.set_features(accepted))?;
+        self.machine.introduce(self.peer(), |windows| self.line.tell(windows))
     }
 
-    /// Starts the queue. There is one on a connection.
-    pub(crate) fn start_queue(&mut self, at: &QueueAt) -> Result<(), FrontError> {
-        let place = |address| self.windows.front(address).ok_or(FrontError::Queue { address });
+    fn peer(&self) -> Arc<dyn Peer> {
+        Arc::<Line>::clone(&self.line)
+    }
+
+    /// Starts a queue, once.
+    pub(crate) fn start_queue(&mut self, queue: u16, at: &QueueAt) -> Result<(), FrontError> {
+        let number = usize::from(queue);
+        let wrong = FrontError::Queue { address: at.descriptors };
+        let (Some(started), Some(events)) = (self.started.get_mut(number), self.events.get(number))
+        else {
+            return Err(wrong);
+        };
+        let place = |address| {
+            let found = self
+                .machine
+                .windows(|windows| windows.iter().find_map(|window| window.front_of(address)));
+            found.ok_or(FrontError::Queue { address })
+        };
         let rings = VringConfigData {
             queue_max_size: at.size,
             queue_size: at.size,
@@ -103,44 +124,46 @@ impl Front {
             avail_ring_addr: place(at.available)?,
             log_addr: None,
         };
-        if self.queue {
-            return Err(FrontError::Queue { address: at.descriptors });
+        if *started {
+            return Err(wrong);
         }
-        let (link, events) = (&mut self.link, &self.events);
-        link.ask("SET_VRING_NUM", |device| device.set_vring_num(0, at.size))?;
-        link.ask("SET_VRING_ADDR", |device| device.set_vring_addr(0, &rings))?;
-        link.ask("SET_VRING_BASE", |device| device.set_vring_base(0, 0))?;
-        link.ask("SET_VRING_CALL", |device| device.set_vring_call(0, &events.call))?;
-        link.ask("SET_VRING_ERR", |device| device.set_vring_err(0, &events.error))?;
-        link.ask("SET_VRING_KICK", |device| device.set_vring_kick(0, &events.kick))?;
-        link.ask("SET_VRING_ENABLE", |device| device.set_vring_enable(0, true))?;
-        self.queue = true;
+        let link = &self.line.link;
+        link.ask("SET_VRING_NUM", |device| device.set_vring_num(number, at.size))?;
+        link.ask("SET_VRING_ADDR", |device| device.set_vring_addr(number, &rings))?;
+        link.ask("SET_VRING_BASE", |device| device.set_vring_base(number, 0))?;
+        link.ask("SET_VRING_CALL", |device| device.set_vring_call(number, &events.call))?;
+        link.ask("SET_VRING_ERR", |device| device.set_vring_err(number, &events.error))?;
+        link.ask("SET_VRING_KICK", |device| device.set_vring_kick(number, &events.kick))?;
+        link.ask("SET_VRING_ENABLE", |device| device.set_vring_enable(number, true))?;
+        *started = true;
         Ok(())
     }
 
-    /// Stops the queue: when this returns well, the device has stopped using it. Blocks for 2
-    /// seconds at most.
-    pub(crate) fn stop_queue(&mut self) -> Result<(), FrontError> {
-        if core::mem::take(&mut self.queue) {
-            let stop = |device: &mut Frontend| device.get_vring_base(0).map(|_| ());
-            self.link.ask_within(Duration::from_secs(2), "GET_VRING_BASE", stop)?;
-        }
-        Ok(())
+    /// Stops all queues: when this returns well, the device has stopped using them. Blocks for 2
+    /// seconds each at most.
+    pub(crate) fn stop_queues(&mut self) -> Result<(), FrontError> {
+        (0..).zip(&mut self.started).try_for_each(|(number, started)| {
+            if !core::mem::take(started) {
+                return Ok(());
+            }
+            let stop = |device: &mut Frontend| device.get_vring_base(number).map(|_| ());
+            self.line.link.ask_within(Duration::from_secs(2), "GET_VRING_BASE", stop)
+        })
     }
 
     /// Ends the conversation and waits until the device has closed its side too, which it does
     /// when it is done with our memory. False where it did not within `patience`.
     pub(crate) fn hang_up(&self, patience: Duration) -> bool {
-        self.link.say_goodbye();
+        self.line.link.say_goodbye();
         let deadline = Instant::now() + patience;
         loop {
             // A connection that we shut down ourselves looks hung up and says nothing.
-            if self.link.gave_up() {
+            if self.line.link.is_cut_off() {
                 return false;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             match wait(&[(self.socket(), Until::HungUp)], left) {
-                Ok(hung) if hung.contains(&true) => return !self.link.gave_up(),
+                Ok(hung) if hung.contains(&true) => return !self.line.link.is_cut_off(),
                 Ok(_) if left.is_zero() => return false,
                 Ok(_) => {}
                 Err(_) => return false,
@@ -185,31 +208,35 @@ impl Front {
     /// How many memory regions the device takes.
     #[must_use]
     pub fn region_limit(&self) -> u64 {
-        self.region_limit
+        self.line.region_limit
     }
 
-    /// Tells the device to look into the available ring.
-    pub(crate) fn kick(&self) {
-        // Full means that the device was told often enough and has not looked yet.
-        let _ = self.events.kick.write(1);
+    /// Tells the device to look into the available ring of a queue.
+    pub(crate) fn kick(&self, queue: u16) {
+        if let Some(events) = self.events.get(usize::from(queue)) {
+            // Full means that the device was told often enough and has not looked yet.
+            let _ = events.kick.write(1);
+        }
     }
 
     /// Takes note that the device called.
     pub(crate) fn hear_call(&self) {
-        let _ = self.events.call.read();
+        let [events, _] = &self.events;
+        let _ = events.call.read();
     }
 
-    /// What to wait for: the call, the queue's error, the end of the connection.
+    /// What a disk waits for: the call, the queue's error, the end of the connection.
     pub(crate) fn signs(&self) -> [(BorrowedFd<'_>, Until); 3] {
+        let [events, _] = &self.events;
         [
-            (descriptor(&self.events.call), Until::Readable),
-            (descriptor(&self.events.error), Until::Readable),
+            (descriptor(&events.call), Until::Readable),
+            (descriptor(&events.error), Until::Readable),
             (self.socket(), Until::HungUp),
         ]
     }
 
     fn socket(&self) -> BorrowedFd<'_> {
-        self.link.socket()
+        self.line.link.socket()
     }
 
     fn latch(&mut self, result: Result<(), FrontError>) {
@@ -219,11 +246,17 @@ impl Front {
     }
 }
 
+impl Drop for Front<'_> {
+    fn drop(&mut self) {
+        self.machine.forget(&self.peer());
+    }
+}
+
 pub(crate) const fn bit(number: u32) -> u64 {
     1 << number
 }
 
-impl fmt::Debug for Front {
+impl fmt::Debug for Front<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Front")
             .field("offered", &format_args!("{:#x}", self.offered))

@@ -1,5 +1,5 @@
 //! A [`Front`] as `virtio-drivers` sees it. Most of the interface returns nothing: the first
-//! error is kept for [`Front::check`].
+//! error is kept for [`Front::check`]. Unsetting one queue stops all of them.
 
 use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Transport};
 use virtio_drivers::{Error, PhysAddr, Result};
@@ -11,7 +11,7 @@ use super::{Front, FrontError, QueueAt};
 /// own limit: it refuses what is too long.
 const LONGEST: u32 = 32768;
 
-impl Transport for Front {
+impl Transport for Front<'_> {
     fn device_type(&self) -> DeviceType {
         DeviceType::Block
     }
@@ -29,8 +29,8 @@ impl Transport for Front {
         LONGEST
     }
 
-    fn notify(&mut self, _queue: u16) {
-        self.kick();
+    fn notify(&mut self, queue: u16) {
+        self.kick(queue);
     }
 
     fn get_status(&self) -> DeviceStatus {
@@ -50,7 +50,7 @@ impl Transport for Front {
 
     fn queue_set(
         &mut self,
-        _queue: u16,
+        queue: u16,
         size: u32,
         descriptors: PhysAddr,
         driver_area: PhysAddr,
@@ -60,18 +60,18 @@ impl Transport for Front {
             .map_err(|_| FrontError::Queue { address: descriptors })
             .and_then(|size| {
                 let (available, used) = (driver_area, device_area);
-                self.start_queue(&QueueAt { size, descriptors, available, used })
+                self.start_queue(queue, &QueueAt { size, descriptors, available, used })
             });
         self.latch(result);
     }
 
     fn queue_unset(&mut self, _queue: u16) {
-        let result = self.stop_queue();
+        let result = self.stop_queues();
         self.latch(result);
     }
 
-    fn queue_used(&mut self, _queue: u16) -> bool {
-        self.queue
+    fn queue_used(&mut self, queue: u16) -> bool {
+        self.started.get(usize::from(queue)).is_some_and(|started| *started)
     }
 
     fn ack_interrupt(&mut self) -> InterruptStatus {

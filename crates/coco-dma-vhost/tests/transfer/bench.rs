@@ -1,14 +1,20 @@
 //! A machine with images and a device process, for one test.
+// UNSAFETY: `virtio-drivers` finds its memory through a type, not a value; see `bind`.
+#![expect(unsafe_code)]
 
 use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use coco_dma::device::Endpoint;
+use coco_dma::plan::Limits;
 use coco_dma::regime::{Parameters, PlatformName, Regime};
 use coco_dma_vhost::copy::{CopyError, CopyJob, CopyReport, PATIENCE, Progress, Shape, copy};
-use coco_dma_vhost::device::{Backing, DeviceProcess, Export, Kind, Launch};
+use coco_dma_vhost::device::{Backing, DeviceProcess, Export, Keeper, Kind, Launch};
+use coco_dma_vhost::disk::{Disk, Done, Footing, Request, Submitted, wait};
 use coco_dma_vhost::machine::{Layer, Storage, UserMachine};
 use coco_dma_vhost::memory::PrivateArena;
+use coco_dma_virtio::{Adaptor, Record};
 
 pub(crate) const POOL: usize = 4 << 20;
 
@@ -60,13 +66,13 @@ impl Images {
         Export { backing: Backing::File(self.path(name)), writable: name != "in" }
     }
 
-    pub(crate) fn start(&self, kind: Kind) -> DeviceProcess {
-        start(kind, vec![self.export("in"), self.export("out"), self.export("scratch")])
+    pub(crate) fn launch(&self, kind: Kind) -> Launch {
+        launch(kind, vec![self.export("in"), self.export("out"), self.export("scratch")])
     }
 }
 
-pub(crate) fn start(kind: Kind, exports: Vec<Export>) -> DeviceProcess {
-    DeviceProcess::start(&Launch { kind, exports, embedded_program: None }).unwrap()
+pub(crate) fn launch(kind: Kind, exports: Vec<Export>) -> Launch {
+    Launch { kind, exports, embedded_program: None }
 }
 
 /// Runs `test` on a machine of that platform and pool.
@@ -74,18 +80,88 @@ pub(crate) fn on<R>(platform: PlatformName, pool: usize, test: impl FnOnce(&Laye
     let arena = PrivateArena::new(4 << 20).unwrap();
     let machine = UserMachine::new(regime(platform), arena, pool).unwrap();
     let storage = Storage::of(&machine);
-    let pools = storage.pools(&machine).unwrap();
-    test(&Layer::new(&machine, &pools))
+    let books = storage.books(&machine).unwrap();
+    test(&Layer::new(&machine, &books))
 }
 
-pub(crate) fn job(process: &DeviceProcess, bytes: usize, depth: usize) -> CopyJob<'_> {
+/// The same on a machine with `count` regions of `size` bytes, the first of them in pools of as
+/// many as `growth` says.
+pub(crate) fn on_regions<R>(
+    pool: usize,
+    (count, size): (usize, usize),
+    growth: &[usize],
+    test: impl FnOnce(&Layer<'_>) -> R,
+) -> R {
+    let arena = PrivateArena::new(4 << 20).unwrap();
+    // The platform whose shared addresses carry a mark.
+    let machine = UserMachine::new(regime(PlatformName::Cca), arena, pool).unwrap();
+    let machine = machine.with_regions(count, size).unwrap();
+    let storage = Storage::growing(&machine, growth).unwrap();
+    let books = storage.books(&machine).unwrap();
+    test(&Layer::new(&machine, &books))
+}
+
+coco_dma_virtio::hal! {
+    pub(crate) struct TestHal;
+}
+
+pub(crate) type TestDisk<'a, 'p> = Disk<'a, 'p, TestHal>;
+
+/// Runs `test` with a disk on an export of a process, for up to 8 requests in flight.
+pub(crate) fn with_disk<'a, R>(
+    layer: &Layer<'a>,
+    process: &DeviceProcess,
+    export: usize,
+    test: impl for<'p> FnOnce(TestDisk<'a, 'p>, &Adaptor<'p>) -> R,
+) -> R {
+    let records: Vec<Record> = (0..64).map(|_| Record::new()).collect();
+    let device = layer.dma().bind(Endpoint::new("test disk"), Limits::NONE).unwrap();
+    let adaptor = &Adaptor::new(device, &records);
+    // SAFETY: the disk is declared after the guard, and the guard after the adaptor.
+    let bound = &unsafe { TestHal::bind(&adaptor) }.unwrap();
+    let on =
+        Footing { name: "test disk", machine: layer.machine(), adaptor, bound, process, export };
+    test(Disk::open(on, 8).unwrap(), adaptor)
+}
+
+/// Submits a read of `len` bytes from sector 3 on.
+pub(crate) fn submit<'a>(
+    layer: &Layer<'a>,
+    disk: &mut TestDisk<'a, '_>,
+    len: usize,
+) -> Submitted<'a> {
+    let buffer = layer.machine().arena().take(len).unwrap();
+    disk.submit(Request::read(3, buffer, len)).unwrap()
+}
+
+/// Waits for the next request that is done.
+pub(crate) fn next<'a>(disk: &mut TestDisk<'a, '_>) -> Done<'a> {
+    loop {
+        if let Some(done) = disk.next_done().unwrap() {
+            return done;
+        }
+        wait(&mut [&mut *disk], SOON).unwrap();
+    }
+}
+
+/// How many lines of a process's mappings name this memory file.
+pub(crate) fn mapped(process: &DeviceProcess, name: &str) -> usize {
+    let lines = process.mappings().unwrap();
+    lines.iter().filter(|line| line.contains(&format!("memfd:{name}"))).count()
+}
+
+pub(crate) fn job(bytes: usize, depth: usize) -> CopyJob {
     let shape = Shape { depth, request: 65536 };
-    CopyJob { process, input: 0, output: 1, bytes: bytes as u64, shape, patience: PATIENCE }
+    CopyJob { input: 0, output: 1, bytes: bytes as u64, shape, patience: PATIENCE }
 }
 
-pub(crate) fn run(layer: &Layer<'_>, job: &CopyJob<'_>) -> Result<CopyReport, CopyError> {
+pub(crate) fn run(
+    layer: &Layer<'_>,
+    keeper: &mut Keeper<'_>,
+    job: &CopyJob,
+) -> Result<CopyReport, CopyError> {
     let mut last = 0;
-    let report = copy(layer, job, &mut |Progress { written, bytes }| {
+    let report = copy(layer, keeper, job, &mut |Progress { written, bytes }| {
         assert!(written > last && written <= bytes && bytes == job.bytes);
         last = written;
     });

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use coco_dma::regime::PlatformName;
-use coco_dma_vhost::device::{Backing, DeviceProcess, Export, Kind, Launch};
+use coco_dma_vhost::device::{Backing, Export, Keeper, Kind, Launch};
 use vhost::vhost_user::Listener;
 use vhost::vhost_user::message::VhostUserProtocolFeatures as Protocol;
 use vhost_user_backend::{VhostUserBackend, VhostUserDaemon, VringRwLock, VringT};
@@ -39,7 +39,11 @@ pub(crate) enum Trick {
     OldVirtio,
     NothingAtAll,
     Leaving,
+    SomethingTyped,
 }
+
+/// What the last one writes, whatever it says that it wrote.
+pub(crate) const TYPED: &[u8] = b"typed-by-host";
 
 /// Each trick, and what is said of it.
 const TRICKS: &[(Trick, &str)] = &[
@@ -58,20 +62,18 @@ const TRICKS: &[(Trick, &str)] = &[
 pub(crate) fn no_trick_gets_through() {
     let dir = tempfile::tempdir().unwrap();
     for (trick, said) in TRICKS {
-        let program = dir.path().join(format!("{trick:?}"));
-        std::os::unix::fs::symlink(std::env::current_exe().unwrap(), &program).unwrap();
-        let disk = || Export { backing: Backing::Null { size: BYTES as u64 }, writable: true };
-        let process = DeviceProcess::start(&Launch {
-            kind: Kind::Embedded,
-            exports: vec![disk(), disk()],
-            embedded_program: Some(program),
-        })
-        .unwrap();
+        let launch = launch(dir.path(), *trick);
         on(PlatformName::Tdx, POOL, |layer| {
             let begun = Instant::now();
-            let mut job = job(&process, BYTES, 4);
+            let mut job = job(BYTES, 4);
             job.patience = Duration::from_millis(500);
-            let error = run(layer, &job).unwrap_err().to_string();
+            let mut keeper = Keeper::new(&launch);
+            let error = run(layer, &mut keeper, &job).unwrap_err().to_string();
+            // One that lies is believed no second time; one that is lost is tried three times.
+            let tries = if error.contains("in a row") { 2 } else { 0 };
+            assert_eq!(keeper.restarts(), tries, "{trick:?}: {error}");
+            let lost = matches!(trick, Trick::NothingAtAll | Trick::Leaving);
+            assert_eq!(tries == 2, lost, "{trick:?}: {error}");
             assert!(error.contains(said), "{trick:?}: {error}");
             assert!(begun.elapsed() < SOON, "{trick:?}: {:?}", begun.elapsed());
             assert_eq!(layer.pool().used(), 0, "{trick:?}");
@@ -79,11 +81,21 @@ pub(crate) fn no_trick_gets_through() {
     }
 }
 
+/// A device with two disks that plays this trick; `dir` gets a link to this program.
+pub(crate) fn launch(dir: &Path, trick: Trick) -> Launch {
+    let program = dir.join(format!("{trick:?}"));
+    std::os::unix::fs::symlink(std::env::current_exe().unwrap(), &program).unwrap();
+    let disk = || Export { backing: Backing::Null { size: BYTES as u64 }, writable: true };
+    let exports = vec![disk(), disk()];
+    Launch { kind: Kind::Embedded, exports, embedded_program: Some(program) }
+}
+
 impl Trick {
     /// The trick that a program of this name plays.
     pub(crate) fn of_program(program: &OsStr) -> Option<Self> {
         let name = Path::new(program).file_name()?;
-        TRICKS.iter().map(|(trick, _)| *trick).find(|trick| *name == *format!("{trick:?}"))
+        let tricks = TRICKS.iter().map(|(trick, _)| *trick).chain([Self::SomethingTyped]);
+        tricks.into_iter().find(|trick| *name == *format!("{trick:?}"))
     }
 }
 
@@ -130,6 +142,9 @@ impl Liar {
         let total: u32 = writable.iter().map(|part| part.len()).sum();
         let status = writable.last()?.addr();
         let byte: u8 = if self.trick == Trick::UnknownStatus { 9 } else { 0 };
+        if self.trick == Trick::SomethingTyped {
+            memory.write_slice(TYPED, writable.first()?.addr()).ok()?;
+        }
         memory.write_obj(byte, status).ok()?;
         let mut used = |id, len| state.get_queue_mut().add_used(&*memory, id, len).ok();
         match self.trick {

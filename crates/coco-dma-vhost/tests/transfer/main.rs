@@ -3,6 +3,21 @@
 //! The test program is its own embedded device, so it has its own `main`: no test harness.
 //! Arguments are filters on the names of tests. One after the other: the copy's `Hal` types are
 //! one of each in a process.
+//!
+//! What a real device has to be tried with, and where that is:
+//!
+//! | what | test |
+//! |---|---|
+//! | (a) writing and reading through bounces | `copies_every_size`, `copies_on_every_platform` |
+//! | (b) each bad descriptor refused, private bytes intact, the next connection works | `every_attack_is_refused` |
+//! | (c) regions added and removed at run time, `/proc/PID/maps` before and after | `regions_come_and_go` |
+//! | (d) nothing is unshared under a request | `a_region_in_use_is_not_reclaimed`, `a_pool_in_use_does_not_shrink` |
+//! | (e) a slow disk and a small pool | `a_slow_disk_and_a_small_pool_push_back`, `a_pool_that_is_full_makes_it_wait` |
+//! | (f) an I/O error is told, and its slots are free | `a_failed_read_frees_its_slots`, `an_io_error_is_an_io_error` |
+//! | (g) killed, and everything shared again | `a_new_device_is_given_what_is_shared`, `a_killed_device_is_replaced` |
+//! | (h) the device's limit of regions | `never_one_region_too_many` |
+//! | a device that reports more than it wrote | `what_a_device_did_not_write_is_zero`, `a_console_shows_what_was_typed_and_zeroes` |
+//! | DMA of the kernel's own into secret memory | `memory::tests::dma_of_a_disk_reaches_shared_memory_and_no_secret_one` |
 
 #![expect(
     clippy::unwrap_used,
@@ -14,6 +29,10 @@
 mod attacks;
 mod bench;
 mod hostile;
+mod loss;
+mod regions;
+mod slow;
+mod stale;
 mod tests;
 
 use std::process::ExitCode;

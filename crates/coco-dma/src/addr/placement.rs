@@ -63,6 +63,13 @@ impl Places {
         }
     }
 
+    /// How long a place is in bytes.
+    #[inline]
+    #[expect(clippy::len_without_is_empty, reason = "a place is never empty")]
+    pub const fn len(&self) -> u64 {
+        self.len
+    }
+
     /// The longest mapping that has a place in an empty pool of `pool_len` bytes at `base` whatever
     /// the low bits of its original are; 0 where there is none.
     pub(crate) fn longest(
@@ -132,8 +139,15 @@ impl Places {
     /// The number of slots that a mapping at `offset` touches, the first one included.
     #[inline]
     pub const fn slots_at(&self, offset: u64) -> u64 {
-        let within = offset & (SLOT - 1);
-        (within + self.len).div_ceil(SLOT)
+        self.units_at(offset, SLOT.trailing_zeros())
+    }
+
+    /// The same in units of 2^`shift` bytes.
+    #[inline]
+    pub(crate) const fn units_at(&self, offset: u64, shift: u32) -> u64 {
+        let within = offset & ((1 << shift) - 1);
+        // A place has one byte at least.
+        ((within + (self.len - 1)) >> shift) + 1
     }
 
     /// The lowest grid point at `offset` or above, were the pool endless; `None` past its end.

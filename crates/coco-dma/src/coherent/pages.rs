@@ -32,13 +32,14 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     ) -> Option<RawCoherent> {
         let source = self.dma().pages()?;
         let regime = self.regime();
-        let unit = if pages.convert { regime.granule().max(PAGE) } else { PAGE };
+        let page = PAGE.max(self.iommu_page());
+        let unit = if pages.convert { regime.granule().max(page) } else { page };
         let whole = len.checked_next_multiple_of(unit)?;
         let last = self.last_in_reach(pages.state)?;
         let run = source.take(whole, unit, last, context)?;
         // Everything that can be known before is asked before anything is converted.
-        let addr = self.reached(run, pages.state).filter(|_| run.len() == whole);
-        let (Some(addr), Ok(size)) = (addr, usize::try_from(whole)) else {
+        let reach = self.reached(run, pages.state).filter(|_| run.len() == whole);
+        let (Some(reach), Ok(size)) = (reach, usize::try_from(whole)) else {
             // SAFETY: nobody used it.
             unsafe { source.give(run) };
             return None;
@@ -75,8 +76,25 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             // SAFETY: a view is writable for the whole run.
             unsafe { zero(start.as_ptr(), size) };
         }
+        let given = match reach {
+            Reach::Addr(addr) => Ok((addr, None)),
+            Reach::Domain => {
+                let bytes = NonNull::slice_from_raw_parts(start, size);
+                // SAFETY: the pages are ours and pinned in this state, if it can change.
+                unsafe { self.expose_pages(run, bytes, pages.state) }
+            }
+        };
+        let Ok((addr, mapped)) = given else {
+            // SAFETY: the view was made above, and nobody uses it.
+            unsafe { self.platform().unview(start, run) };
+            if let Some(pin) = pin {
+                self.dma().ledger().unpin(pin);
+            }
+            self.undo(source, run, pages.convert);
+            return None;
+        };
         let source = Source::Pages { run, converted: pages.convert, pin };
-        Some(RawCoherent { owner: self.owner(), addr, start, len: size, source })
+        Some(RawCoherent { owner: self.owner(), addr, start, len: size, source, mapped })
     }
 
     /// Takes an allocation apart again.
@@ -120,19 +138,34 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     /// The last address of memory that the device reaches in this state.
     fn last_in_reach(&self, state: State) -> Option<PhysAddr> {
         let (face, most) = (self.face(), self.regime().memory_limit().raw());
+        if face.attachment.is_translated() {
+            return Some(PhysAddr::new(most));
+        }
         let mark = self.regime().dma_mark(face.trust, state)?;
         let last = face.bus.last_shown(face.limit().raw().checked_sub(mark)?.min(most))?;
         Some(last.min(PhysAddr::new(most)))
     }
 
-    /// The address of `run` for this device, if it reaches all of it in this state.
-    fn reached(&self, run: PhysRange, state: State) -> Option<DmaAddr> {
+    /// How the device gets at `run`, if it reaches all of it in this state.
+    fn reached(&self, run: PhysRange, state: State) -> Option<Reach> {
         let face = self.face();
+        if face.attachment.is_translated() {
+            return Some(Reach::Domain);
+        }
         let bus = face.bus.to_bus(run)?;
         let addr = self.regime().dma_form(face.trust, state, bus)?;
         let last = addr.checked_add(run.len() - 1)?;
-        (last.raw() <= face.limit().raw()).then_some(addr)
+        (last.raw() <= face.limit().raw()).then_some(Reach::Addr(addr))
     }
+}
+
+/// How a device gets at memory.
+#[derive(Clone, Copy)]
+enum Reach {
+    /// At this address.
+    Addr(DmaAddr),
+    /// At an address of its domain.
+    Domain,
 }
 
 /// Gives back what is surely as the source gave it: all of a run but for what was lost. What that

@@ -4,6 +4,7 @@
 use super::Device;
 use crate::addr::AddressLimit;
 use crate::addr::DmaAddr;
+use crate::addr::PhysRange;
 use crate::addr::Places;
 use crate::attrs::Attrs;
 use crate::plan;
@@ -23,17 +24,23 @@ const LEAST_BEST: u64 = 4096;
 impl<P: Platform + ?Sized> Device<'_, P> {
     /// The longest single mapping in bytes that works wherever the buffer lies: without bouncing
     /// the longest segment, else what its best pool holds when empty, less what kept address bits
-    /// and the boundary cost there. 0 where every map needs a pool and none suits.
+    /// and the boundary cost there. 0 where every map needs a pool and none suits. Behind an IOMMU
+    /// never more than the domain's window has addresses for.
     pub fn max_mapping(&self) -> u64 {
         let limits = &self.face().limits;
-        let segment = limits.segment.unwrap_or(u64::MAX);
+        let segment = limits.segment.unwrap_or(u64::MAX).min(self.longest_in_domain());
         let window = limits.boundary.map_or(u64::MAX, |boundary| boundary.bytes());
         if !self.may_bounce() {
             return segment.min(window);
         }
         let kept = limits.min_align;
-        let longest = self.bounce_pools().map(|(seen_from, pool)| {
-            Places::longest(seen_from, pool.range.len(), kept, limits.boundary)
+        let longest = self.bounce_pools().map(|(seen_from, pool)| match self.domain() {
+            None => Places::longest(seen_from, pool.range.len(), kept, limits.boundary),
+            // Whole pages; the rest is the domain's matter.
+            Some(domain) => {
+                let page = domain.page();
+                whole_pages(pool.range, page).saturating_sub(kept.raw() & (page - 1))
+            }
         });
         match longest.max() {
             Some(longest) => segment.min(longest),
@@ -55,9 +62,13 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     }
 
     /// The smallest mask that reaches all memory of the ledger and the pools in the form that this
-    /// device is given.
+    /// device is given; behind an IOMMU, all addresses of its domain.
     pub fn required_mask(&self) -> AddressLimit {
         let (face, regime) = (self.face(), self.regime());
+        if let Some(domain) = self.domain() {
+            let top = domain.window().last().raw();
+            return AddressLimit::bits(u64::BITS - top.leading_zeros());
+        }
         let ranges = self.dma().ledger().ranges().iter().map(|tracked| tracked.range());
         let pools = self.pool_faces().iter().map(|pool| pool.range);
         let top = ranges
@@ -73,8 +84,12 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     }
 
     /// Whether some memory is past what the device can address, whatever its state: above its
-    /// mask or bus limit, or shown by no window of its bus.
+    /// mask or bus limit, or shown by no window of its bus. Behind an IOMMU none is: the domain
+    /// gives what the device reaches.
     pub fn addressing_limited(&self) -> bool {
+        if self.domain().is_some() {
+            return false;
+        }
         let bus = self.face().bus;
         let mut ranges = self.dma().ledger().ranges().iter().map(|tracked| tracked.range());
         self.face().limit() < self.required_mask()
@@ -128,7 +143,21 @@ impl<P: Platform + ?Sized> Device<'_, P> {
 
     /// Whether an address names shared memory for this device.
     fn reaches_shared(&self) -> bool {
-        self.regime().dma_mark(self.face().trust, State::SHARED).is_some()
+        self.domain().is_some()
+            || self.regime().dma_mark(self.face().trust, State::SHARED).is_some()
+    }
+
+    /// The longest mapping that the device's domain has addresses for; no limit where it is behind
+    /// none.
+    fn longest_in_domain(&self) -> u64 {
+        let (limits, limit) = (&self.face().limits, self.face().limit());
+        self.domain().map_or(u64::MAX, |domain| {
+            let (base, len) = (domain.window().base().raw(), domain.in_reach(limit));
+            // Wherever in its page a buffer begins; what that breaks of a boundary is bounced.
+            let kept = limits.min_align.raw() | (domain.page() - 1);
+            let bounced = Places::longest(base, len, limits.min_align, limits.boundary);
+            len.saturating_sub(kept).min(bounced)
+        })
     }
 
     /// The pools that a bounce could use, each with the address from which on the device sees it.
@@ -145,4 +174,11 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             Some((base, face))
         })
     }
+}
+
+/// The bytes of a range that are in whole pages of `page`, a power of two.
+fn whole_pages(range: PhysRange, page: u64) -> u64 {
+    let first = range.base().raw().checked_next_multiple_of(page);
+    let past = range.last().raw().wrapping_add(1) & !(page - 1);
+    first.map_or(0, |first| past.saturating_sub(first))
 }

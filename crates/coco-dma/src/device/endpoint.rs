@@ -6,6 +6,7 @@ use core::fmt;
 
 use crate::addr::AddressLimit;
 use crate::addr::BusRanges;
+use crate::iommu::Domain;
 use crate::plan::DeviceFace;
 use crate::plan::Limits;
 use crate::plan::PoolFace;
@@ -44,6 +45,7 @@ pub struct Endpoint<'d> {
     coherent: bool,
     external_facing: bool,
     force_bounce: bool,
+    domain: Option<&'d Domain<'d>>,
     pub(super) quota: Option<usize>,
     pub(super) pools: &'d [&'d Pool<'d>],
 }
@@ -60,6 +62,7 @@ impl<'d> Endpoint<'d> {
             coherent: true,
             external_facing: false,
             force_bounce: false,
+            domain: None,
             quota: None,
             pools: &[],
         }
@@ -83,10 +86,18 @@ impl<'d> Endpoint<'d> {
         Self { bus, ..self }
     }
 
-    /// What stands between the device and memory.
+    /// What stands between the device and memory, where that is no domain of the layer's.
+    /// [`Attachment::Translated`] needs one: see [`translated`](Self::translated).
     #[must_use]
     pub fn attachment(self, attachment: Attachment) -> Self {
-        Self { attachment, ..self }
+        Self { attachment, domain: None, ..self }
+    }
+
+    /// The device is behind an IOMMU, in this domain: it is given addresses of the domain alone.
+    /// Several devices may be in one; they then reach each other's mappings.
+    #[must_use]
+    pub fn translated(self, domain: &'d Domain<'d>) -> Self {
+        Self { attachment: Attachment::Translated, domain: Some(domain), ..self }
     }
 
     /// The device does not see the CPU's caches.
@@ -119,6 +130,20 @@ impl<'d> Endpoint<'d> {
     #[must_use]
     pub fn pools(self, pools: &'d [&'d Pool<'d>]) -> Self {
         Self { pools, ..self }
+    }
+
+    /// The domain that the device is behind, where it is behind one.
+    pub(super) fn domain(
+        &self,
+        face: &DeviceFace<'_>,
+    ) -> Result<Option<&'d Domain<'d>>, BindError> {
+        match self.domain {
+            None if face.attachment.is_translated() => Err(BindError::NoDomain),
+            Some(domain) if domain.window().base().raw() > face.limit().raw() => {
+                Err(BindError::DomainOutOfReach)
+            }
+            domain => Ok(domain),
+        }
     }
 
     pub(super) fn face(
@@ -178,6 +203,10 @@ pub enum BindError {
         /// Slots that it holds.
         slots: usize,
     },
+    /// The device is behind an IOMMU, and no domain was given.
+    NoDomain,
+    /// The window of the device's domain begins past the last address that the device reaches.
+    DomainOutOfReach,
     /// More devices were bound to this layer in its life than half a word counts.
     TooManyDevices,
     /// More than [`MAX_POOLS`](super::MAX_POOLS) pools, its own and the machine's together.
@@ -202,6 +231,12 @@ impl fmt::Display for BindError {
                 f,
                 "the device is bound already, with {maps} maps and {allocations} allocations \
                  alive and {slots} slots held; finish and free them first"
+            ),
+            Self::NoDomain => f.write_str(
+                "the device is behind an IOMMU; give its endpoint the domain that it is in",
+            ),
+            Self::DomainOutOfReach => f.write_str(
+                "the domain's window begins past the device's mask; give it a lower one",
             ),
             Self::TooManyDevices => f.write_str("the layer has no number left for another device"),
             Self::TooManyPools => {

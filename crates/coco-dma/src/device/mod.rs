@@ -3,6 +3,7 @@
 //! [`Device`] exists: another mask is another `Device`.
 
 mod answers;
+mod behind;
 mod counters;
 mod end;
 mod endpoint;
@@ -23,6 +24,7 @@ use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
 use crate::attrs::Attrs;
 use crate::dma::Dma;
+use crate::iommu::Domain;
 use crate::ledger::GranuleState;
 use crate::ledger::Seen;
 use crate::plan::DeviceFace;
@@ -76,6 +78,7 @@ pub struct Device<'d, P: Platform + ?Sized = dyn Platform + 'd> {
     pools: [Option<&'d Pool<'d>>; MAX_POOLS],
     pool_faces: [PoolFace; MAX_POOLS],
     pool_count: usize,
+    domain: Option<&'d Domain<'d>>,
     counters: Counters,
 }
 
@@ -102,6 +105,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             pool_count += 1;
         }
         endpoint::check_pools(dma.regime(), &face, pool_faces.get(..pool_count).unwrap_or(&[]))?;
+        let domain = endpoint.domain(&face)?;
         let (open_past, open_offset) = open_path(dma.regime(), &face, &pool_faces);
         Ok(Self {
             open_past,
@@ -115,6 +119,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             pools,
             pool_faces,
             pool_count,
+            domain,
             counters: Counters::new(),
         })
     }
@@ -169,6 +174,11 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         self.pools.get(index).copied().flatten()
     }
 
+    /// The domain that it is behind, where it is behind one.
+    pub fn domain(&self) -> Option<&'d Domain<'d>> {
+        self.domain
+    }
+
     pub(crate) fn pool_faces(&self) -> &[PoolFace] {
         self.pool_faces.get(..self.pool_count).unwrap_or(&[])
     }
@@ -186,10 +196,10 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             device: &self.face,
             place: range.map_or(Place::Unlocated, |range| Place::At(range.base())),
             len,
-            memory: self.memory(range),
+            memory: self.memory(range.map(|range| self.shown(range))),
             direction,
             attrs,
-            align: 1,
+            align: self.iommu_page(),
             pools: self.pool_faces(),
         }
     }

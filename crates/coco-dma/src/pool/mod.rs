@@ -10,13 +10,11 @@
 mod bytes;
 #[cfg(all(test, loom))]
 mod models;
-mod slots;
-#[cfg(all(test, not(loom)))]
-mod tests;
 
-pub use slots::HeldRun;
-pub(crate) use slots::Owner;
-pub use slots::SlotRun;
+pub use crate::slots::Full;
+pub use crate::slots::HeldRun;
+pub(crate) use crate::slots::Owner;
+pub use crate::slots::SlotRun;
 
 use core::fmt;
 use core::ptr::NonNull;
@@ -25,6 +23,8 @@ use crate::addr::PhysRange;
 use crate::addr::Places;
 use crate::addr::SLOT;
 use crate::plan::PoolFace;
+use crate::slots::Slots;
+use crate::slots::SlotsError;
 use crate::state::PoolLabel;
 use crate::state::PoolOrigin;
 use crate::state::PoolUse;
@@ -32,7 +32,6 @@ use crate::word::AtomicUsize;
 use crate::word::Ordering;
 use crate::word::Word;
 use bytes::Bytes;
-use slots::Slots;
 
 /// A pool of memory in one state.
 #[derive(Debug)]
@@ -91,14 +90,20 @@ impl fmt::Display for PoolError {
 
 impl core::error::Error for PoolError {}
 
-/// No free run of slots was long enough.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Full;
+impl From<SlotsError> for PoolError {
+    fn from(error: SlotsError) -> Self {
+        match error {
+            SlotsError::TooSmall => Self::TooSmall,
+            SlotsError::TooLarge => Self::TooLarge,
+            SlotsError::Storage { wanted, given } => Self::Storage { wanted, given },
+        }
+    }
+}
 
 impl<'m> Pool<'m> {
     /// Words of storage that the bookkeeping of a pool of `len` bytes needs: a bit a slot.
     pub const fn words(len: u64) -> usize {
-        Slots::words(len)
+        Slots::words(len, SLOT)
     }
 
     /// A pool over memory that came in the state of its label and is never converted.
@@ -124,7 +129,7 @@ impl<'m> Pool<'m> {
         let whole = range.len() & !(SLOT - 1);
         let range = PhysRange::new(range.base(), whole).ok_or(PoolError::TooSmall)?;
         let len = usize::try_from(whole).map_err(|_| PoolError::TooLarge)?;
-        let slots = Slots::new(whole, words)?;
+        let slots = Slots::new(whole, SLOT, words)?;
         let bytes = Bytes::new(len);
         // SAFETY: conditions 1 and 3 of this function are those of `set`.
         let _ = unsafe { bytes.set(view) };
@@ -157,7 +162,7 @@ impl<'m> Pool<'m> {
         let whole = range.len() & !(SLOT - 1);
         let range = PhysRange::new(range.base(), whole).ok_or(PoolError::TooSmall)?;
         let len = usize::try_from(whole).map_err(|_| PoolError::TooLarge)?;
-        let slots = Slots::new(whole, words)?;
+        let slots = Slots::new(whole, SLOT, words)?;
         let origin = PoolOrigin::ConvertedAtAttach;
         Ok(Self {
             label,

@@ -12,15 +12,15 @@ use loom::sync::Arc;
 use loom::sync::atomic::AtomicUsize;
 use loom::sync::atomic::Ordering;
 
+use super::Owner;
 use super::Pool;
-use super::slots::Owner;
-use super::slots::SlotRun;
-use super::slots::Slots;
+use super::SlotRun;
 use crate::addr::PhysAddr;
 use crate::addr::PhysRange;
 use crate::addr::Places;
 use crate::addr::SLOT;
 use crate::addr::Wish;
+use crate::slots::Slots;
 use crate::state::PoolLabel;
 use crate::word::Word;
 use crate::word::race::outcomes;
@@ -32,13 +32,13 @@ const OWNER: Owner = match Owner::new(7) {
 };
 
 fn words(len: u64) -> &'static [Word] {
-    let words: Vec<_> = (0..Slots::words(len)).map(|_| Word::new()).collect();
+    let words: Vec<_> = (0..Slots::words(len, SLOT)).map(|_| Word::new()).collect();
     Box::leak(words.into_boxed_slice())
 }
 
 /// Slots over words that live as long as the program.
 fn slots(count: u64) -> Slots<'static> {
-    let slots = Slots::new(count * SLOT, words(count * SLOT)).unwrap();
+    let slots = Slots::new(count * SLOT, SLOT, words(count * SLOT)).unwrap();
     slots.open();
     slots
 }

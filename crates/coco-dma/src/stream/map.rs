@@ -16,13 +16,15 @@ use crate::ledger::Pin;
 use crate::observe::Event;
 use crate::plan;
 use crate::plan::Candidates;
+use crate::plan::Moment;
 use crate::plan::Plan;
 use crate::platform::Platform;
-use crate::pool::Pool;
-use crate::reason::Bounce;
 use crate::reason::Refuse;
 use crate::state::Direction;
 use crate::state::State;
+
+/// The address of a mapping that is not in its domain yet: nobody is given it.
+const NOWHERE: DmaAddr = DmaAddr::new(u64::MAX);
 
 /// How often a map is planned when the state of the memory changes under it.
 const ATTEMPTS: usize = 3;
@@ -49,21 +51,14 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         attrs: Attrs,
     ) -> Result<RawMapping, MapError<'d>> {
         let range = if buffer.is_empty() { None } else { self.platform().locate(buffer) };
-        let record = |addr, cache_work, place| RawMapping {
-            owner: self.owner(),
-            addr,
-            buffer,
-            direction,
-            attrs,
-            cache_work,
-            place,
-        };
+        let record =
+            |addr, place| RawMapping { owner: self.owner(), addr, buffer, direction, attrs, place };
         if attrs.is_empty()
             && let Some(addr) = range.and_then(|range| self.in_place(range))
         {
             // What the driver wrote is written before the device can have the address.
             barrier(buffer.as_ptr().cast());
-            return Ok(record(addr, false, Held::Open));
+            return Ok(record(addr, Held::Open));
         }
         if let Some(reason) = self.stopped() {
             return Err(self.refused(reason, buffer.len(), range));
@@ -72,32 +67,41 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         let len = u64::try_from(buffer.len()).unwrap_or(0);
         for _ in 0..ATTEMPTS {
             let request = self.request(range, len, direction, attrs);
-            let (addr, cache_work, place) = match plan::map(&request, &mut ()) {
-                Plan::Direct { addr: Some(addr), cache_work, state, .. } => {
-                    // On a mismatch somebody converted it meanwhile: plan again.
-                    let Ok(pin) = self.pin(range, state, attrs) else { continue };
-                    self.count().direct();
-                    (addr, cache_work, Held::InPlace(pin))
+            let (addr, state, place, bounce) = match plan::map(&request, &mut ()) {
+                Plan::Direct { addr, state, .. } => {
+                    // On a mismatch somebody converted it meanwhile: plan again. What else lies in
+                    // the pages of an entry must keep its state too.
+                    let shown = range.map(|range| self.shown(range));
+                    let Ok(pin) = self.pin(shown, state, attrs) else { continue };
+                    (addr, state, Held::InPlace { pin, mapped: None }, None)
                 }
-                // Domains come with their own floor; until then nobody can give the address.
-                Plan::Direct { addr: None, .. } => {
-                    return Err(self.refused(Refuse::NoReachablePool, buffer.len(), range));
-                }
-                Plan::Bounce { pools, cache_work, reason } => {
-                    // SAFETY: the buffer is readable by condition 1.
-                    match unsafe { self.bounce(pools, buffer, direction, reason) } {
-                        Ok((addr, held)) => (addr, cache_work, held),
-                        Err(reason) => return Err(self.refused(reason, buffer.len(), range)),
-                    }
-                }
+                Plan::Bounce { pools, reason, .. } => match self.bounce(pools) {
+                    Ok((addr, state, place)) => (addr, state, place, Some(reason)),
+                    Err(reason) => return Err(self.refused(reason, buffer.len(), range)),
+                },
                 Plan::Refuse(reason) => return Err(self.refused(reason, buffer.len(), range)),
             };
-            let mapping = record(addr, cache_work, place);
-            self.hand_over(&mapping, 0..mapping.len());
-            // Who leaves the cache work out here does it later, by syncs.
-            let by_hand = attrs.contains(Attrs::SKIP_CPU_SYNC) && !attrs.contains(Attrs::MMIO);
-            let cache_work = cache_work || (by_hand && !self.face().coherent);
-            return Ok(RawMapping { cache_work, ..mapping });
+            let mut mapping = record(addr.unwrap_or(NOWHERE), place);
+            // SAFETY: the whole buffer, which is readable by condition 1.
+            unsafe { self.carry(&mapping, Moment::Map, 0..mapping.len()) };
+            if addr.is_none() {
+                // The device's domain gives the address, and now that the bytes are in their place
+                // they may be seen.
+                // SAFETY: conditions 1 to 3; the state is pinned, or cannot change.
+                if let Err(reason) = unsafe { self.put_behind(&mut mapping, range, state) } {
+                    self.let_go(mapping.place);
+                    return Err(self.refused(reason, buffer.len(), range));
+                }
+            }
+            match bounce {
+                None => self.count().direct(),
+                Some(reason) => {
+                    self.count().bounced();
+                    let (device, addr, len) = (self.name(), mapping.addr, buffer.len());
+                    self.dma().tell(&Event::Bounced { device, addr, len, reason });
+                }
+            }
+            return Ok(mapping);
         }
         Err(self.refused(Refuse::Busy, buffer.len(), range))
     }
@@ -114,41 +118,31 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         }
     }
 
-    /// Takes slots from the first pool that has them, and puts into them what the device may see.
-    ///
-    /// # Safety
-    ///
-    /// The buffer is readable.
-    unsafe fn bounce(
-        &self,
-        pools: Candidates<'_>,
-        buffer: NonNull<[u8]>,
-        direction: Direction,
-        reason: Bounce,
-    ) -> Result<(DmaAddr, Held), Refuse> {
+    /// Takes slots from the first pool that has them: with the address of the mapping (none where
+    /// a domain will give it) and the state of the memory.
+    fn bounce(&self, pools: Candidates<'_>) -> Result<(Option<DmaAddr>, State, Held), Refuse> {
         let mut why = Refuse::PoolFull;
         for candidate in pools {
-            let index = candidate.index;
+            let (index, state) = (candidate.index, candidate.state);
+            // No pad is longer than a page.
+            let Ok(pad) = usize::try_from(candidate.pad) else { continue };
             let Some(pool) = self.pool(index) else { continue };
             let Ok(run) = pool.take(&candidate.places, self.owner()) else { continue };
             if !self.charge(run.count()) {
                 pool.give(&run);
                 return Err(Refuse::Quota);
             }
-            let offset = u64::try_from(run.offset()).ok();
-            let addr = offset.and_then(|offset| candidate.base?.checked_add(offset));
-            let Some(addr) = addr else {
+            let at = run.offset() + pad;
+            let offset = u64::try_from(at).ok();
+            let addr = candidate.base.map(|base| base.checked_add(offset?));
+            if addr == Some(None) {
                 self.discharge(run.count());
                 pool.give(&run);
                 why = Refuse::NoReachablePool;
                 continue;
-            };
-            // SAFETY: the slots are ours; the buffer is readable by this function's condition.
-            unsafe { fill(pool, run.offset(), buffer, direction) };
-            self.count().bounced();
-            let device = self.name();
-            self.dma().tell(&Event::Bounced { device, addr, len: buffer.len(), reason });
-            return Ok((addr, Held::Slots { pool: index, run }));
+            }
+            let place = Held::Slots { pool: index, run, at, mapped: None };
+            return Ok((addr.flatten(), state, place));
         }
         Err(why)
     }
@@ -157,20 +151,5 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         self.count().refused();
         self.dma().tell(&Event::Refused { device: self.name(), len, reason });
         MapError { device: self.name(), reason, len, memory: self.memory(range) }
-    }
-}
-
-/// Puts into the slots what the device may see: the buffer, or zeroes where it only writes.
-///
-/// # Safety
-///
-/// The caller holds the slots, and the buffer is readable.
-unsafe fn fill(pool: &Pool<'_>, offset: usize, buffer: NonNull<[u8]>, direction: Direction) {
-    if direction.to_device() {
-        // SAFETY: the caller's conditions.
-        unsafe { pool.bytes().write(offset, buffer.cast(), buffer.len()) };
-    } else {
-        // SAFETY: the caller's conditions.
-        unsafe { pool.bytes().zero(offset, buffer.len()) };
     }
 }

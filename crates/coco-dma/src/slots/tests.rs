@@ -4,10 +4,10 @@ use std::vec::Vec;
 
 use proptest::prelude::*;
 
-use super::PoolError;
-use super::slots::Owner;
-use super::slots::SlotRun;
-use super::slots::Slots;
+use super::Owner;
+use super::SlotRun;
+use super::Slots;
+use super::SlotsError;
 use crate::addr::AlignMask;
 use crate::addr::Boundary;
 use crate::addr::Places;
@@ -21,7 +21,7 @@ const OWNER: Owner = match Owner::new(7) {
 };
 
 fn storage(len: u64) -> Vec<Word> {
-    (0..Slots::words(len)).map(|_| Word::new()).collect()
+    (0..Slots::words(len, SLOT)).map(|_| Word::new()).collect()
 }
 
 const BASE: u64 = 0x400_0000;
@@ -29,20 +29,20 @@ const BASE: u64 = 0x400_0000;
 #[test]
 fn storage_is_asked_for_and_checked() {
     let words = storage(1 << 20);
-    assert!(Slots::new(1 << 20, &words).is_ok());
+    assert!(Slots::new(1 << 20, SLOT, &words).is_ok());
     let given = words.len() - 1;
     assert_eq!(
-        Slots::new(1 << 20, &words[..given]).err(),
-        Some(PoolError::Storage { wanted: given + 1, given })
+        Slots::new(1 << 20, SLOT, &words[..given]).err(),
+        Some(SlotsError::Storage { wanted: given + 1, given })
     );
-    assert_eq!(Slots::new(SLOT - 1, &words).err(), Some(PoolError::TooSmall));
+    assert_eq!(Slots::new(SLOT - 1, SLOT, &words).err(), Some(SlotsError::TooSmall));
 }
 
 #[test]
 fn a_full_pool_refuses_and_recovers() {
     let len = 70 * SLOT;
     let words = storage(len);
-    let slots = Slots::new(len, &words).unwrap();
+    let slots = Slots::new(len, SLOT, &words).unwrap();
     slots.open();
     let one = Places::new(BASE, len, &Wish::of(1)).unwrap();
     let runs: Vec<_> = (0..70).map(|_| slots.take(&one, OWNER).unwrap()).collect();
@@ -88,7 +88,7 @@ proptest! {
     ) {
         let (len, base) = (pool_slots * SLOT, BASE + shift * 0x600);
         let words = storage(len);
-        let slots = Slots::new(len, &words).unwrap();
+        let slots = Slots::new(len, SLOT, &words).unwrap();
     slots.open();
         let mut model = std::vec![false; usize::try_from(pool_slots).unwrap()];
         let mut held: Vec<SlotRun> = Vec::new();

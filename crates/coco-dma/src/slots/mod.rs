@@ -1,25 +1,43 @@
-//! The slot allocator: a bitmap, one bit a slot, lock-free, lowest address first; and a word a
-//! slot that says whose run starts there.
+//! The slot allocator, of pools and of IOMMU domains alike: a bitmap, one bit a slot, lock-free,
+//! lowest address first; and a word a slot that says whose run starts there. What a slot is long
+//! is the owner's matter: 2 KiB in pools, a page in domains.
 //!
 //! A run of slots is claimed word by word in ascending order; whoever meets a taken bit gives
 //! back what it claimed so far and goes on behind it. Since everybody climbs, of several that
 //! meet the one that stands highest always gets on: no lock, no waiting for another CPU.
 
-use super::Full;
-use super::PoolError;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
 use crate::addr::Places;
-use crate::addr::SLOT;
 use crate::word::Ordering;
 use crate::word::Word;
 
-/// The slots of one pool. A set bit is a slot in use.
+/// No free run of slots was long enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+/// Slots that cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SlotsError {
+    /// Not a single slot.
+    TooSmall,
+    /// More than half a word counts.
+    TooLarge,
+    /// The storage has too few words.
+    Storage { wanted: usize, given: usize },
+}
+
+/// The slots of one pool or domain. A set bit is a slot in use.
 #[derive(Debug)]
-pub(super) struct Slots<'m> {
+pub(crate) struct Slots<'m> {
     bits: &'m [Word],
     owners: &'m [Word],
     used: &'m Word,
     high_water: &'m Word,
     capacity: usize,
+    /// A slot is 2^shift bytes long.
+    shift: u32,
 }
 
 /// Who takes slots: a device of the layer, by its number. Numbers are never used again.
@@ -69,6 +87,11 @@ pub struct SlotRun {
 }
 
 impl SlotRun {
+    /// The record of an owner that kept only the numbers of the slots (but not the place in them).
+    pub(crate) const fn of(first: usize, count: usize, owner: Owner) -> Self {
+        Self { first, count, offset: 0, owner }
+    }
+
     /// The place in bytes from the start of the pool.
     #[inline]
     pub fn offset(&self) -> usize {
@@ -105,9 +128,10 @@ pub struct HeldRun {
 const COUNTERS: usize = 2;
 
 impl<'m> Slots<'m> {
-    /// Words of storage for a pool of `len` bytes.
-    pub(super) const fn words(len: u64) -> usize {
-        let slots = len / SLOT;
+    /// Words of storage for `len` bytes in slots of `unit`, which is not 0.
+    #[expect(clippy::cast_possible_truncation, reason = "half a word fits a word")]
+    pub(crate) const fn words(len: u64, unit: u64) -> usize {
+        let slots = len / unit;
         if slots > HALF as u64 {
             return usize::MAX;
         }
@@ -115,17 +139,19 @@ impl<'m> Slots<'m> {
         slots.div_ceil(Word::BITS) + slots + COUNTERS
     }
 
-    /// All slots closed: nobody can take one before [`open`](Self::open).
-    pub(super) fn new(len: u64, words: &'m [Word]) -> Result<Self, PoolError> {
-        let capacity = usize::try_from(len / SLOT).map_err(|_| PoolError::TooLarge)?;
+    /// Slots of `unit` bytes, a power of two, all closed: nobody can take one before
+    /// [`open`](Self::open).
+    pub(crate) fn new(len: u64, unit: u64, words: &'m [Word]) -> Result<Self, SlotsError> {
+        let slots = len.checked_div(unit).ok_or(SlotsError::TooSmall)?;
+        let capacity = usize::try_from(slots).map_err(|_| SlotsError::TooLarge)?;
         if capacity > HALF {
-            return Err(PoolError::TooLarge);
+            return Err(SlotsError::TooLarge);
         }
         if capacity == 0 {
-            return Err(PoolError::TooSmall);
+            return Err(SlotsError::TooSmall);
         }
-        let wanted = Self::words(len);
-        let storage = PoolError::Storage { wanted, given: words.len() };
+        let wanted = Self::words(len, unit);
+        let storage = SlotsError::Storage { wanted, given: words.len() };
         let ([used, high_water, rest @ ..], true) = (words, words.len() >= wanted) else {
             return Err(storage);
         };
@@ -138,42 +164,42 @@ impl<'m> Slots<'m> {
         for word in bits {
             word.0.store(!0, Ordering::Relaxed);
         }
-        Ok(Self { bits, owners, used, high_water, capacity })
+        Ok(Self { bits, owners, used, high_water, capacity, shift: unit.trailing_zeros() })
     }
 
     /// Opens the pool: all slots are free.
-    pub(super) fn open(&self) {
+    pub(crate) fn open(&self) {
         self.release(0, self.capacity);
     }
 
     /// Closes the pool, if no slot of it is in use; else nothing changes.
-    pub(super) fn close(&self) -> bool {
+    pub(crate) fn close(&self) -> bool {
         // A look first: to claim what is free and give it back again would make a map that comes
         // in between find the pool full.
         self.used() == 0 && self.claim(0, self.capacity).is_ok()
     }
 
-    pub(super) fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.capacity
     }
 
-    pub(super) fn used(&self) -> usize {
+    pub(crate) fn used(&self) -> usize {
         self.used.0.load(Ordering::Relaxed)
     }
 
-    pub(super) fn high_water(&self) -> usize {
+    pub(crate) fn high_water(&self) -> usize {
         self.high_water.0.load(Ordering::Relaxed)
     }
 
     /// Takes the lowest free run at one of `places`.
-    pub(super) fn take(&self, places: &Places, owner: Owner) -> Result<SlotRun, Full> {
+    pub(crate) fn take(&self, places: &Places, owner: Owner) -> Result<SlotRun, Full> {
         if self.used() >= self.capacity {
             return Err(Full);
         }
         let mut from = 0;
         while let Some(offset) = places.from(from) {
-            let first = to_usize(offset / SLOT).ok_or(Full)?;
-            let count = to_usize(places.slots_at(offset)).ok_or(Full)?;
+            let first = to_usize(offset >> self.shift).ok_or(Full)?;
+            let count = to_usize(places.units_at(offset, self.shift)).ok_or(Full)?;
             match self.claim(first, count) {
                 Ok(()) => {
                     let Some(offset) = to_usize(offset) else {
@@ -189,7 +215,7 @@ impl<'m> Slots<'m> {
                     return Ok(SlotRun { first, count, offset, owner });
                 }
                 // The next place whose first slot lies behind the one in use.
-                Err(taken) => from = (taken as u64).checked_add(1).ok_or(Full)? * SLOT,
+                Err(taken) => from = (taken as u64).checked_add(1).ok_or(Full)? << self.shift,
             }
         }
         Err(Full)
@@ -197,31 +223,64 @@ impl<'m> Slots<'m> {
 
     /// Gives the slots of a run back. False where they were revoked before: then they may be
     /// somebody else's, and nothing happens.
-    pub(super) fn give(&self, run: &SlotRun) -> bool {
+    pub(crate) fn give(&self, run: &SlotRun) -> bool {
+        let held = self.end(run);
+        if held {
+            self.free(run);
+        }
+        held
+    }
+
+    /// Ends the holding of a run, whose slots nobody gets before [`free`](Self::free). False where
+    /// it was ended before: then nothing happens.
+    pub(crate) fn end(&self, run: &SlotRun) -> bool {
         let Some(mark) = self.owners.get(run.first) else { return false };
         let held = run.owner.mark(run.count);
         if mark.0.compare_exchange(held, 0, Ordering::Relaxed, Ordering::Relaxed).is_err() {
             return false;
         }
         self.used.0.fetch_sub(run.count, Ordering::Relaxed);
-        self.release(run.first, run.count);
         true
     }
 
+    /// Frees the slots of a run whose holding was ended by the caller.
+    pub(crate) fn free(&self, run: &SlotRun) {
+        self.release(run.first, run.count);
+    }
+
+    /// Keeps the slots of a run whose holding was ended by the caller for ever: nobody's.
+    pub(crate) fn lose(&self, run: &SlotRun) {
+        if let Some(mark) = self.owners.get(run.first) {
+            mark.0.store(run.count, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a run was lost. (Or one that was given to somebody else later, of the same slots:
+    /// then it is lost all the same.)
+    pub(crate) fn is_lost(&self, run: &SlotRun) -> bool {
+        let mark = self.owners.get(run.first);
+        mark.is_some_and(|mark| mark.0.load(Ordering::Relaxed) == run.count)
+    }
+
+    /// Takes these slots out of use for ever, if they are all free.
+    pub(crate) fn reserve(&self, first: usize, count: usize) -> bool {
+        self.claim(first, count).is_ok()
+    }
+
     /// Whether the run is still its holder's.
-    pub(super) fn holds(&self, run: &SlotRun) -> bool {
+    pub(crate) fn holds(&self, run: &SlotRun) -> bool {
         let mark = self.owners.get(run.first);
         mark.is_some_and(|mark| mark.0.load(Ordering::Relaxed) == run.owner.mark(run.count))
     }
 
     /// Slots that an owner holds.
-    pub(super) fn held_by(&self, owner: Owner) -> usize {
+    pub(crate) fn held_by(&self, owner: Owner) -> usize {
         let marks = self.owners.iter().map(|mark| mark.0.load(Ordering::Relaxed));
         marks.filter_map(|mark| owner.run_of(mark)).sum()
     }
 
     /// The runs that are held.
-    pub(super) fn held(&self) -> impl Iterator<Item = HeldRun> {
+    pub(crate) fn held(&self) -> impl Iterator<Item = HeldRun> {
         self.owners.iter().enumerate().filter_map(|(first, mark)| {
             let mark = mark.0.load(Ordering::Relaxed);
             let (owner, count) = (mark >> (Word::BITS / 2), mark & HALF);
@@ -231,17 +290,24 @@ impl<'m> Slots<'m> {
     }
 
     /// Frees all that an owner holds; says how many slots that was.
-    pub(super) fn revoke(&self, owner: Owner) -> usize {
+    pub(crate) fn revoke(&self, owner: Owner) -> usize {
         let mut freed = 0;
-        for (first, mark) in self.owners.iter().enumerate() {
-            let Some(count) = owner.run_of(mark.0.load(Ordering::Relaxed)) else { continue };
+        for run in self.runs_of(owner) {
             // The record of this run may come later; it finds the mark gone. (Or it came just now:
             // then it counts there.)
-            if self.give(&SlotRun { first, count, offset: 0, owner }) {
-                freed += count;
+            if self.give(&run) {
+                freed += run.count;
             }
         }
         freed
+    }
+
+    /// What an owner holds, as the records that it has itself (but for the place in the slots).
+    pub(crate) fn runs_of(&self, owner: Owner) -> impl Iterator<Item = SlotRun> {
+        self.owners.iter().enumerate().filter_map(move |(first, mark)| {
+            let count = owner.run_of(mark.0.load(Ordering::Relaxed))?;
+            Some(SlotRun::of(first, count, owner))
+        })
     }
 
     fn count_up(&self, count: usize) {
