@@ -13,7 +13,7 @@ use clap::Args;
 
 use crate::checks::{files, open_path, unsafety};
 use crate::shell::Workshop;
-use crate::{floors, packages};
+use crate::{floors, guest, packages};
 
 /// One check: it holds, or it says why not.
 pub(crate) struct Step {
@@ -44,6 +44,7 @@ pub(crate) const TEST: &[Step] = &[
     step("open-path", "what a map costs on an open machine", open_path::step),
     step("doc", "documentation builds, links hold", builds::doc),
     step("run", "real I/O with each device, equal hashes", end_to_end::run),
+    step("guest", "a bare-metal guest, real IOMMUs, attacks and their controls", guest::step),
 ];
 
 /// `cargo xtask deep`.
@@ -94,7 +95,7 @@ pub(crate) fn run(
 
     let start = Instant::now();
     // The checks of sources need no program of Debian's.
-    let needy = ["test", "run", "properties"];
+    let needy = ["test", "run", "guest", "properties"];
     if chosen.iter().any(|step| needy.contains(&step.name)) {
         packages::install(shop)?;
     }
