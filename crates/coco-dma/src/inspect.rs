@@ -52,6 +52,11 @@ impl<P: Platform + ?Sized> fmt::Display for Inspect<'_, Device<'_, P>> {
         if let Some(reason) = device.stopped() {
             writeln!(f, "  stopped: {reason}")?;
         }
+        if let Some(domain) = device.domain() {
+            let (mapped, lost) = (domain.mapped(), domain.lost());
+            let window = domain.window();
+            writeln!(f, "  behind a domain of {window}: {mapped:#x} bytes mapped, {lost:#x} lost")?;
+        }
         let live = counters.live();
         writeln!(
             f,

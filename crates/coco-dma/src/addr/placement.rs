@@ -63,6 +63,13 @@ impl Places {
         }
     }
 
+    /// How long a place is in bytes.
+    #[inline]
+    #[expect(clippy::len_without_is_empty, reason = "a place is never empty")]
+    pub const fn len(&self) -> u64 {
+        self.len
+    }
+
     /// The lowest place in an empty pool, as an offset in bytes.
     #[inline]
     pub const fn lowest(&self) -> u64 {

@@ -31,14 +31,14 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     ) -> Option<RawCoherent> {
         let source = self.dma().pages()?;
         let regime = self.regime();
-        let unit = if pages.convert { regime.granule().max(PAGE) } else { PAGE };
+        let page = PAGE.max(self.iommu_page());
+        let unit = if pages.convert { regime.granule().max(page) } else { page };
         let whole = len.checked_next_multiple_of(unit)?;
-        let mark = regime.dma_mark(self.face().trust, pages.state)?;
-        let last = self.face().limit().raw().checked_sub(mark)?.min(regime.memory_limit().raw());
+        let last = self.last_page(pages.state)?;
         let run = source.take(whole, unit, PhysAddr::new(last), context)?;
         // Everything that can be known before is asked before anything is converted.
-        let addr = self.reached(run, pages.state).filter(|_| run.len() == whole);
-        let (Some(addr), Ok(size)) = (addr, usize::try_from(whole)) else {
+        let reach = self.reached(run, pages.state).filter(|_| run.len() == whole);
+        let (Some(reach), Ok(size)) = (reach, usize::try_from(whole)) else {
             // SAFETY: nobody used it.
             unsafe { source.give(run) };
             return None;
@@ -55,23 +55,37 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             return None;
         }
         // SAFETY: the pages are ours and in this state; the view ends before that changes.
-        match unsafe { self.platform().view(run, pages.state, context) } {
-            Ok(start) => Some(RawCoherent {
-                owner: self.owner(),
-                addr,
-                start,
-                len: size,
-                source: Source::Pages { run, state: pages.state, converted: pages.convert },
-            }),
-            Err(_) => {
-                if pages.convert {
-                    // SAFETY: no device was given the address.
-                    let _ = unsafe { self.dma().reclaim(run) };
-                }
-                self.give_private(source, run);
-                None
+        let view = unsafe { self.platform().view(run, pages.state, context) };
+        let found = view.ok().and_then(|start| {
+            let bytes = NonNull::slice_from_raw_parts(start, size);
+            let given = match reach {
+                Reach::Addr(addr) => Ok((addr, None)),
+                // SAFETY: the pages are ours, and nothing changes their state before they are
+                // unmapped.
+                Reach::Domain => unsafe { self.expose_pages(run, bytes, pages.state) },
+            };
+            if given.is_err() {
+                // SAFETY: the view was made above, and nobody uses it.
+                unsafe { self.platform().unview(start, run) };
             }
-        }
+            Some((start, given.ok()?))
+        });
+        let Some((start, (addr, mapped))) = found else {
+            if pages.convert {
+                // SAFETY: no device was given the address.
+                let _ = unsafe { self.dma().reclaim(run) };
+            }
+            self.give_private(source, run);
+            return None;
+        };
+        Some(RawCoherent {
+            owner: self.owner(),
+            addr,
+            start,
+            len: size,
+            source: Source::Pages { run, state: pages.state, converted: pages.convert },
+            mapped,
+        })
     }
 
     /// Takes an allocation apart again.
@@ -137,12 +151,35 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         }
     }
 
-    /// The address of `run` for this device, if it reaches all of it in this state.
-    fn reached(&self, run: PhysRange, state: State) -> Option<DmaAddr> {
+    /// The last address of memory that the device can be given in this state.
+    fn last_page(&self, state: State) -> Option<u64> {
+        let (face, regime) = (self.face(), self.regime());
+        let most = regime.memory_limit().raw();
+        if face.attachment.is_translated() {
+            return Some(most);
+        }
+        let mark = regime.dma_mark(face.trust, state)?;
+        Some(face.limit().raw().checked_sub(mark)?.min(most))
+    }
+
+    /// How the device gets at `run`, if it reaches all of it in this state.
+    fn reached(&self, run: PhysRange, state: State) -> Option<Reach> {
         let face = self.face();
+        if face.attachment.is_translated() {
+            return Some(Reach::Domain);
+        }
         let bus = face.bus.to_bus(run)?;
         let addr = self.regime().dma_form(face.trust, state, bus)?;
         let last = addr.checked_add(run.len() - 1)?;
-        (last.raw() <= face.limit().raw()).then_some(addr)
+        (last.raw() <= face.limit().raw()).then_some(Reach::Addr(addr))
     }
+}
+
+/// How a device gets at memory.
+#[derive(Clone, Copy)]
+enum Reach {
+    /// At this address.
+    Addr(DmaAddr),
+    /// At an address of its domain.
+    Domain,
 }

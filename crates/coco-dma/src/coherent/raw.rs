@@ -9,6 +9,7 @@ use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
 use crate::attrs::Attrs;
 use crate::device::Device;
+use crate::iommu::Mapped;
 use crate::observe::Event;
 use crate::plan;
 use crate::plan::AllocRequest;
@@ -19,6 +20,7 @@ use crate::pool::SlotRun;
 use crate::reason::Refuse;
 use crate::shared::SharedBytes;
 use crate::state::Context;
+use crate::state::Direction;
 use crate::state::PoolUse;
 use crate::state::State;
 
@@ -35,6 +37,8 @@ pub struct RawCoherent {
     pub(super) start: NonNull<u8>,
     pub(super) len: usize,
     pub(super) source: Source,
+    /// What it holds in the device's domain.
+    pub(super) mapped: Option<Mapped>,
 }
 
 // SAFETY: the record only carries the pointer; whoever uses it answers for it.
@@ -120,13 +124,14 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         if let Some(reason) = self.stopped() {
             return Err(reason);
         }
-        let asked = u64::try_from(len).ok().and_then(|len| len.checked_next_multiple_of(PAGE));
+        let page = PAGE.max(self.iommu_page());
+        let asked = u64::try_from(len).ok().and_then(|len| len.checked_next_multiple_of(page));
         let whole = asked.filter(|whole| *whole > 0).ok_or(Refuse::InvalidRange)?;
         let request = AllocRequest {
             regime: self.regime(),
             device: self.face(),
             len: whole,
-            align: PAGE,
+            align: page,
             attrs: Attrs::NONE,
             context,
             pages: self.dma().pages().is_some(),
@@ -141,6 +146,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
 
     /// Slots of the first pool that has them.
     fn take_slots(&self, pools: Candidates<'_>, whole: u64) -> Result<RawCoherent, Refuse> {
+        let mut why = Refuse::PoolFull;
         for candidate in pools {
             let index = candidate.index;
             let Some(pool) = self.pool(index) else { continue };
@@ -150,15 +156,30 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
                 return Err(Refuse::Quota);
             }
             let offset = run.offset();
-            let addr = u64::try_from(offset).ok().and_then(|at| candidate.base?.checked_add(at));
             let len = usize::try_from(whole).unwrap_or(0);
-            let (Some(addr), Some(start)) = (addr, pool.bytes().at(offset, len)) else {
+            let Some(start) = pool.bytes().at(offset, len) else {
                 self.discharge(run.count());
                 pool.give(&run);
                 continue;
             };
             // SAFETY: the slots are ours.
             unsafe { pool.bytes().zero(offset, len) };
+            let bytes = NonNull::slice_from_raw_parts(start, len);
+            let found = match (candidate.base, u64::try_from(offset).ok()) {
+                (Some(base), Some(at)) => base.checked_add(at).map(|addr| (addr, None)),
+                (None, Some(at)) => pool.range().slice(at, whole).and_then(|range| {
+                    // SAFETY: a pool's memory keeps its state while slots of it are held, and the
+                    // slots are ours.
+                    let found = unsafe { self.expose_pages(range, bytes, candidate.state) };
+                    found.map_err(|reason| why = reason).ok()
+                }),
+                _ => None,
+            };
+            let Some((addr, mapped)) = found else {
+                self.discharge(run.count());
+                pool.give(&run);
+                continue;
+            };
             if pool.purpose() == PoolUse::Reserve {
                 let (free, capacity) = (pool.free(), pool.capacity());
                 if free < capacity / 4 {
@@ -166,14 +187,34 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
                 }
             }
             let source = Source::Slots { pool: index, run };
-            return Ok(RawCoherent { owner: self.owner(), addr, start, len, source });
+            return Ok(RawCoherent { owner: self.owner(), addr, start, len, source, mapped });
         }
-        Err(Refuse::PoolFull)
+        Err(why)
+    }
+
+    /// Maps memory in the device's domain for both directions, out of the caches before.
+    ///
+    /// # Safety
+    ///
+    /// `range` is whole pages of the domain in this state, which they keep until they are
+    /// unmapped; `bytes` is where the CPU sees it. The device may do with it what it likes.
+    pub(super) unsafe fn expose_pages(
+        &self,
+        range: PhysRange,
+        bytes: NonNull<[u8]>,
+        state: State,
+    ) -> Result<(DmaAddr, Option<Mapped>), Refuse> {
+        self.platform().hand_over(bytes, Direction::Both, !self.face().coherent);
+        let entry = self.entry(Direction::Both, state, false);
+        // SAFETY: this function's condition.
+        let (addr, mapped) = unsafe { self.translate(range, 0, entry) }?;
+        Ok((addr, Some(mapped)))
     }
 
     /// Frees an allocation of this device; another device's comes back. Blocks where
     /// [`converts_on_free`](RawCoherent::converts_on_free) says so: then it is for blocking
-    /// context only. Memory that cannot be taken back goes to quarantine.
+    /// context only. Memory that cannot be taken back goes to quarantine; memory that an IOMMU cannot
+    /// unmap is kept for good, and observers are told.
     ///
     /// # Safety
     ///
@@ -181,6 +222,11 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     pub unsafe fn free_raw(&self, memory: RawCoherent) -> Result<(), RawCoherent> {
         if memory.owner != self.owner() {
             return Err(memory);
+        }
+        // SAFETY: this function's condition.
+        if !unsafe { self.untranslate(memory.mapped.as_ref()) } {
+            // The device may still reach it: it is nobody's any more.
+            return Ok(());
         }
         match memory.source {
             Source::Slots { pool, run } => {

@@ -3,6 +3,7 @@
 
 use super::Device;
 use crate::addr::AddressLimit;
+use crate::addr::PhysRange;
 use crate::attrs::Attrs;
 use crate::plan;
 use crate::plan::Plan;
@@ -20,11 +21,13 @@ const LEAST_BEST: u64 = 4096;
 impl<P: Platform + ?Sized> Device<'_, P> {
     /// The longest single mapping in bytes that can work at all: without bouncing the longest
     /// segment, else what its best pool holds when empty, less what kept address bits cost.
-    /// 0 where the device needs a pool and has none that suits.
+    /// 0 where the device needs a pool and has none that suits. Behind an IOMMU never more than the
+    /// domain's window has addresses for the device.
     pub fn max_mapping(&self) -> u64 {
         let limits = &self.face().limits;
         let segment = limits.segment.unwrap_or(u64::MAX);
         let window = limits.boundary.map_or(u64::MAX, |boundary| boundary.bytes());
+        let segment = segment.min(self.longest_in_domain());
         let longest = segment.min(window);
         if !self.may_bounce() {
             return longest;
@@ -46,9 +49,13 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     }
 
     /// The smallest mask that reaches all memory of the ledger and the pools in the form that this
-    /// device is given.
+    /// device is given; behind an IOMMU, all addresses of its domain.
     pub fn required_mask(&self) -> AddressLimit {
         let (face, regime) = (self.face(), self.regime());
+        if let Some(domain) = self.domain() {
+            let top = domain.window().last().raw();
+            return AddressLimit::bits(u64::BITS - top.leading_zeros());
+        }
         let ranges = self.dma().ledger().ranges().iter().map(|tracked| tracked.range());
         let pools = self.pool_faces().iter().map(|pool| pool.range);
         let top = ranges
@@ -63,9 +70,10 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         AddressLimit::bits(bits.max(1))
     }
 
-    /// Whether some memory is past what the device can address, whatever its state.
+    /// Whether some memory is past what the device can address, whatever its state. Behind an IOMMU
+    /// none is: the domain gives what the device reaches.
     pub fn addressing_limited(&self) -> bool {
-        self.face().limit() < self.required_mask()
+        self.domain().is_none() && self.face().limit() < self.required_mask()
     }
 
     /// Whether there is memory of this machine that the device can never touch where it lies:
@@ -104,19 +112,36 @@ impl<P: Platform + ?Sized> Device<'_, P> {
 
     /// Whether an address names shared memory for this device.
     fn reaches_shared(&self) -> bool {
-        self.regime().dma_mark(self.face().trust, State::SHARED).is_some()
+        self.domain().is_some()
+            || self.regime().dma_mark(self.face().trust, State::SHARED).is_some()
     }
 
-    /// The length of the largest pool that a bounce could use.
+    /// The longest run that the device's domain has addresses for, wherever in its pages it
+    /// begins; no limit where it is behind none.
+    fn longest_in_domain(&self) -> u64 {
+        self.domain().map_or(u64::MAX, |domain| {
+            let kept = self.face().limits.min_align.raw() | (domain.page() - 1);
+            domain.in_reach(self.face().limit()).saturating_sub(kept)
+        })
+    }
+
+    /// The length of the largest pool that a bounce could use, in whole pages behind an IOMMU.
     fn largest_pool(&self) -> u64 {
         let request = self.request(None, 1, Direction::Both, Attrs::NONE);
         match plan::map(&request, &mut ()) {
             Plan::Bounce { pools, .. } => pools
                 .filter_map(|candidate| self.pool_faces().get(candidate.index))
-                .map(|pool| pool.range.len())
+                .map(|pool| whole_pages(pool.range, self.iommu_page()))
                 .max()
                 .unwrap_or(0),
             _ => 0,
         }
     }
+}
+
+/// The bytes of a range that are in whole pages of `page`, a power of two.
+fn whole_pages(range: PhysRange, page: u64) -> u64 {
+    let first = range.base().raw().checked_next_multiple_of(page);
+    let past = range.last().raw().wrapping_add(1) & !(page - 1);
+    first.map_or(0, |first| past.saturating_sub(first))
 }

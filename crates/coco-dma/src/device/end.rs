@@ -13,8 +13,9 @@ use crate::platform::Platform;
 use crate::word::Ordering;
 
 impl<'d, P: Platform + ?Sized> Device<'d, P> {
-    /// Ends all maps of a dead device: its slots are freed at once, and it is refused new ones.
-    /// Answers how many slots that were.
+    /// Ends all maps of a dead device: what it has in its IOMMU domain is unmapped, its slots are
+    /// freed at once, and it is refused new ones. Answers how many slots that were. (None where the
+    /// IOMMU could not unmap everything: slots are then freed by finishing what was unmapped.)
     ///
     /// The records of its mappings stay good for one thing: finishing one gives the buffer back
     /// without reading a byte of what the device left, and ends its pin. Memory that is mapped in
@@ -26,7 +27,10 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     /// 2. No other thread is mapping, syncing or finishing for it meanwhile.
     pub unsafe fn revoke(&self) -> usize {
         self.life.store(REVOKED, Ordering::Relaxed);
-        let slots = self.pools.iter().flatten().map(|pool| pool.revoke(self.owner)).sum();
+        // SAFETY: this function's conditions.
+        let unmapped = unsafe { self.untranslate_all() };
+        let pools = self.pools.iter().flatten().filter(|_| unmapped);
+        let slots = pools.map(|pool| pool.revoke(self.owner)).sum();
         self.discharge(slots);
         self.dma.tell(&Event::Revoked { device: self.name, slots });
         slots

@@ -3,6 +3,7 @@
 //! [`Device`] exists: another mask is another `Device`.
 
 mod answers;
+mod behind;
 mod counters;
 mod end;
 mod endpoint;
@@ -203,10 +204,10 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             device: &self.face,
             place: range.map_or(Place::Unlocated, |range| Place::At(range.base())),
             len,
-            memory: self.memory(range),
+            memory: self.memory(range.map(|range| self.shown(range))),
             direction,
             attrs,
-            align: 1,
+            align: self.iommu_page(),
             pools: self.pool_faces(),
         }
     }

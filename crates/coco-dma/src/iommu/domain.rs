@@ -80,7 +80,8 @@ impl<'m> Domain<'m> {
         if !page.is_power_of_two() || page < LEAST_PAGE {
             return Err(DomainError::Page(page));
         }
-        let first = window.base().raw().checked_next_multiple_of(page);
+        // Page 0 is no part of it.
+        let first = window.base().raw().max(1).checked_next_multiple_of(page);
         let window = first
             .and_then(|first| {
                 let unused = first - window.base().raw();
@@ -94,17 +95,14 @@ impl<'m> Domain<'m> {
         lost.0.store(0, Ordering::Relaxed);
         let slots = Slots::new(window.len(), page, rest)?;
         slots.open();
-        if window.base().raw() == 0 {
-            slots.reserve(0, 1);
-        }
         Ok(Self { iommu, window, page, slots, lost })
     }
 
     /// Takes addresses out of the domain for ever: what the machine uses otherwise (on x86
     /// 0xfee0_0000 to 0xfeef_ffff, which are interrupts and never translated: VT-d 3.14; windows
     /// of PCI bridges; `VIRTIO_IOMMU_PROBE_T_RESV_MEM`; memory that firmware mapped for a device).
-    /// What lies outside of the window is passed over. False, and nothing is taken, where some of
-    /// it is in use.
+    /// What lies outside of the window is passed over. Before the first map, each region once:
+    /// false, and nothing is taken, where some of it is in use or reserved already.
     pub fn reserve(&self, addresses: IovaWindow) -> bool {
         let first = addresses.base().max(self.window.base()).raw();
         let last = addresses.last().min(self.window.last()).raw();
@@ -143,7 +141,7 @@ impl<'m> Domain<'m> {
     pub(crate) fn in_reach(&self, limit: AddressLimit) -> u64 {
         let last = limit.raw().min(self.window.last().raw());
         let past = last.checked_sub(self.window.base().raw());
-        // The window never has all of 2^64 addresses: it is made of whole pages without the first.
+        // It never has all 2^64 addresses, as page 0 is no part of it.
         past.map_or(0, |past| past.saturating_add(1))
     }
 

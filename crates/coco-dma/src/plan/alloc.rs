@@ -97,12 +97,14 @@ fn decide<'a>(request: &AllocRequest<'a>, trace: &mut impl Trace) -> Result<Allo
 /// What pages of our own would have to become for this device; `None` where they cannot serve.
 fn own_pages(request: &AllocRequest<'_>) -> Option<OwnPages> {
     let device = request.device;
-    if !request.pages || device.attachment.is_translated() {
+    if !request.pages {
         return None;
     }
+    // An entry of a domain carries any state: what is asked for is the address alone.
+    let carries_mark = |mark| device.attachment.is_translated() || device.limit().raw() >= mark;
     match (request.regime, device.trust) {
         (Regime::Open, _) => Some(OwnPages { state: State::Ordinary, convert: false }),
-        (Regime::Host(host), _) => (device.limit().raw() >= host.mark())
+        (Regime::Host(host), _) => carries_mark(host.mark())
             .then_some(OwnPages { state: State::ENCRYPTED, convert: false }),
         (Regime::Guest(_), Trust::Accepted) => {
             Some(OwnPages { state: State::PRIVATE, convert: false })

@@ -3,6 +3,7 @@
 
 use super::pools;
 use super::pools::Candidates;
+use super::request::IOMMU_PAGE;
 use super::request::MapRequest;
 use super::request::Place;
 use super::step::Known;
@@ -18,10 +19,6 @@ use crate::regime::Regime;
 use crate::state::Memory;
 use crate::state::State;
 use crate::state::Trust;
-
-/// The smallest page of the IOMMUs that Linux drives (VT-d, AMD-Vi, SMMU), in bytes: what an
-/// entry exposes at least.
-const IOMMU_PAGE: u64 = 4096;
 
 /// What is to be done about one map.
 #[derive(Clone, Copy, Debug)]
@@ -235,7 +232,8 @@ fn reach(
         trace.step(Step::Misaligned);
         return Err(Bounce::Alignment);
     }
-    if translated && device.external_facing && !source.mmio && !range.is_aligned(IOMMU_PAGE) {
+    let page = request.align.max(IOMMU_PAGE);
+    if translated && device.external_facing && !source.mmio && !range.is_aligned(page) {
         trace.step(Step::SharesPages);
         return Err(Bounce::ExternalFacing);
     }
@@ -284,8 +282,10 @@ fn misaligned(
         return true;
     }
     if let Some(boundary) = limits.boundary {
-        // A domain places the mapping at the start of a window if it must.
-        let base = addr.map_or(range.base().raw() & (IOMMU_PAGE - 1), DmaAddr::raw);
+        // A domain places the mapping at the start of a window if it must, but for the low bits
+        // that it keeps.
+        let kept = limits.min_align.raw() | (request.align.max(IOMMU_PAGE) - 1);
+        let base = addr.map_or(range.base().raw() & kept, DmaAddr::raw);
         if boundary.crossed_by(base, range.len()) {
             return true;
         }

@@ -1,10 +1,12 @@
 //! Which pools can take a bounce, and in which order.
 
+use super::request::IOMMU_PAGE;
 use super::request::MapRequest;
 use super::request::PoolFace;
 use super::step::PoolVerdict;
 use super::step::Step;
 use super::step::Trace;
+use crate::addr::AlignMask;
 use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
 use crate::addr::Places;
@@ -67,8 +69,12 @@ pub struct Candidate {
     pub state: State,
     /// The address of its first byte as the device is given it; `None` where a domain gives it.
     pub base: Option<DmaAddr>,
-    /// The places in it that suit the mapping, as offsets from its first byte.
+    /// The places in it that suit the mapping, as offsets from its first byte. Behind a domain
+    /// they are whole pages around the mapping, which nobody else has a part of.
     pub places: Places,
+    /// How far into a place the mapping begins, in bytes: behind a domain the low bits of the
+    /// address that the device wants kept, else 0.
+    pub pad: u64,
 }
 
 /// The ranks of labels; 0 is the best.
@@ -195,10 +201,32 @@ fn judge(
         align: request.align,
         boundary: limits.boundary,
     };
-    // A domain keeps the low bits of what it maps, so that the pool's own address serves.
-    let seen_from = base.map_or(pool.range.base().raw(), DmaAddr::raw);
+    let (seen_from, wish, pad) = match base {
+        Some(base) => (base.raw(), wish, 0),
+        None => {
+            let (wish, pad) = whole_pages(wish).ok_or(PoolVerdict::Size)?;
+            (pool.range.base().raw(), wish, pad)
+        }
+    };
     let places = Places::new(seen_from, pool.range.len(), &wish).ok_or(PoolVerdict::Size)?;
-    Ok(Ranked { rank, candidate: Candidate { index, state, base, places } })
+    Ok(Ranked { rank, candidate: Candidate { index, state, base, places, pad } })
+}
+
+/// What to wish for so that the pages of a domain show no byte but the mapping's own, and how far
+/// into them it begins. What the device sees of the address the domain chooses, boundary and all;
+/// `None` where no address could be right.
+fn whole_pages(wish: Wish) -> Option<(Wish, u64)> {
+    if !wish.align.is_power_of_two() {
+        return None;
+    }
+    let page = wish.align.max(IOMMU_PAGE);
+    let kept = wish.original & wish.keep.raw();
+    if wish.boundary.is_some_and(|boundary| boundary.crossed_by(kept, wish.len)) {
+        return None;
+    }
+    let pad = kept & (page - 1);
+    let len = wish.len.checked_add(pad)?.checked_next_multiple_of(page)?;
+    Some((Wish { len, original: 0, keep: AlignMask::NONE, align: page, boundary: None }, pad))
 }
 
 /// How well a label fits the device: 0 best, `None` not at all.

@@ -16,6 +16,10 @@ use crate::state::PoolLabel;
 use crate::state::PoolUse;
 use crate::state::Trust;
 
+/// The smallest page of the IOMMUs that Linux drives (VT-d, AMD-Vi, SMMU), in bytes: what an
+/// entry exposes at least.
+pub(super) const IOMMU_PAGE: u64 = 4096;
+
 /// What a driver says of its device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -133,7 +137,9 @@ pub struct MapRequest<'a> {
     pub direction: Direction,
     /// What the caller asserts and wants.
     pub attrs: Attrs,
-    /// Alignment that a place in a pool has to have, in bytes, a power of two (1: none).
+    /// Alignment that a place in a pool has to have, in bytes, a power of two (1: none). For a
+    /// device in a domain the page of its IOMMU, where that is more than 4096: a place is then
+    /// made of whole pages, so that no entry shows more than the mapping.
     pub align: u64,
     /// The pools of the device, then those of the machine, in the order in which to try them.
     pub pools: &'a [PoolFace],

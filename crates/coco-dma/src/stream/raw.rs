@@ -11,6 +11,7 @@ use crate::addr::DmaAddr;
 use crate::attrs::Attrs;
 use crate::copy::barrier;
 use crate::device::Device;
+use crate::iommu::Mapped;
 use crate::ledger::Pin;
 use crate::platform::Platform;
 use crate::pool::Owner;
@@ -40,10 +41,21 @@ unsafe impl Send for RawMapping {}
 pub(super) enum Held {
     /// The memory itself, on an open machine: such a map is not counted.
     Open,
-    /// The memory itself, pinned where its state could change.
-    InPlace(Option<Pin>),
-    /// Slots of the device's pool with this index.
-    Slots { pool: usize, run: SlotRun },
+    /// The memory itself, pinned where its state could change, and mapped in the device's domain
+    /// where it is behind one.
+    InPlace { pin: Option<Pin>, mapped: Option<Mapped> },
+    /// Slots of the device's pool with this index. The mapping's bytes begin at `at` of the pool.
+    Slots { pool: usize, run: SlotRun, at: usize, mapped: Option<Mapped> },
+}
+
+impl Held {
+    /// What the map holds in the device's domain.
+    fn mapped(&self) -> Option<&Mapped> {
+        match self {
+            Self::Open => None,
+            Self::InPlace { mapped, .. } | Self::Slots { mapped, .. } => mapped.as_ref(),
+        }
+    }
 }
 
 impl RawMapping {
@@ -85,6 +97,11 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     /// be known: more than the mapping has counts as all of it. Only those are copied back; from a
     /// device that was revoked or lost the guest's trust nothing is. Never blocks.
     ///
+    /// Behind an IOMMU the pages are unmapped first: nothing that the device does later has an
+    /// effect on what is copied, or on who has the memory next. Where that fails, the mapping ends
+    /// for the driver, but its pin or slots are kept for good, and observers are told
+    /// ([`Event::UnmapFailed`](crate::observe::Event::UnmapFailed)).
+    ///
     /// # Safety
     ///
     /// The device has stopped using the address, and the conditions of
@@ -97,6 +114,8 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         if mapping.owner != self.owner() {
             return Err(NotThisDevice(mapping));
         }
+        // SAFETY: the device has stopped, by this function's condition.
+        let unmapped = unsafe { self.untranslate(mapping.place.mapped()) };
         let wanted = mapping.direction.from_device()
             && !mapping.attrs.contains(Attrs::SKIP_CPU_SYNC)
             && self.is_alive();
@@ -110,14 +129,15 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
                 barrier(mapping.buffer.as_ptr().cast());
                 return Ok(());
             }
-            Held::InPlace(None) => {}
-            Held::InPlace(Some(pin)) => self.dma().ledger().unpin(pin),
-            Held::Slots { pool, run } => {
+            Held::InPlace { pin: Some(pin), .. } if unmapped => self.dma().ledger().unpin(pin),
+            Held::InPlace { .. } => {}
+            Held::Slots { pool, run, .. } if unmapped => {
                 // Slots that were revoked are not ours any more.
                 if self.pool(pool).is_some_and(|pool| pool.give(&run)) {
                     self.discharge(run.count());
                 }
             }
+            Held::Slots { .. } => {}
         }
         self.count().finished();
         Ok(())
@@ -136,14 +156,14 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         if mapping.owner != self.owner() || part.is_empty() {
             return;
         }
-        if let Held::Slots { pool, run } = &mapping.place
+        if let Held::Slots { pool, run, at, .. } = &mapping.place
             && mapping.direction.to_device()
             && let Some(pool) = self.pool(*pool).filter(|pool| pool.holds(run))
             && let Some(from) = start_of(mapping.buffer, part.start)
         {
             // SAFETY: the part lies in the buffer, which is readable by condition 1 of `map_raw`;
             // the slots are held by the mapping.
-            unsafe { pool.bytes().write(run.offset() + part.start, from, part.len()) };
+            unsafe { pool.bytes().write(at + part.start, from, part.len()) };
         }
         self.hand_over(mapping, part);
     }
@@ -174,13 +194,13 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         if let Some(bytes) = self.seen_by_device(mapping, &part) {
             self.platform().take_back(bytes, mapping.direction, mapping.cache_work);
         }
-        if let Held::Slots { pool, run } = &mapping.place
+        if let Held::Slots { pool, run, at, .. } = &mapping.place
             && let Some(pool) = self.pool(*pool).filter(|pool| pool.holds(run))
             && let Some(to) = start_of(mapping.buffer, part.start)
         {
             // SAFETY: the part lies in the buffer, which is writable by the caller's condition;
             // the slots are held by the mapping.
-            unsafe { pool.bytes().read(run.offset() + part.start, to, part.len()) };
+            unsafe { pool.bytes().read(at + part.start, to, part.len()) };
         }
     }
 
@@ -194,9 +214,9 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     fn seen_by_device(&self, mapping: &RawMapping, part: &Range<usize>) -> Option<NonNull<[u8]>> {
         let start = match &mapping.place {
             Held::Open => return None,
-            Held::InPlace(_) => start_of(mapping.buffer, part.start)?,
-            Held::Slots { pool, run } => {
-                self.pool(*pool)?.bytes().at(run.offset() + part.start, part.len())?
+            Held::InPlace { .. } => start_of(mapping.buffer, part.start)?,
+            Held::Slots { pool, at, .. } => {
+                self.pool(*pool)?.bytes().at(at + part.start, part.len())?
             }
         };
         Some(NonNull::slice_from_raw_parts(start, part.len()))

@@ -2,6 +2,7 @@
 
 use core::ptr::NonNull;
 
+use crate::addr::PhysRange;
 use crate::attrs::Attrs;
 use crate::device::Device;
 use crate::plan;
@@ -34,13 +35,17 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let request = self.request(range, len, Direction::Both, Attrs::NONE);
         match plan::map(&request, &mut ()) {
             Plan::Refuse(reason) => Err(reason),
+            Plan::Direct { addr: None, .. } => self.room_behind(range, rest),
             Plan::Direct { .. } => self.room_for(rest),
             Plan::Bounce { pools, .. } => {
                 for candidate in pools {
                     let Some(pool) = self.pool(candidate.index) else { continue };
                     let Ok(run) = pool.take(&candidate.places, self.owner()) else { continue };
                     let answer = if self.charge(run.count()) {
-                        let answer = self.room_for(rest);
+                        // Which slots they are makes no difference to addresses of a domain.
+                        let behind = candidate.base.is_none();
+                        let at = pool.range().slice(candidate.pad, len).filter(|_| behind);
+                        let answer = self.room_behind(at, rest);
                         self.discharge(run.count());
                         answer
                     } else {
@@ -52,5 +57,16 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                 Err(Refuse::PoolFull)
             }
         }
+    }
+    /// Whether there is room for `rest` when `range` has its addresses in the device's domain, if
+    /// it is behind one.
+    fn room_behind(&self, range: Option<PhysRange>, rest: &[NonNull<[u8]>]) -> Result<(), Refuse> {
+        let (Some(range), Some(domain)) = (range, self.domain()) else {
+            return self.room_for(rest);
+        };
+        let mapped = domain.take(range, range.base().raw(), self.face(), self.owner())?;
+        let answer = self.room_for(rest);
+        domain.give(&mapped);
+        answer
     }
 }
