@@ -12,6 +12,7 @@ use coco_dma::Word;
 use coco_dma::addr::DmaAddr;
 use coco_dma::addr::PhysAddr;
 use coco_dma::addr::PhysRange;
+use coco_dma::device::Attested;
 use coco_dma::device::Device;
 use coco_dma::device::Endpoint;
 use coco_dma::ledger::Initial;
@@ -31,6 +32,8 @@ use crate::Failure;
 use crate::iommu::Iommu;
 use crate::iommu::PASSTHROUGH;
 use crate::iommu::Stopped;
+use crate::iommu::translated;
+use crate::iommu::translated::TRANSLATED;
 use crate::iommu::virtio::IommuHal;
 use crate::iommu::virtio::VirtioIommu;
 use crate::iommu::vtd::Vtd;
@@ -45,6 +48,7 @@ use crate::pci::Found;
 use crate::platform::GUEST;
 use crate::platform::platform;
 use crate::report::LISTENER;
+use crate::rt::start::Boot;
 use crate::say;
 
 /// A device of this guest. Everything lives for ever, as in a kernel.
@@ -125,6 +129,11 @@ impl Layer {
         self.found.iter().copied().find(|found| found.id == id)
     }
 
+    /// The first device of this class and subclass.
+    pub fn find_class(&self, class: (u8, u8)) -> Option<Found> {
+        self.found.iter().copied().find(|found| found.class == class)
+    }
+
     /// Puts a device behind a domain. Bridges and the IOMMU itself do no DMA.
     pub fn attach(&self, device: Found, domain: u16) -> Result<(), Failure> {
         const BRIDGE: u8 = 6;
@@ -132,6 +141,29 @@ impl Layer {
             GUEST.iommu.borrow_mut().attach(device, domain)?;
         }
         Ok(())
+    }
+
+    /// A device as the bus sees it. The command line says what it is behind: the domain that maps
+    /// shared memory to itself, or one that translates; `behind=accepted` attests it on top.
+    pub fn endpoint(
+        &self,
+        boot: &Boot,
+        name: &'static str,
+        found: Found,
+    ) -> Result<Endpoint<'static>, Failure> {
+        let endpoint = Endpoint::new(name);
+        let behind = boot.option("behind").unwrap_or("passthrough");
+        if behind == "passthrough" {
+            return Ok(endpoint);
+        }
+        self.attach(found, TRANSLATED)?;
+        let endpoint = endpoint.translated(translated::domain()?);
+        if behind != "accepted" {
+            return Ok(endpoint);
+        }
+        // SAFETY: nobody attests a device here. It is played, to see private entries: what such a
+        // device may reach it is given by its domain, page by page.
+        Ok(endpoint.accepted(unsafe { Attested::vouch() }))
     }
 
     /// Binds a device for good.

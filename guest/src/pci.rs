@@ -89,3 +89,41 @@ pub fn registers(at: DeviceFunction) -> Option<(u64, u64)> {
     let bar = root().bar_info(at, 0).ok().flatten()?;
     bar.memory_address_size().filter(|(start, _)| *start != 0)
 }
+
+/// A port with one slot, in which a device can be unplugged.
+#[derive(Clone, Copy, Debug)]
+pub struct Port {
+    bridge: DeviceFunction,
+    /// Where its PCI Express capability begins.
+    express: u8,
+}
+
+impl Port {
+    const EXPRESS: u8 = 0x10;
+    const SLOT: u8 = 0x18;
+    const BUTTON: u32 = 1 << 16;
+    /// In the slot's control: power off, and the light with it.
+    const OFF: u32 = 1 << 10 | 3 << 8;
+
+    /// The port above a device.
+    pub fn above(device: DeviceFunction) -> Option<Self> {
+        let is_above = |found: &Found| {
+            found.class == (BRIDGE, 4) && (Ports.read_word(found.at, 0x18) >> 8) as u8 == device.bus
+        };
+        let bridge = scan().into_iter().find(is_above)?.at;
+        let express = root().capabilities(bridge).find(|found| found.id == Self::EXPRESS)?.offset;
+        Some(Self { bridge, express })
+    }
+
+    /// Waits until somebody asks for the device to be unplugged.
+    pub fn wait_for_button(&self) -> Result<(), &'static str> {
+        let slot = || Ports.read_word(self.bridge, self.express + Self::SLOT);
+        (0..10_000_000).any(|_| slot() & Self::BUTTON != 0).then_some(()).ok_or("nobody asked")
+    }
+
+    /// Takes the power from the device: it is gone from then on.
+    pub fn power_off(&self) {
+        // The upper half is the status, whose bits are cleared by being written.
+        Ports.write_word(self.bridge, self.express + Self::SLOT, Self::OFF | Self::BUTTON);
+    }
+}

@@ -23,6 +23,7 @@ use coco_dma::state::Visibility;
 
 use crate::iommu::Iommu;
 use crate::iommu::PASSTHROUGH;
+use crate::iommu::Rights;
 use crate::memory::PAGE;
 use crate::memory::paging::ALIAS;
 use crate::memory::paging::PAGING;
@@ -79,7 +80,7 @@ unsafe impl Platform for OneCpu<Guest> {
                 // First the host may look, then the devices; and back in the other order.
                 Visibility::Shared => {
                     PAGING.convert(page, to);
-                    let answer = iommu.map(PASSTHROUGH, page, page, true);
+                    let answer = iommu.map(PASSTHROUGH, page, page, Rights::ALL);
                     if answer.is_err() {
                         PAGING.convert(page, Visibility::Private);
                     }

@@ -5,13 +5,16 @@
 //! |---|---|
 //! | `cases` | the combinations, as data |
 //! | `machine` | one boot: QEMU's command line, the serial port, the exit status |
+//! | `monitor` | what the host does meanwhile: unplug a device, dump memory |
 //! | `disk` | the image on the host, and what is looked for in it |
-//! | `judge` | whether a boot showed what it had to show |
+//! | `judge`, `leak` | whether a boot showed what it had to show; what left the guest |
 
 mod cases;
 mod disk;
 mod judge;
+mod leak;
 mod machine;
+mod monitor;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -80,12 +83,15 @@ fn build(shop: &Workshop) -> Result<PathBuf> {
 fn run(folder: &Path, kernel: &Path, number: usize, case: &Case) -> Result<String> {
     let seed = 2 * number as u64 + 1;
     let image = folder.join(format!("{number:02}.img"));
-    disk::make(&image, seed)?;
     let boot = Boot { kernel, image: &image, case, seed, marker: disk::marker(seed) };
+    disk::make(&image, seed)?;
+    disk::make(&boot.second_image(), seed)?;
     let report = boot.run()?;
     let verdict = judge::judge(case, &boot, &report)
         .with_context(|| format!("it said:\n{}", report.text.trim_end()))?;
     // What was wrong stays for whoever looks for the reason.
-    std::fs::remove_file(&image)?;
+    for file in [image.clone(), boot.second_image(), boot.dump()] {
+        let _ = std::fs::remove_file(file);
+    }
     Ok(verdict)
 }

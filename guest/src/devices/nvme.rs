@@ -110,8 +110,9 @@ impl Nvme {
         nvme.wait_ready(READY)?;
         let (sizes, contiguous) = (u32::from(ENTRIES - 1) << 16, 1);
         let (completions, commands) = (nvme.io.completions.addr(), nvme.io.commands.addr());
-        nvme.admin(CREATE_COMPLETION, completions.raw(), sizes | 1, contiguous)?;
-        nvme.admin(CREATE_SUBMISSION, commands.raw(), sizes | 1, contiguous | 1 << 16)?;
+        let page = PAGE as usize;
+        nvme.admin(CREATE_COMPLETION, completions.raw(), page, sizes | 1, contiguous)?;
+        nvme.admin(CREATE_SUBMISSION, commands.raw(), page, sizes | 1, contiguous | 1 << 16)?;
         Ok(nvme)
     }
 
@@ -123,14 +124,12 @@ impl Nvme {
 
     fn wait_ready(&mut self, wanted: u32) -> Result<(), DeviceError> {
         for _ in 0..PATIENCE / 100 {
-            match self.registers.read32(STATUS) {
-                // What is unplugged reads as all ones.
-                u32::MAX => {
-                    self.gone = true;
-                    return Err(DeviceError::Gone);
-                }
-                status if status & READY == wanted => return Ok(()),
-                _ => core::hint::spin_loop(),
+            self.gone |= is_gone(&self.registers);
+            if self.gone {
+                return Err(DeviceError::Gone);
+            }
+            if self.registers.read32(STATUS) & READY == wanted {
+                return Ok(());
             }
         }
         Err(DeviceError::Silent)
@@ -142,7 +141,7 @@ impl Nvme {
         let mut answer = [0; PAGE as usize];
         let device = self.device;
         device.with_mapped(&mut answer, Direction::FromDevice, Attrs::NONE, |lent| {
-            self.admin(IDENTIFY, lent.addr().raw(), CONTROLLER, 0)?;
+            self.admin(IDENTIFY, lent.addr().raw(), lent.len(), CONTROLLER, 0)?;
             lent.written(lent.len());
             Ok::<_, DeviceError>(())
         })??;
@@ -203,12 +202,10 @@ impl Nvme {
         if len == 0 || len > LONGEST || !(len as u64).is_multiple_of(BLOCK) {
             return Err(DeviceError::Status(0x4002));
         }
-        let second = self.describe(addr, len as u64);
         let mut command = [0; 16];
         command[0] = u32::from(if write { WRITE } else { READ });
         command[1] = 1;
-        (command[6], command[7]) = (addr as u32, (addr >> 32) as u32);
-        (command[8], command[9]) = (second as u32, (second >> 32) as u32);
+        self.point(&mut command, addr, len);
         (command[10], command[11]) = (block as u32, (block >> 32) as u32);
         command[12] = (len as u64 / BLOCK - 1) as u32;
         Ok(self.put(false, command))
@@ -238,13 +235,27 @@ impl Nvme {
         self.list.addr().raw()
     }
 
-    fn admin(&mut self, opcode: u8, addr: u64, ten: u32, eleven: u32) -> Result<(), DeviceError> {
+    fn admin(
+        &mut self,
+        opcode: u8,
+        addr: u64,
+        len: usize,
+        ten: u32,
+        eleven: u32,
+    ) -> Result<(), DeviceError> {
         let mut command = [0; 16];
         command[0] = u32::from(opcode);
-        (command[6], command[7]) = (addr as u32, (addr >> 32) as u32);
+        self.point(&mut command, addr, len);
         (command[10], command[11]) = (ten, eleven);
         let pending = self.put(true, command);
         self.answer(true, &pending)
+    }
+
+    /// The two pointers of a command.
+    fn point(&mut self, command: &mut [u32; 16], addr: u64, len: usize) {
+        let second = self.describe(addr, len as u64);
+        (command[6], command[7]) = (addr as u32, (addr >> 32) as u32);
+        (command[8], command[9]) = (second as u32, (second >> 32) as u32);
     }
 
     /// Puts a command into a queue and rings.
@@ -275,8 +286,7 @@ impl Nvme {
                 break word;
             }
             polls += 1;
-            let lost = polls % 1_000_000 == 0 && self.registers.read32(STATUS) == u32::MAX;
-            if lost {
+            if polls % 1_000_000 == 0 && is_gone(&self.registers) {
                 self.gone = true;
                 return Err(DeviceError::Gone);
             }
@@ -309,4 +319,10 @@ impl Nvme {
         }
         Ok(())
     }
+}
+
+/// Whether nobody is there any more: a bus answers with all ones then, QEMU's with zeroes. A
+/// controller's capabilities are neither.
+fn is_gone(registers: &Registers) -> bool {
+    matches!(registers.read32(CAPABILITIES), 0 | u32::MAX)
 }

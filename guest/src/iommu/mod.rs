@@ -3,6 +3,7 @@
 //! Devices are behind domains, which are numbers. Domain [`PASSTHROUGH`] maps each shared granule
 //! to itself and is where every device begins: the platform keeps it. Other domains translate.
 
+pub mod translated;
 pub mod virtio;
 pub mod vtd;
 
@@ -17,6 +18,20 @@ use crate::pci::number;
 
 /// The domain that maps shared memory to itself.
 pub const PASSTHROUGH: u16 = 0;
+
+/// What devices may do with a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rights {
+    /// They may read it.
+    pub reads: bool,
+    /// They may write it.
+    pub writes: bool,
+}
+
+impl Rights {
+    /// Both.
+    pub const ALL: Self = Self { reads: true, writes: true };
+}
 
 /// The IOMMU of this machine.
 #[derive(Debug, Default)]
@@ -106,11 +121,17 @@ impl Iommu {
     }
 
     /// Maps one page.
-    pub fn map(&mut self, domain: u16, iova: u64, page: u64, write: bool) -> Result<(), Refused> {
+    pub fn map(
+        &mut self,
+        domain: u16,
+        iova: u64,
+        page: u64,
+        rights: Rights,
+    ) -> Result<(), Refused> {
         match self {
             Self::None => Ok(()),
-            Self::Vtd(vtd) => vtd.map(domain, iova, page, write),
-            Self::Virtio(virtio) => virtio.map(domain, iova, page, write),
+            Self::Vtd(vtd) => vtd.map(domain, iova, page, rights),
+            Self::Virtio(virtio) => virtio.map(domain, iova, page, rights),
         }
     }
 

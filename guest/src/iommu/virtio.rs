@@ -14,6 +14,7 @@ use virtio_drivers::transport::Transport;
 use virtio_drivers::transport::pci::PciTransport;
 
 use super::Refused;
+use super::Rights;
 use super::Stopped;
 use crate::memory::PAGE;
 
@@ -123,9 +124,9 @@ impl VirtioIommu {
         domain: u16,
         iova: u64,
         page: u64,
-        write: bool,
+        rights: Rights,
     ) -> Result<(), Refused> {
-        let flags = READ | if write { WRITE } else { 0 };
+        let flags = if rights.reads { READ } else { 0 } | if rights.writes { WRITE } else { 0 };
         let mut request = [0; 36];
         request[0] = MAP;
         request[4..8].copy_from_slice(&u32::from(domain).to_le_bytes());

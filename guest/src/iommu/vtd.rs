@@ -9,6 +9,7 @@ use core::ptr::NonNull;
 use coco_dma::observe::FaultReason;
 
 use super::Refused;
+use super::Rights;
 use super::Stopped;
 use crate::devices::registers::Registers;
 use crate::memory::PAGE;
@@ -134,7 +135,7 @@ impl Vtd {
         domain: u16,
         iova: u64,
         page: u64,
-        write: bool,
+        rights: Rights,
     ) -> Result<(), Refused> {
         let leaf = self.leaf(domain, iova)?;
         // SAFETY: the entry lies in a table.
@@ -142,8 +143,9 @@ impl Vtd {
             return Err(Refused::Occupied);
         }
         // What is not there is not remembered, so that nothing has to be forgotten.
+        let bits = if rights.reads { READ } else { 0 } | if rights.writes { WRITE } else { 0 };
         // SAFETY: as above.
-        unsafe { leaf.write_volatile(page | READ | if write { WRITE } else { 0 }) };
+        unsafe { leaf.write_volatile(page | bits) };
         Ok(())
     }
 

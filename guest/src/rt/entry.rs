@@ -70,6 +70,7 @@ early_pdpt: .skip 4096
 stack_bottom:
     .skip 262144
 stack_top:
+    .text
 "#,
     begin = sym begin,
     options(att_syntax)

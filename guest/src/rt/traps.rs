@@ -20,6 +20,7 @@ const STUB: usize = 16;
 // (0x6a pushes a byte.) A stub makes the stack the same for all: vector, error code, then what the processor pushed.
 // 0x60227d00 has a bit for each vector that comes with an error code.
 global_asm!(
+    ".section .text.traps, \"ax\"",
     ".balign 16",
     "trap_stubs:",
     ".set vector, 0",
@@ -38,6 +39,7 @@ global_asm!(
     "and rsp, -16",
     "call {told}",
     "ud2",
+    ".text",
     told = sym told,
 );
 

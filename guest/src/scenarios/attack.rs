@@ -7,7 +7,6 @@
 use core::ptr::NonNull;
 
 use coco_dma::addr::PhysRange;
-use coco_dma::device::Endpoint;
 use coco_dma::plan::Limits;
 use virtio_drivers::device::blk::SECTOR_SIZE;
 use virtio_drivers::device::blk::VirtIOBlk;
@@ -98,7 +97,7 @@ fn told<E>(row: Row, steal: &Result<(), E>, write: &Result<(), E>, victim: &Vict
 
 fn blk(layer: &Layer, boot: &Boot) -> Result<(), Failure> {
     let found = layer.find(io::BLK).ok_or("no virtio-blk")?;
-    let adaptor = layer.adapt(Endpoint::new("blk"))?;
+    let adaptor = layer.adapt(layer.endpoint(boot, "blk", found)?)?;
     // SAFETY: the adaptor lives for ever; the driver is dropped before the guard.
     let bound = unsafe { DeviceHal::bind(adaptor) }?;
     let mut disk = VirtIOBlk::<LyingHal, _>::new(Platformed::new(found)?)?;
@@ -118,7 +117,7 @@ fn blk(layer: &Layer, boot: &Boot) -> Result<(), Failure> {
 
 fn rng(layer: &Layer, boot: &Boot) -> Result<(), Failure> {
     let found = layer.find(io::RNG).ok_or("no virtio-rng")?;
-    let adaptor = layer.adapt(Endpoint::new("rng"))?;
+    let adaptor = layer.adapt(layer.endpoint(boot, "rng", found)?)?;
     // SAFETY: as in `blk`.
     let bound = unsafe { DeviceHal::bind(adaptor) }?;
     let mut rng = VirtIORng::<LyingHal, _>::new(Platformed::new(found)?)?;
@@ -134,9 +133,9 @@ fn rng(layer: &Layer, boot: &Boot) -> Result<(), Failure> {
 }
 
 fn nvme(layer: &Layer, boot: &Boot) -> Result<(), Failure> {
-    let found = layer.found.iter().find(|found| found.class == nvme::CLASS);
-    let device = layer.bind(Endpoint::new("nvme"), Limits::NONE)?;
-    let mut nvme = Nvme::new(device, *found.ok_or("no nvme")?)?;
+    let found = layer.find_class(nvme::CLASS).ok_or("no nvme")?;
+    let device = layer.bind(layer.endpoint(boot, "nvme", found)?, Limits::NONE)?;
+    let mut nvme = Nvme::new(device, found)?;
     let victim = Victim::new()?;
     let block = LOOT as u64 / nvme::BLOCK;
     // SAFETY: none. This is the attack; the page holds nothing but the marker.
@@ -151,7 +150,8 @@ fn nvme(layer: &Layer, boot: &Boot) -> Result<(), Failure> {
 
 fn edu(layer: &Layer, boot: &Boot) -> Result<(), Failure> {
     let found = layer.find(edu::ID).ok_or("no edu")?;
-    let device = layer.bind(Endpoint::new("edu"), Limits::mask_bits(edu::MASK_BITS))?;
+    let device =
+        layer.bind(layer.endpoint(boot, "edu", found)?, Limits::mask_bits(edu::MASK_BITS))?;
     let mut edu = Edu::new(device, found)?;
     let victim = Victim::new()?;
     edu.put(&io::pattern(7, edu::BUFFER))?;

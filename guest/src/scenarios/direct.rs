@@ -3,7 +3,6 @@
 // UNSAFETY: devices are given addresses of shared memory, and drivers slices of it.
 #![expect(unsafe_code)]
 
-use coco_dma::device::Endpoint;
 use coco_dma::plan::Limits;
 use coco_dma::state::Direction;
 use virtio_drivers::device::blk::SECTOR_SIZE;
@@ -51,7 +50,7 @@ unsafe fn as_slice(buffer: &mut SharedBuffer) -> &mut [u8] {
 
 fn blk(layer: &Layer, boot: &Boot) -> Result<(), Failure> {
     let found = layer.find(io::BLK).ok_or("no virtio-blk")?;
-    let adaptor = layer.adapt(Endpoint::new("blk"))?;
+    let adaptor = layer.adapt(layer.endpoint(boot, "blk", found)?)?;
     // SAFETY: the adaptor lives for ever; the driver is dropped before the guard.
     let bound = unsafe { DeviceHal::bind(adaptor) }?;
     let mut disk = VirtIOBlk::<DeviceHal, _>::new(Platformed::new(found)?)?;
@@ -80,7 +79,7 @@ fn blk(layer: &Layer, boot: &Boot) -> Result<(), Failure> {
 
 fn rng(layer: &Layer, boot: &Boot) -> Result<(), Failure> {
     let found = layer.find(io::RNG).ok_or("no virtio-rng")?;
-    let adaptor = layer.adapt(Endpoint::new("rng"))?;
+    let adaptor = layer.adapt(layer.endpoint(boot, "rng", found)?)?;
     // SAFETY: as in `blk`.
     let bound = unsafe { DeviceHal::bind(adaptor) }?;
     let mut rng = VirtIORng::<DeviceHal, _>::new(Platformed::new(found)?)?;
@@ -103,9 +102,9 @@ fn rng(layer: &Layer, boot: &Boot) -> Result<(), Failure> {
 }
 
 fn nvme(layer: &Layer, boot: &Boot) -> Result<(), Failure> {
-    let found = layer.found.iter().find(|found| found.class == nvme::CLASS);
-    let device = layer.bind(Endpoint::new("nvme"), Limits::NONE)?;
-    let mut nvme = Nvme::new(device, *found.ok_or("no nvme")?)?;
+    let found = layer.find_class(nvme::CLASS).ok_or("no nvme")?;
+    let device = layer.bind(layer.endpoint(boot, "nvme", found)?, Limits::NONE)?;
+    let mut nvme = Nvme::new(device, found)?;
     let mut buffer = SharedBuffer::new(layer, 0, CHUNK as u64)?;
     let (mut all, written) =
         (alloc::vec::Vec::new(), io::pattern(boot.number("seed").unwrap_or(1), PART));
@@ -138,7 +137,8 @@ fn nvme(layer: &Layer, boot: &Boot) -> Result<(), Failure> {
 
 fn edu(layer: &Layer, boot: &Boot) -> Result<(), Failure> {
     let found = layer.find(edu::ID).ok_or("no edu")?;
-    let device = layer.bind(Endpoint::new("edu"), Limits::mask_bits(edu::MASK_BITS))?;
+    let device =
+        layer.bind(layer.endpoint(boot, "edu", found)?, Limits::mask_bits(edu::MASK_BITS))?;
     let mut edu = Edu::new(device, found)?;
     // Coherent memory, which the layer places within the mask.
     let mut memory = device.alloc(edu::BUFFER, coco_dma::state::Context::Blocking)?.expose();

@@ -6,7 +6,6 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
-use coco_dma::device::Endpoint;
 use coco_dma::plan::Limits;
 use sha2::Digest;
 use sha2::Sha256;
@@ -45,12 +44,20 @@ pub fn run(layer: &Layer, boot: &Boot) -> Result<(), Failure> {
     match (device, boot.option("mode").unwrap_or("bounced")) {
         ("blk", "bounced") => blk(layer, boot),
         ("rng", "bounced") => rng(layer, boot),
-        ("nvme", "bounced") => nvme(layer, boot),
+        ("nvme", "bounced" | "private") => nvme(layer, boot),
         ("edu", "bounced") => edu(layer, boot),
         (device, "direct") => direct::run(layer, boot, device),
         (device, "attack") => attack::run(layer, boot, device),
         (device, mode) => Err(alloc::format!("there is no mode `{mode}` of `{device}`").into()),
     }
+}
+
+/// Every device once, one after the other.
+pub fn every(layer: &Layer, boot: &Boot) -> Result<(), Failure> {
+    blk(layer, boot)?;
+    rng(layer, boot)?;
+    nvme(layer, boot)?;
+    edu(layer, boot)
 }
 
 /// A pattern that the host can make as well: a multiply-and-shift generator.
@@ -97,7 +104,7 @@ pub fn both_ways(
 
 fn blk(layer: &Layer, boot: &Boot) -> Result<(), Failure> {
     let found = layer.find(BLK).ok_or("no virtio-blk")?;
-    let adaptor = layer.adapt(Endpoint::new("blk"))?;
+    let adaptor = layer.adapt(layer.endpoint(boot, "blk", found)?)?;
     // SAFETY: the adaptor lives for ever; the driver is dropped before the guard.
     let bound = unsafe { DeviceHal::bind(adaptor) }?;
     let disk = VirtIOBlk::<DeviceHal, _>::new(Platformed::new(found)?)?;
@@ -116,7 +123,7 @@ fn blk(layer: &Layer, boot: &Boot) -> Result<(), Failure> {
 
 fn rng(layer: &Layer, boot: &Boot) -> Result<(), Failure> {
     let found = layer.find(RNG).ok_or("no virtio-rng")?;
-    let adaptor = layer.adapt(Endpoint::new("rng"))?;
+    let adaptor = layer.adapt(layer.endpoint(boot, "rng", found)?)?;
     // SAFETY: as in `blk`.
     let bound = unsafe { DeviceHal::bind(adaptor) }?;
     let mut rng = VirtIORng::<DeviceHal, _>::new(Platformed::new(found)?)?;
@@ -134,9 +141,9 @@ fn rng(layer: &Layer, boot: &Boot) -> Result<(), Failure> {
 }
 
 fn nvme(layer: &Layer, boot: &Boot) -> Result<(), Failure> {
-    let found = layer.found.iter().find(|found| found.class == nvme::CLASS);
-    let device = layer.bind(Endpoint::new("nvme"), Limits::NONE)?;
-    let mut nvme = Nvme::new(device, *found.ok_or("no nvme")?)?;
+    let found = layer.find_class(nvme::CLASS).ok_or("no nvme")?;
+    let device = layer.bind(layer.endpoint(boot, "nvme", found)?, Limits::NONE)?;
+    let mut nvme = Nvme::new(device, found)?;
     let serial = nvme.identify()?[4..24].trim_ascii().to_vec();
     let disk = core::cell::RefCell::new(nvme);
     let read = both_ways(
@@ -152,7 +159,8 @@ fn nvme(layer: &Layer, boot: &Boot) -> Result<(), Failure> {
 
 fn edu(layer: &Layer, boot: &Boot) -> Result<(), Failure> {
     let found = layer.find(edu::ID).ok_or("no edu")?;
-    let device = layer.bind(Endpoint::new("edu"), Limits::mask_bits(edu::MASK_BITS))?;
+    let device =
+        layer.bind(layer.endpoint(boot, "edu", found)?, Limits::mask_bits(edu::MASK_BITS))?;
     let mut edu = Edu::new(device, found)?;
     let sent = pattern(boot.number("seed").unwrap_or(1), edu::BUFFER);
     edu.put(&sent)?;

@@ -6,6 +6,8 @@ use std::path::Path;
 use anyhow::Result;
 use sha2::{Digest, Sha256};
 
+/// Bytes of the guest's memory.
+pub(super) const MEMORY: u64 = 288 << 20;
 /// Bytes of the image.
 const LEN: usize = 1 << 20;
 /// The guest reads this many bytes from the start, and writes as many behind them.
