@@ -3,7 +3,11 @@
 use coco_dma::state::Trust;
 
 use crate::eye::Moment;
+use crate::hardware::Sight;
+use crate::iommu::SimIommu;
 use crate::machine::Machine;
+use crate::number::size;
+use crate::number::wide;
 use crate::ram::Outcome;
 
 /// A device on the bus of a machine. It takes any number for an address: what the bus and the
@@ -14,6 +18,7 @@ pub struct SimDevice {
     name: String,
     trust: Trust,
     mask: u64,
+    iommu: Option<(SimIommu, u32)>,
 }
 
 /// One access of a device.
@@ -33,11 +38,18 @@ pub struct Access {
     pub bytes: Vec<u8>,
 }
 
+/// A part of an access that lies in one run of memory.
+struct Piece {
+    phys: u64,
+    sight: Sight,
+    len: usize,
+}
+
 impl SimDevice {
     /// A device of 64 address bits. The machine takes the word of the test for its trust; where no
     /// device can be accepted, every access of an accepted one faults.
     pub fn new(machine: &Machine, name: &str, trust: Trust) -> Self {
-        Self { machine: machine.clone(), name: name.to_owned(), trust, mask: u64::MAX }
+        Self { machine: machine.clone(), name: name.to_owned(), trust, mask: u64::MAX, iommu: None }
     }
 
     /// The same device with fewer address lines: what is above them is lost, as it is in
@@ -48,6 +60,13 @@ impl SimDevice {
         Self { mask, ..self }
     }
 
+    /// The same device behind an IOMMU, which knows it by this number: its addresses are those of
+    /// the domain, and what no entry allows faults there.
+    #[must_use]
+    pub fn behind(self, iommu: &SimIommu, source: u32) -> Self {
+        Self { iommu: Some((iommu.clone(), source)), ..self }
+    }
+
     /// Its trust.
     pub fn trust(&self) -> Trust {
         self.trust
@@ -56,13 +75,24 @@ impl SimDevice {
     /// Reads. What does not come reads as ones.
     pub fn read(&self, addr: u64, into: &mut [u8]) -> Outcome {
         let mut live = self.machine.live();
-        let (outcome, moved) = match self.machine.hardware().decode(self.trust, addr & self.mask) {
-            Some((phys, sight)) => live.ram.read(sight, phys, into),
-            None => {
-                into.fill(0xff);
-                (Outcome::Fault, 0)
+        let (mut worst, mut moved) = (Outcome::Clear, 0);
+        while let Some(rest) = into.get_mut(moved..).filter(|rest| !rest.is_empty()) {
+            let (outcome, len) = match self.piece(addr, moved, rest.len(), false) {
+                Some(Piece { phys, sight, len }) => match rest.get_mut(..len) {
+                    Some(part) => live.ram.read(sight, phys, part),
+                    None => (Outcome::Fault, 0),
+                },
+                None => (Outcome::Fault, 0),
+            };
+            (worst, moved) = (worst.max(outcome), moved + len);
+            if outcome == Outcome::Fault {
+                break;
             }
-        };
+        }
+        if let Some(rest) = into.get_mut(moved..) {
+            rest.fill(0xff);
+        }
+        let outcome = worst;
         let bytes = into.get(..moved).unwrap_or_default().to_vec();
         live.accesses.push(self.access(addr, into.len(), false, outcome, bytes));
         live.look(Moment::Access { addr });
@@ -72,10 +102,21 @@ impl SimDevice {
     /// Writes.
     pub fn write(&self, addr: u64, from: &[u8]) -> Outcome {
         let mut live = self.machine.live();
-        let (outcome, moved) = match self.machine.hardware().decode(self.trust, addr & self.mask) {
-            Some((phys, sight)) => live.ram.write(sight, phys, from),
-            None => (Outcome::Fault, 0),
-        };
+        let (mut worst, mut moved) = (Outcome::Clear, 0);
+        while let Some(rest) = from.get(moved..).filter(|rest| !rest.is_empty()) {
+            let (outcome, len) = match self.piece(addr, moved, rest.len(), true) {
+                Some(Piece { phys, sight, len }) => match rest.get(..len) {
+                    Some(part) => live.ram.write(sight, phys, part),
+                    None => (Outcome::Fault, 0),
+                },
+                None => (Outcome::Fault, 0),
+            };
+            (worst, moved) = (worst.max(outcome), moved + len);
+            if outcome == Outcome::Fault {
+                break;
+            }
+        }
+        let outcome = worst;
         let bytes = from.get(..moved).unwrap_or_default().to_vec();
         live.accesses.push(self.access(addr, from.len(), true, outcome, bytes));
         live.look(Moment::Access { addr });
@@ -89,6 +130,22 @@ impl SimDevice {
             Outcome::Clear => Ok(bytes),
             other => Err(other),
         }
+    }
+
+    /// The memory that the device means by the next bytes of an access; `None` where it faults on
+    /// the way there.
+    fn piece(&self, addr: u64, moved: usize, rest: usize, write: bool) -> Option<Piece> {
+        let hardware = self.machine.hardware();
+        let Some((iommu, source)) = &self.iommu else {
+            // The bus decodes the first address; the memory controller counts on.
+            let (phys, sight) = hardware.decode(self.trust, addr & self.mask)?;
+            return Some(Piece { phys: phys.checked_add(wide(moved))?, sight, len: rest });
+        };
+        let at = (addr & self.mask).checked_add(wide(moved))?;
+        let (phys, state) = iommu.translate(*source, at, write)?;
+        let in_page = iommu.page_size() - (at & (iommu.page_size() - 1));
+        let sight = hardware.behind(self.trust, state)?;
+        Some(Piece { phys, sight, len: rest.min(size(in_page)) })
     }
 
     fn access(

@@ -151,4 +151,15 @@ impl Hardware {
             (Inside::Stage2, Trust::Accepted) => Some((raw, Sight::Either)),
         }
     }
+    /// With what rights a device gets at memory through an entry for this state. An IOMMU of the
+    /// host takes what is not accepted to the outside, whatever its entry says.
+    pub(crate) fn behind(&self, trust: Trust, state: State) -> Option<Sight> {
+        match (self.inside, trust, state) {
+            (Inside::Open, ..) => Some(Sight::Either),
+            (Inside::Cipher(_), _, State::ENCRYPTED) => Some(Sight::Deciphered),
+            (Inside::Cipher(_), ..) | (_, Trust::Untrusted, _) => Some(Sight::Outside),
+            (Inside::None, Trust::Accepted, _) => None,
+            (_, Trust::Accepted, state) => Some(Sight::Inside(state)),
+        }
+    }
 }

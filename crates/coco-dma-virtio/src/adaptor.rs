@@ -139,21 +139,29 @@ impl<'d, P: Platform + ?Sized> Adaptor<'d, P> {
         let _ = unsafe { self.device.finish_raw(mapping, len) };
     }
 
-    /// Ends every live share of a device that is gone, and answers how many there were. Nothing is
-    /// copied back: what a device left unfinished is nobody's. Allocations stay, for whoever drops
-    /// the queues that they belong to.
+    /// Revokes a device that is gone ([`Device::revoke`]) and finishes every live share of it;
+    /// answers how many there were. Nothing is copied back: what a device left unfinished is
+    /// nobody's. Its slots are free, those of its queues among them, and it is refused new ones:
+    /// drop its queues first, and bind another device to go on.
     ///
     /// # Safety
     ///
-    /// The device has stopped using all of them, and no driver will unshare them again with their
-    /// buffers in use elsewhere.
-    pub unsafe fn abandon(&self) -> usize {
+    /// The device has stopped using all of its memory, no other thread uses the adaptor meanwhile,
+    /// and no driver will unshare the buffers again with others using them.
+    pub unsafe fn revoke(&self) -> usize {
+        // SAFETY: this function's conditions.
+        unsafe { self.device.revoke() };
         let mut ended = 0;
-        while let Some(live) = self.table.remove_any(|live| matches!(live, Live::Mapped(_))) {
-            if let Live::Mapped(mapping) = live {
-                // SAFETY: the device has stopped by this function's condition; no byte is copied.
-                let _ = unsafe { self.device.finish_raw(mapping, 0) };
-                ended += 1;
+        while let Some(live) = self.table.remove_any() {
+            match live {
+                Live::Mapped(mapping) => {
+                    // SAFETY: the device has stopped by this function's condition; of a revoked
+                    // one no byte is copied.
+                    let _ = unsafe { self.device.finish_raw(mapping, 0) };
+                    ended += 1;
+                }
+                // SAFETY: as above.
+                Live::Allocated(memory) => drop(unsafe { self.device.free_raw(memory) }),
             }
         }
         ended

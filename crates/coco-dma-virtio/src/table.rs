@@ -97,21 +97,19 @@ impl<'d> Table<'d> {
         None
     }
 
-    /// Takes out any live record that `is` says yes to; `None` where there is none.
-    pub(crate) fn remove_any(self, is: impl Fn(&Live) -> bool) -> Option<Live> {
+    /// Takes out any live record; `None` where there is none.
+    pub(crate) fn remove_any(self) -> Option<Live> {
         for record in self.0 {
             let state = record.state.load(Ordering::Relaxed);
             if state < LIVE || !record.claim(state) {
                 continue;
             }
             // SAFETY: BUSY, so this thread alone is at it.
-            let live = unsafe { &mut *record.live.get() };
-            if live.as_ref().is_some_and(&is) {
-                let found = live.take();
-                record.settle(FREE);
-                return found;
+            let live = unsafe { (*record.live.get()).take() };
+            record.settle(FREE);
+            if live.is_some() {
+                return live;
             }
-            record.settle(state);
         }
         None
     }

@@ -5,6 +5,9 @@ use core::fmt;
 
 use crate::device::Device;
 use crate::dma::Dma;
+use crate::ledger::GranuleState;
+use crate::ledger::Ledger;
+use crate::ledger::Tracked;
 use crate::platform::Platform;
 use crate::pool::Pool;
 
@@ -33,7 +36,7 @@ impl<P: Platform + ?Sized> fmt::Display for Inspect<'_, Dma<'_, P>> {
         let dma = self.0;
         writeln!(f, "regime: {:?}", dma.regime())?;
         for tracked in dma.ledger().ranges() {
-            writeln!(f, "memory {}: {tracked:?}", tracked.range())?;
+            write_memory(f, dma.ledger(), tracked)?;
         }
         let (held, limit) = (dma.ledger().quarantined(), dma.quarantine_limit());
         writeln!(f, "quarantine: {held:#x} bytes (limit {limit:#x})")?;
@@ -68,6 +71,31 @@ impl<P: Platform + ?Sized> fmt::Display for Inspect<'_, Device<'_, P>> {
         }
         Ok(())
     }
+}
+
+/// One range: how many granules are in which state, and how many of them are pinned.
+fn write_memory(
+    f: &mut fmt::Formatter<'_>,
+    ledger: &Ledger<'_>,
+    tracked: &Tracked<'_>,
+) -> fmt::Result {
+    let range = tracked.range();
+    let Some(granule) = tracked.granule() else {
+        return writeln!(f, "memory {range}: {}", ledger.peek(range));
+    };
+    let (mut counts, mut pinned) = ([0u64; GranuleState::ALL.len()], 0u64);
+    for number in 0..range.len() / granule {
+        let at = range.base().checked_add(number.saturating_mul(granule));
+        let Some(entry) = at.and_then(|at| ledger.granule(at)) else { continue };
+        pinned += u64::from(entry.pins > 0);
+        let states = GranuleState::ALL.iter().zip(&mut counts);
+        states.filter(|(state, _)| **state == entry.state).for_each(|(_, count)| *count += 1);
+    }
+    write!(f, "memory {range}, granules of {granule:#x} bytes:")?;
+    for (state, count) in GranuleState::ALL.iter().zip(counts).filter(|(_, count)| *count > 0) {
+        write!(f, " {count} {state},")?;
+    }
+    writeln!(f, " {pinned} pinned")
 }
 
 fn write_pool(f: &mut fmt::Formatter<'_>, pool: &Pool<'_>) -> fmt::Result {

@@ -1,10 +1,17 @@
 //! The unit of all bookkeeping: one atomic machine word, in storage that the caller owns. Loom's
 //! own type stands in under `cfg(loom)`, so that the models check the code that ships.
 
+#[cfg(all(test, loom))]
+pub(crate) mod race;
+
+#[cfg(not(loom))]
+pub(crate) use core::sync::atomic::AtomicPtr;
 #[cfg(not(loom))]
 pub(crate) use core::sync::atomic::AtomicUsize;
 pub(crate) use core::sync::atomic::Ordering;
 
+#[cfg(loom)]
+pub(crate) use loom::sync::atomic::AtomicPtr;
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::AtomicUsize;
 

@@ -14,9 +14,10 @@ use core::ptr::NonNull;
 
 use coco_dma::Dma;
 use coco_dma::Word;
-use coco_dma::addr::{PhysAddr, PhysRange};
+use coco_dma::addr::{DmaAddr, PhysAddr, PhysRange};
 use coco_dma::attrs::Attrs;
 use coco_dma::device::{Device, Endpoint};
+use coco_dma::iommu::{Domain, Entry, Fault, FaultReason, Iommu, IommuError, IovaWindow};
 use coco_dma::ledger::{Initial, Ledger, Tracked};
 use coco_dma::plan::{self, Candidates, DeviceFace, Limits, MapRequest, Place, Plan, PoolFace};
 use coco_dma::platform::PageSource;
@@ -28,9 +29,13 @@ use gate::machine::{self, Machine};
 const POOL_LEN: usize = 64 << 10;
 const POOL_STORAGE: usize = Pool::words(POOL_LEN as u64);
 const BOOKS: usize = Tracked::words(1 << 20, 4096);
+const WINDOW: u64 = 1 << 20;
+const PAGE: u64 = 4096;
+const DOMAIN: usize = Domain::words(WINDOW, PAGE);
 static POOL_MEMORY: machine::Memory<POOL_LEN> = machine::Memory::new();
 static POOL_WORDS: [Word; POOL_STORAGE] = [const { Word::new() }; POOL_STORAGE];
 static LEDGER_WORDS: [Word; BOOKS] = [const { Word::new() }; BOOKS];
+static DOMAIN_WORDS: [Word; DOMAIN] = [const { Word::new() }; DOMAIN];
 
 #[unsafe(no_mangle)]
 fn check() -> u8 {
@@ -94,12 +99,26 @@ fn transfer() -> Option<()> {
     let dma =
         Dma::new(&machine, &pools).with_ledger(Ledger::new(&ranges).ok()?).with_pages(&Source);
     convert(&dma, ram);
-    let endpoint = black_box(Endpoint::new("disk"));
-    let device: Device<'_, Machine> = dma.bind(endpoint, black_box(Limits::NONE)).ok()?;
+    let window = IovaWindow::new(black_box(PAGE), black_box(WINDOW))?;
+    let domain = Domain::new(&Table, window, DOMAIN_WORDS.get(..black_box(DOMAIN))?).ok()?;
+    black_box(domain.reserve(IovaWindow::new(black_box(0xfee0_0000), black_box(1 << 20))?));
+    let (source, addr) = (black_box(1), black_box(DmaAddr::new(1)));
+    let (write, reason, code) = (black_box(true), black_box(FaultReason::Mapping), black_box(5));
+    dma.fault(&Fault { source, addr, write, reason, code });
+    for endpoint in [Endpoint::new("disk"), Endpoint::new("nvme").translated(&domain)] {
+        let device = dma.bind(black_box(endpoint), black_box(Limits::NONE)).ok()?;
+        stream(&device)?;
+    }
+    black_box((domain.mapped(), domain.lost()));
+    Some(())
+}
 
-    allocate(&device);
+/// All that a device does.
+fn stream(device: &Device<'_, Machine>) -> Option<()> {
+    allocate(device);
     let mut buffer = [0; 64];
     let buffer: NonNull<[u8]> = NonNull::from(black_box(&mut buffer[..]));
+    black_box((device.max_mapping(), device.room_for(&[buffer]).is_ok()));
     let (direction, attrs) = (black_box(Direction::Both), black_box(Attrs::NONE));
     // SAFETY: the buffer outlives the mapping; there is no device.
     let mapping = unsafe { device.map_raw(buffer, direction, attrs) }.ok()?;
@@ -114,6 +133,26 @@ fn transfer() -> Option<()> {
     // SAFETY: there is no device.
     black_box(unsafe { device.revoke() });
     Some(())
+}
+
+/// An IOMMU that answers anything.
+struct Table;
+
+// SAFETY: there is no device.
+unsafe impl Iommu for Table {
+    fn page(&self) -> u64 {
+        black_box(PAGE)
+    }
+
+    unsafe fn map(&self, iova: DmaAddr, run: PhysRange, entry: Entry) -> Result<(), IommuError> {
+        black_box((iova, run, entry));
+        black_box(Ok(()))
+    }
+
+    unsafe fn unmap(&self, iova: DmaAddr, len: u64) -> Result<(), IommuError> {
+        black_box((iova, len));
+        black_box(Ok(()))
+    }
 }
 
 /// Pages anywhere.

@@ -2,10 +2,10 @@
 
 use std::fs::File;
 use std::fs::OpenOptions;
-use std::io::Read;
 use std::io::Seek;
 use std::io::SeekFrom;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::OpenOptionsExt;
@@ -141,20 +141,28 @@ pub(super) fn output(path: Option<&Path>, image: &Image) -> Result<File, Failure
 
 /// SHA-256 of the first `len` bytes of a file, read from the file itself. Gives up early, with
 /// some hash, once `stop` is set.
-pub(super) fn sha256(mut file: &File, len: u64, stop: &AtomicBool) -> Result<String, Failure> {
-    let read = |error: std::io::Error| {
-        Failure::NotHeld(format!("a file cannot be read back for its hash: {}", why(&error)))
-    };
-    file.seek(SeekFrom::Start(0)).map_err(read)?;
+///
+/// Reads at places of its own: a device process that was given this open file shares its position,
+/// and moves it.
+pub(super) fn sha256(file: &File, len: u64, stop: &AtomicBool) -> Result<String, Failure> {
     let mut hash = Sha256::new();
     let mut chunk = vec![0u8; CHUNK];
-    let mut rest = file.take(len);
-    while !stop.load(Ordering::Relaxed) {
-        match rest.read(&mut chunk) {
+    let mut at = 0;
+    while at < len && !stop.load(Ordering::Relaxed) {
+        let want = usize::try_from(len - at).unwrap_or(CHUNK).min(CHUNK);
+        match file.read_at(chunk.get_mut(..want).unwrap_or_default(), at) {
             Ok(0) => break,
-            Ok(count) => hash.update(chunk.get(..count).unwrap_or(&[])),
+            Ok(count) => {
+                hash.update(chunk.get(..count).unwrap_or(&[]));
+                at += count as u64;
+            }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(read(error)),
+            Err(error) => {
+                return Err(Failure::NotHeld(format!(
+                    "a file cannot be read back for its hash: {}",
+                    why(&error)
+                )));
+            }
         }
     }
     Ok(hex(&hash.finalize()))

@@ -22,9 +22,9 @@ use coco_dma_vhost::copy::PATIENCE;
 use coco_dma_vhost::copy::Shape;
 use coco_dma_vhost::copy::ShapeError;
 use coco_dma_vhost::device::Backing;
-use coco_dma_vhost::device::DeviceProcess;
 use coco_dma_vhost::device::EMBEDDED_ARG;
 use coco_dma_vhost::device::Export;
+use coco_dma_vhost::device::Keeper;
 use coco_dma_vhost::device::Kind;
 use coco_dma_vhost::device::Launch;
 use coco_dma_vhost::device::embedded;
@@ -97,30 +97,30 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         embedded_program: None,
     };
     let storage = Storage::of(&machine);
-    let pools = storage.pools(&machine).map_err(|error| failed(&error))?;
-    let layer = Layer::new(&machine, &pools);
-    let process = DeviceProcess::start(&launch).map_err(|error| failed(&error))?;
+    let books = storage.books(&machine).map_err(|error| failed(&error))?;
+    let layer = Layer::new(&machine, &books);
+    let mut keeper = Keeper::new(&launch);
 
-    // The image is hashed from the file itself while it is copied; its place in the file is
-    // nobody else's, since the device reads at places of its own.
+    // The image is hashed from the file itself while it is copied.
     let stop = AtomicBool::new(false);
     let (copied, sha256_in) = std::thread::scope(|scope| {
         let sum = scope.spawn(|| image::sha256(&image.file, image.len, &stop));
-        let copied = transfer(&layer, &process, &image, shape);
+        let copied = transfer(&layer, &mut keeper, &image, shape);
         stop.store(copied.is_err(), Ordering::Relaxed);
         (copied, sum.join())
     });
     let copied = copied?;
     let sha256_in = sha256_in
         .map_err(|_| Failure::NotHeld("the image's hash could not be computed".to_owned()))??;
-    let target = Target { process: &process, export: SCRATCH, backing: Some(&scratch) };
-    let attacks = attack::attack(&layer, &target).map_err(|error| failed(&error))?;
-    let separation = process.separation();
-    process.stop().map_err(|error| failed(&error))?;
+    let target = Target { export: SCRATCH, backing: Some(&scratch) };
+    let attacks = attack::attack(&layer, &mut keeper, &target).map_err(|error| failed(&error))?;
+    let (separation, restarts) = (keeper.separation(), keeper.restarts());
+    keeper.stop().map_err(|error| failed(&error))?;
     let sha256_out = image::sha256(&output, image.len, &stop)?;
 
     let sums = report::Sums { input: sha256_in, output: sha256_out };
-    let report = report::Report::new(args, kind, &layer, separation, shape, &copied, attacks, sums);
+    let device = report::Device { kind, separation, restarts };
+    let report = report::Report::new(args, &device, &layer, shape, &copied, attacks, sums);
     if args.json {
         output::json(&report)?;
     } else {
@@ -195,7 +195,7 @@ fn choose(choice: DeviceChoice) -> Result<Kind, Failure> {
 /// Copies the image, with a bar for people.
 fn transfer(
     layer: &Layer<'_>,
-    process: &DeviceProcess,
+    keeper: &mut Keeper<'_>,
     image: &Image,
     shape: Shape,
 ) -> Result<CopyReport, Failure> {
@@ -208,15 +208,9 @@ fn transfer(
         ProgressBar::hidden()
     };
     bar.enable_steady_tick(Duration::from_millis(200));
-    let job = CopyJob {
-        process,
-        input: INPUT,
-        output: OUTPUT,
-        bytes: image.len,
-        shape,
-        patience: PATIENCE,
-    };
-    let copied = copy::copy(layer, &job, &mut |progress| bar.set_position(progress.written));
+    let job = CopyJob { input: INPUT, output: OUTPUT, bytes: image.len, shape, patience: PATIENCE };
+    let copied =
+        copy::copy(layer, keeper, &job, &mut |progress| bar.set_position(progress.written));
     bar.finish_and_clear();
     copied.map_err(|error| failed(&error))
 }

@@ -23,6 +23,15 @@ pub(super) struct Sums {
     pub(super) output: String,
 }
 
+/// Which device served, and how it went.
+#[derive(Debug)]
+pub(super) struct Device {
+    pub(super) kind: Kind,
+    pub(super) separation: Option<Separation>,
+    /// Processes that were lost and replaced.
+    pub(super) restarts: u32,
+}
+
 /// The report. Its keys are the JSON document's.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
@@ -31,6 +40,7 @@ pub(super) struct Report {
     platform: &'static str,
     bytes: u64,
     seconds: f64,
+    restarts: u32,
     sha256_in: String,
     sha256_through: String,
     sha256_out: String,
@@ -61,12 +71,10 @@ struct AttackRow {
 }
 
 impl Report {
-    #[expect(clippy::too_many_arguments, reason = "everything that the run came to")]
     pub(super) fn new(
         args: &RunArgs,
-        kind: Kind,
+        device: &Device,
         layer: &Layer<'_>,
-        separation: Separation,
         shape: Shape,
         copied: &CopyReport,
         attacks: Vec<Attack>,
@@ -79,10 +87,11 @@ impl Report {
         let ok = held && !attacks.iter().any(is_breach) && copied.refused() == 0;
         Self {
             ok,
-            device: kind.to_string(),
+            device: device.kind.to_string(),
             platform: args.platform.name(),
             bytes: copied.bytes,
             seconds: copied.elapsed.as_secs_f64(),
+            restarts: device.restarts,
             sha256_in: sums.input,
             sha256_through: through,
             sha256_out: sums.output,
@@ -99,7 +108,7 @@ impl Report {
             region_limit: copied.input.region_limit,
             quarantined: 0,
             private_memory: format!("{}{why}", arena.kind()),
-            separation: separation.to_string(),
+            separation: device.separation.map_or_else(String::new, |how| how.to_string()),
             device_mappings: copied.device_mappings.clone(),
             attacks: attacks
                 .into_iter()
@@ -121,6 +130,7 @@ impl Report {
         let seconds = self.seconds;
         for (what, value) in [
             ("device", format!("{}, {}", self.device, self.separation)),
+            ("restarts", format!("{} of the device's process, after losing it", self.restarts)),
             ("platform", format!("{} (played: see README)", self.platform)),
             ("private memory", self.private_memory.clone()),
             (

@@ -4,6 +4,7 @@
 
 mod decorators;
 mod devices;
+mod iommu;
 mod machines;
 mod marker;
 mod mistakes;

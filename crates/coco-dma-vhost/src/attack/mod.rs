@@ -5,6 +5,10 @@
 //! proves more than the device's word is memory: the private arena is filled with a mark before,
 //! and compared after, and so is the pool outside of the request. A request that is good but for
 //! its address is needed to prove anything: one is made first and one last.
+//!
+//! A dead device refuses nothing. A connection that it closed, or a silence, counts only when the
+//! same process answered afterwards; a process that is lost is replaced, and the attack repeated
+//! from the first shot that was not answered.
 
 mod ring;
 mod shots;
@@ -14,11 +18,11 @@ use std::io;
 use std::time::Duration;
 
 use coco_dma::coherent::AllocError;
-use coco_dma::device::{BindError, Device, Endpoint};
+use coco_dma::device::{BindError, Endpoint};
 use coco_dma::plan::Limits;
 use virtio_bindings::bindings::virtio_config::VIRTIO_F_VERSION_1;
 
-use crate::device::{DeviceError, DeviceProcess};
+use crate::device::{DeviceError, DeviceProcess, Keeper};
 use crate::disk::DiskError;
 use crate::front::{Front, FrontError, bit, wait};
 use crate::machine::Layer;
@@ -34,12 +38,10 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// The name in messages.
 const NAME: &str = "scratch disk";
 
-/// Which device is attacked.
+/// Which disk is attacked.
 #[derive(Clone, Copy, Debug)]
 pub struct Target<'t> {
-    /// The process.
-    pub process: &'t DeviceProcess,
-    /// One of its exports that nobody is connected to: writable, of at least 4 KiB, with contents
+    /// One of the process's exports that nobody is connected to: writable, of at least 4 KiB, with contents
     /// that may be lost. An attack that succeeds overwrites them, and so do the good requests.
     pub export: usize,
     /// The file behind that export, where there is one: it is searched for private bytes.
@@ -64,7 +66,7 @@ pub struct Attack {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AttackError {
-    /// The device process is no more, or takes no connection.
+    /// There is no device process, or it takes no connection.
     #[error(transparent)]
     Device(#[from] DeviceError),
     /// The connection could not be set up.
@@ -101,68 +103,108 @@ impl From<AllocError<'_>> for AttackError {
     }
 }
 
-/// Attacks the device from every side, one fresh connection each. Blocks, for seconds where a
-/// device answers by silence. No other job may run on the machine meanwhile.
+impl AttackError {
+    /// Whether the device is lost ([`DiskError::is_loss`]).
+    #[must_use]
+    pub fn is_loss(&self) -> bool {
+        match self {
+            Self::Device(error) => error.is_loss(),
+            Self::Front(error) => error.is_loss(),
+            Self::Disk(error) => error.is_loss(),
+            _ => false,
+        }
+    }
+}
+
+/// Attacks the device of `keeper` from every side, one fresh connection each. Blocks, for seconds
+/// where a device answers by silence. No other job may run on the machine meanwhile.
 ///
 /// # Errors
 ///
-/// Any [`AttackError`]. An attack that succeeds is no error: it stands in the list.
-pub fn attack(layer: &Layer<'_>, target: &Target<'_>) -> Result<Vec<Attack>, AttackError> {
-    let device = layer.dma().bind(Endpoint::new(NAME), Limits::NONE)?;
+/// Any [`AttackError`]; after three processes in a row that were lost before they answered one
+/// shot, [`DeviceError::Fruitless`]. An attack that succeeds is no error: it stands in the list.
+pub fn attack(
+    layer: &Layer<'_>,
+    keeper: &mut Keeper<'_>,
+    target: &Target<'_>,
+) -> Result<Vec<Attack>, AttackError> {
     let witness = Witness::new(layer.machine(), target.backing)?;
-    control(layer, target, &device, &witness)?;
     let mut attacks = Vec::new();
-    for shot in shots::BAD {
-        attacks.push(fire(layer, target, &device, &witness, &shot)?.0);
+    let good = || shots::GOOD.into_iter().map(|shot| (shot, true));
+    let bad = shots::BAD.into_iter().map(|shot| (shot, false));
+    let mut shots = good().chain(bad).chain(good()).peekable();
+    while let Some(&(shot, is_good)) = shots.peek() {
+        let process = keeper.process()?;
+        match fire(layer, process, target, &witness, &shot) {
+            Ok((attack, answer)) => {
+                keeper.did_something();
+                shots.next();
+                if is_good {
+                    control(attack, answer)?;
+                } else {
+                    attacks.push(attack);
+                }
+            }
+            Err(error) if error.is_loss() => keeper.replace(&error)?,
+            Err(error) => return Err(error),
+        }
     }
-    control(layer, target, &device, &witness)?;
     Ok(attacks)
 }
 
-/// Good requests, one each way: they have to work.
-fn control(
-    layer: &Layer<'_>,
-    target: &Target<'_>,
-    device: &Device<'_>,
-    witness: &Witness<'_>,
-) -> Result<(), AttackError> {
-    for shot in shots::GOOD {
-        let (attack, answer) = fire(layer, target, device, witness, &shot)?;
-        if attack.refused || answer != Answer::Done(0) {
-            return Err(AttackError::Control(attack.how));
-        }
-        if !attack.intact {
-            let what = "changed memory outside of the request";
-            return Err(AttackError::Control(what.to_owned()));
-        }
+/// A good request has to work.
+fn control(attack: Attack, answer: Answer) -> Result<(), AttackError> {
+    if attack.refused || answer != Answer::Done(0) {
+        return Err(AttackError::Control(attack.how));
+    }
+    if !attack.intact {
+        let what = "changed memory outside of the request";
+        return Err(AttackError::Control(what.to_owned()));
     }
     Ok(())
 }
 
-/// One connection, one request.
+/// One connection, one request, on a device of the layer that is made for it and revoked after it.
 fn fire(
     layer: &Layer<'_>,
+    process: &DeviceProcess,
     target: &Target<'_>,
-    device: &Device<'_>,
     witness: &Witness<'_>,
     shot: &Shot,
 ) -> Result<(Attack, Answer), AttackError> {
-    let stream = target.process.connect(target.export)?;
-    let mut front = Front::connect(stream, layer.machine().shared())?;
+    let stream = process.connect(target.export)?;
+    let mut front = Front::connect(stream, layer.machine())?;
     front.accept(bit(VIRTIO_F_VERSION_1))?;
-    let mut ring = Ring::new(device)?;
-    let fired = shoot(layer, target, &mut front, &mut ring, witness, shot);
+    let device = layer.dma().bind(Endpoint::new(NAME), Limits::NONE)?;
+    let mut ring = Ring::new(&device)?;
+    let mut fired = shoot(layer, process, &mut front, &mut ring, witness, shot);
+    if let Ok((_, Answer::Nothing)) = fired {
+        // Silence is a refusal of somebody who hears.
+        fired = front.stop_queue().map_err(AttackError::from).and(fired);
+    }
+    if fired.as_ref().is_err_and(AttackError::is_loss) {
+        process.kill()?;
+    }
     // Also after an error: the device has to be done with the ring before anybody else gets it.
-    let _ = front.stop_queue();
-    let stopped = front.hang_up(FAREWELL) || target.process.poll_exit().is_some();
-    ring.end(device, stopped);
-    fired
+    let stopped = process.poll_exit().is_some() || {
+        let _ = front.stop_queue();
+        front.hang_up(FAREWELL) || process.poll_exit().is_some()
+    };
+    ring.end(&device, stopped);
+    drop(front);
+    let fired = fired?;
+    if fired.1 == Answer::HungUp {
+        // The connection of a process that was killed is closed before the process has ended: only
+        // one that answers has closed it on purpose.
+        drop(process.connect(target.export)?);
+    }
+    Ok(fired)
 }
 
 fn shoot(
     layer: &Layer<'_>,
-    target: &Target<'_>,
-    front: &mut Front,
+    process: &DeviceProcess,
+    front: &mut Front<'_>,
     ring: &mut Ring,
     witness: &Witness<'_>,
     shot: &Shot,
@@ -171,11 +213,11 @@ fn shoot(
     let address = shot.aim.address(layer.machine(), ring.data());
     let request = ring.bytes(layer.machine());
     let before = witness.look(&request)?;
-    let said = target.process.last_words().len();
+    let said = process.last_words().len();
     // From here on: a device may look into the ring before it is kicked.
     ring.load(address, shot.len, shot.device_writes);
     front.kick();
-    let answer = ring.await_answer(front, target.process, SILENCE)?;
+    let answer = ring.await_answer(front, process, SILENCE)?;
     let after = witness.look(&request)?;
     let (refused, what) = match answer {
         Answer::HungUp => (true, "closed the connection".to_owned()),
@@ -185,7 +227,7 @@ fn shoot(
         Answer::Done(ring::NO_STATUS) => (false, "was completed without a status".to_owned()),
         Answer::Done(status) => (true, format!("answered with status {status}")),
     };
-    let how = match (answer == Answer::HungUp).then(|| new_words(target.process, said)).flatten() {
+    let how = match (answer == Answer::HungUp).then(|| new_words(process, said)).flatten() {
         Some(line) => format!("{what}, saying: {line}"),
         None => what,
     };
@@ -201,7 +243,7 @@ fn new_words(process: &DeviceProcess, said: usize) -> Option<String> {
 
 /// Waits on a connection alone.
 fn wait_for_signs(
-    front: &Front,
+    front: &Front<'_>,
     process: &DeviceProcess,
     patience: Duration,
 ) -> Result<[bool; 4], DiskError> {

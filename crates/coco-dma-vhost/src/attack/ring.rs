@@ -118,7 +118,7 @@ impl Ring {
     /// Waits for what becomes of the request.
     pub(super) fn await_answer(
         &self,
-        front: &Front,
+        front: &Front<'_>,
         process: &DeviceProcess,
         patience: Duration,
     ) -> Result<Answer, AttackError> {

@@ -5,13 +5,15 @@ use core::ops::Range;
 use std::fs::File;
 use std::hash::DefaultHasher;
 use std::io;
+use std::iter;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::SeekFrom;
 
 use super::AttackError;
 use crate::machine::UserMachine;
-use crate::memory::{ArenaBuffer, SharedRegion};
+use crate::memory::ArenaBuffer;
 
 /// What private memory is filled with, again and again; hardly found anywhere by chance.
 const MARK: [u8; 16] = *b"\xC0\xC0private-bytes!";
@@ -57,10 +59,14 @@ impl<'a> Witness<'a> {
         let whole = self.arena.bytes().chunks(MARK.len());
         let private_is_intact = whole.into_iter().all(|piece| MARK.starts_with(piece));
         let mut hasher = DefaultHasher::new();
-        for placed in self.machine.shared() {
-            digest(&placed.region, request, &mut hasher)
-                .map_err(|source| AttackError::Look { what: "the pool", source })?;
-        }
+        // The request lies in the pool, which comes first.
+        let requests = [request].into_iter().chain(iter::repeat(&(0..0)));
+        self.machine
+            .windows(|windows| {
+                let mut shared = windows.iter().zip(requests);
+                shared.try_for_each(|(window, own)| digest(window.file, own, &mut hasher))
+            })
+            .map_err(|source| AttackError::Look { what: "shared memory", source })?;
         let nothing_leaked = match self.backing {
             Some(file) => !holds_mark(file)
                 .map_err(|source| AttackError::Look { what: "the scratch disk", source })?,
@@ -79,8 +85,7 @@ impl Seen {
 
 /// Hashes what a region holds outside of `request`. Only pages that exist are looked at, so that
 /// looking makes none: those that were never touched are zeroes.
-fn digest(region: &SharedRegion, request: &Range<u64>, hasher: &mut impl Hasher) -> io::Result<()> {
-    let file = region.file();
+fn digest(file: BorrowedFd<'_>, request: &Range<u64>, hasher: &mut impl Hasher) -> io::Result<()> {
     let mut block = [0_u8; BLOCK];
     let mut at = 0;
     loop {

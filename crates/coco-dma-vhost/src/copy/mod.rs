@@ -3,6 +3,14 @@
 //! The device writes what it reads off the first disk into pool slots; the layer brings it to a
 //! private buffer; from there it is hashed, in order, and goes back through the pool to the second
 //! disk. Memory is what the [`Shape`] says, whatever the size of the image.
+//!
+//! A device process that is lost on the way, killed or silent for too long, is replaced: its maps
+//! are revoked, everything is shared with the next one, and that one is asked for what the first
+//! left undone. What is done stays done. A read that was completed is in a private buffer; a write
+//! that was completed is in the page cache of the image file, where the death of a process takes
+//! nothing away (that of the machine would, which is what the flush at the end is for: it is asked
+//! for until one was answered, after the last write). A lost process has ended before the next one
+//! starts, so that no write of it comes late.
 
 mod pipeline;
 mod shape;
@@ -13,7 +21,7 @@ use std::time::Duration;
 use coco_dma::device::{BindError, CountersNow};
 use coco_dma_virtio::{AdaptorCounters, AlreadyBound};
 
-use crate::device::{DeviceError, DeviceProcess};
+use crate::device::{DeviceError, Keeper};
 use crate::disk::DiskError;
 use crate::machine::Layer;
 use crate::memory::MemoryError;
@@ -24,10 +32,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What to copy.
 #[derive(Clone, Copy, Debug)]
-pub struct CopyJob<'j> {
-    /// The process that serves both disks.
-    pub process: &'j DeviceProcess,
-    /// Its export that is read.
+pub struct CopyJob {
+    /// The export of the process that is read.
     pub input: usize,
     /// Its export that is written, as large as the other or larger.
     pub output: usize,
@@ -35,12 +41,12 @@ pub struct CopyJob<'j> {
     pub bytes: u64,
     /// How much at once.
     pub shape: Shape,
-    /// How long the disks may complete nothing before that is an error ([`PATIENCE`]).
+    /// How long the disks may complete nothing before their process is lost ([`PATIENCE`]).
     pub patience: Duration,
 }
 
-/// What one disk did.
-#[derive(Clone, Copy, Debug)]
+/// What one disk did, whichever process served it.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct DiskReport {
     /// Its maps.
     pub maps: CountersNow,
@@ -57,7 +63,7 @@ pub struct CopyReport {
     pub bytes: u64,
     /// SHA-256 over the bytes that passed through the private buffers, in order.
     pub sha256: [u8; 32],
-    /// Requests of both disks, the flush among them.
+    /// Requests of both disks, the flush among them; one that was repeated counts again.
     pub requests: u64,
     /// How often a request had to wait because pool or queue had no room for it.
     pub waits_for_room: u64,
@@ -110,7 +116,7 @@ pub enum CopyError {
     /// A disk failed.
     #[error(transparent)]
     Disk(#[from] DiskError),
-    /// The process could not say what it has mapped.
+    /// There is no process, or it could not say what it has mapped.
     #[error(transparent)]
     Device(#[from] DeviceError),
     /// An image that no disk has.
@@ -148,19 +154,35 @@ pub enum CopyError {
     Busy(AlreadyBound),
 }
 
-/// Copies, and calls `progress` after each write that is done. Blocks until the image is copied
-/// and flushed, or a device fails; each wait is bounded by the job's patience.
+impl CopyError {
+    /// Whether the device is lost ([`DiskError::is_loss`]).
+    #[must_use]
+    pub fn is_loss(&self) -> bool {
+        match self {
+            Self::Disk(error) => error.is_loss(),
+            Self::Device(error) => error.is_loss(),
+            _ => false,
+        }
+    }
+}
+
+/// Copies with the process of `keeper`, and calls `progress` after each write that is done. Blocks
+/// until the image is copied and flushed, or it failed; each wait is bounded by the job's patience.
+///
+/// A device that is lost is replaced, and the copy goes on where it was.
 ///
 /// # Errors
 ///
-/// Any [`CopyError`]. Both disks are closed then, and their slots free again.
+/// Any [`CopyError`]; after three processes in a row that completed no request,
+/// [`DeviceError::Fruitless`]. Both disks are closed then, and their slots free again.
 pub fn copy(
     layer: &Layer<'_>,
-    job: &CopyJob<'_>,
+    keeper: &mut Keeper<'_>,
+    job: &CopyJob,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<CopyReport, CopyError> {
     if job.bytes == 0 || !job.bytes.is_multiple_of(512) {
         return Err(CopyError::Size(job.bytes));
     }
-    stage::run(layer, job, progress)
+    stage::run(layer, keeper, job, progress)
 }

@@ -9,11 +9,13 @@ use super::{CopyError, CopyJob, Progress};
 use crate::disk::{Disk, DiskError, Done, Op, Request, SECTOR, Status, Submitted, wait};
 use crate::memory::{ArenaBuffer, PrivateArena};
 
-/// Where everything is.
-pub(super) struct Pipeline<'a, 'j> {
-    job: &'j CopyJob<'j>,
+/// Where everything is, whichever process serves the disks.
+pub(super) struct Pipeline<'a> {
+    job: CopyJob,
     /// Buffers with nothing in them.
     free: Vec<ArenaBuffer<'a>>,
+    /// What a lost device was to read.
+    again: Vec<Request<'a>>,
     /// What was read ahead of its turn, by its place in the image.
     early: BTreeMap<u64, Request<'a>>,
     /// What is hashed and waits for room.
@@ -22,32 +24,54 @@ pub(super) struct Pipeline<'a, 'j> {
     begun: u64,
     hashed: u64,
     written: u64,
+    flushed: bool,
     hash: Sha256,
     requests: u64,
+    completed: u64,
     waits_for_room: u64,
 }
 
-impl<'a, 'j> Pipeline<'a, 'j> {
-    pub(super) fn new(arena: &'a PrivateArena, job: &'j CopyJob<'j>) -> Result<Self, CopyError> {
+impl<'a> Pipeline<'a> {
+    pub(super) fn new(arena: &'a PrivateArena, job: CopyJob) -> Result<Self, CopyError> {
         let free = (0..job.shape.depth)
             .map(|_| arena.take(job.shape.request))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             job,
             free,
+            again: Vec::new(),
             early: BTreeMap::new(),
             to_write: VecDeque::new(),
             begun: 0,
             hashed: 0,
             written: 0,
+            flushed: false,
             hash: Sha256::new(),
             requests: 0,
+            completed: 0,
             waits_for_room: 0,
         })
     }
 
     pub(super) fn requests(&self) -> u64 {
         self.requests
+    }
+
+    /// Requests that were carried out.
+    pub(super) fn completed(&self) -> u64 {
+        self.completed
+    }
+
+    /// Takes back what a lost device left undone.
+    pub(super) fn take_back(&mut self, undone: Vec<Request<'a>>) {
+        for request in undone {
+            match request.op {
+                Op::Read { .. } => self.again.push(request),
+                Op::Write { .. } => self.to_write.push_back(request),
+                // Asked for again as long as none was answered.
+                Op::Flush => {}
+            }
+        }
     }
 
     pub(super) fn waits_for_room(&self) -> u64 {
@@ -58,11 +82,11 @@ impl<'a, 'j> Pipeline<'a, 'j> {
         self.hash.finalize().into()
     }
 
-    /// Copies the whole image and flushes.
+    /// Copies what is left of the image and flushes, if that was not done.
     pub(super) fn run<I: Hal, O: Hal>(
         &mut self,
-        input: &mut Disk<'a, I>,
-        output: &mut Disk<'a, O>,
+        input: &mut Disk<'a, '_, I>,
+        output: &mut Disk<'a, '_, O>,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(), CopyError> {
         let bytes = self.job.bytes;
@@ -70,12 +94,14 @@ impl<'a, 'j> Pipeline<'a, 'j> {
             // From the end of the pipe to its start: what frees room comes first.
             while let Some(done) = output.next_done()? {
                 let request = well_done(done, "output disk")?;
+                self.completed += 1;
                 self.written += len(&request);
                 self.free.extend(request.data);
                 progress(Progress { written: self.written, bytes });
             }
             while let Some(done) = input.next_done()? {
                 let request = well_done(done, "input disk")?;
+                self.completed += 1;
                 self.early.insert(place(request.op), request);
             }
             self.hash_what_is_next();
@@ -88,7 +114,11 @@ impl<'a, 'j> Pipeline<'a, 'j> {
                 wait(&mut [&mut *input, &mut *output], self.job.patience)?;
             }
         }
-        self.flush(input, output)
+        if !self.flushed {
+            self.flush(input, output)?;
+            self.flushed = true;
+        }
+        Ok(())
     }
 
     fn hash_what_is_next(&mut self) {
@@ -101,7 +131,7 @@ impl<'a, 'j> Pipeline<'a, 'j> {
         }
     }
 
-    fn write<O: Hal>(&mut self, output: &mut Disk<'a, O>) -> Result<(), CopyError> {
+    fn write<O: Hal>(&mut self, output: &mut Disk<'a, '_, O>) -> Result<(), CopyError> {
         while let Some(request) = self.to_write.pop_front() {
             match output.submit(request)? {
                 Submitted::Taken => self.requests += 1,
@@ -115,7 +145,17 @@ impl<'a, 'j> Pipeline<'a, 'j> {
         Ok(())
     }
 
-    fn read<I: Hal>(&mut self, input: &mut Disk<'a, I>) -> Result<(), CopyError> {
+    fn read<I: Hal>(&mut self, input: &mut Disk<'a, '_, I>) -> Result<(), CopyError> {
+        while let Some(request) = self.again.pop() {
+            match input.submit(request)? {
+                Submitted::Taken => self.requests += 1,
+                Submitted::NoRoom(request) => {
+                    self.waits_for_room += 1;
+                    self.again.push(request);
+                    return Ok(());
+                }
+            }
+        }
         while self.begun < self.job.bytes {
             let Some(buffer) = self.free.pop() else { break };
             let left = usize::try_from(self.job.bytes - self.begun).unwrap_or(usize::MAX);
@@ -139,8 +179,8 @@ impl<'a, 'j> Pipeline<'a, 'j> {
     /// What was written is not safe before the device says so.
     fn flush<I: Hal, O: Hal>(
         &mut self,
-        input: &mut Disk<'a, I>,
-        output: &mut Disk<'a, O>,
+        input: &mut Disk<'a, '_, I>,
+        output: &mut Disk<'a, '_, O>,
     ) -> Result<(), CopyError> {
         if !output.front().can_flush() {
             // A disk without a cache: what it has taken is stored.
@@ -154,6 +194,7 @@ impl<'a, 'j> Pipeline<'a, 'j> {
             wait(&mut [&mut *input, &mut *output], self.job.patience)?;
             if let Some(done) = output.next_done()? {
                 well_done(done, "output disk")?;
+                self.completed += 1;
                 return Ok(());
             }
             if input.next_done()?.is_some() {

@@ -1,4 +1,4 @@
-//! Two devices of the layer with a disk on each.
+//! Two devices of the layer with a disk on each, for as long as a process lives.
 // UNSAFETY: `virtio-drivers` finds its memory through a type, not a value; see `bind`.
 #![expect(unsafe_code)]
 
@@ -10,7 +10,8 @@ use coco_dma_virtio::{Adaptor, Record};
 
 use super::pipeline::Pipeline;
 use super::{CopyError, CopyJob, CopyReport, DiskReport, Progress};
-use crate::disk::{Disk, Footing};
+use crate::device::{DeviceProcess, Keeper};
+use crate::disk::{Disk, DiskError, Footing, Line, lost};
 use crate::front::Front;
 use crate::machine::Layer;
 
@@ -27,61 +28,146 @@ coco_dma_virtio::hal! {
 const INPUT: &str = "input disk";
 const OUTPUT: &str = "output disk";
 
-/// Sets everything up, copies, and reports.
+/// What is known when everything is done, with both disks connected.
+struct End {
+    device_mappings: Vec<String>,
+    slots_used: usize,
+}
+
+/// Copies with one process after the other, as long as each gets somewhere.
 pub(super) fn run(
     layer: &Layer<'_>,
-    job: &CopyJob<'_>,
+    keeper: &mut Keeper<'_>,
+    job: &CopyJob,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<CopyReport, CopyError> {
     let begun = Instant::now();
+    let mut pipeline = Pipeline::new(layer.machine().arena(), *job)?;
+    let mut disks = [DiskReport::default(); 2];
+    let end = loop {
+        let completed = pipeline.completed();
+        let process = keeper.process()?;
+        let ended = session(layer, process, job, &mut pipeline, &mut disks, progress);
+        if pipeline.completed() > completed {
+            keeper.did_something();
+        }
+        match ended {
+            Ok(end) => break end,
+            Err(error) if error.is_loss() => keeper.replace(&error)?,
+            Err(error) => return Err(error),
+        }
+    };
+    let [input, output] = disks;
+    Ok(CopyReport {
+        bytes: job.bytes,
+        requests: pipeline.requests(),
+        waits_for_room: pipeline.waits_for_room(),
+        input,
+        output,
+        sha256: pipeline.sha256(),
+        device_mappings: end.device_mappings,
+        slots_used: end.slots_used,
+        elapsed: begun.elapsed(),
+    })
+}
+
+/// What one process gets done: two devices of the layer, made for it and revoked with it.
+fn session<'a>(
+    layer: &Layer<'a>,
+    process: &DeviceProcess,
+    job: &CopyJob,
+    pipeline: &mut Pipeline<'a>,
+    disks: &mut [DiskReport; 2],
+    progress: &mut dyn FnMut(Progress),
+) -> Result<End, CopyError> {
     // Three buffers a request, two allocations a queue.
     let count = 3 * job.shape.depth + 2;
     let records = || (0..count).map(|_| Record::new()).collect::<Vec<_>>();
     let (input_records, output_records) = (records(), records());
     let bind = |name| layer.dma().bind(Endpoint::new(name), Limits::NONE);
-    let input_adaptor = &Adaptor::new(bind(INPUT)?, &input_records);
-    let output_adaptor = &Adaptor::new(bind(OUTPUT)?, &output_records);
+    let adaptors: [&Adaptor<'_>; 2] = [
+        &Adaptor::new(bind(INPUT)?, &input_records),
+        &Adaptor::new(bind(OUTPUT)?, &output_records),
+    ];
+    let ended = serve(layer, process, job, adaptors, pipeline, disks, progress);
+    let lost = ended.as_ref().is_err_and(CopyError::is_loss) && process.poll_exit().is_some();
+    for (adaptor, report) in adaptors.into_iter().zip(disks) {
+        if lost {
+            // SAFETY: the device has ended, and the disks on it are gone. What they left mapped is
+            // not copied back.
+            unsafe { adaptor.revoke() };
+        }
+        let (all, now) = (&mut report.maps, adaptor.device().counters());
+        all.direct += now.direct;
+        all.bounced += now.bounced;
+        all.refused += now.refused;
+        all.finished += now.finished;
+        all.lost += now.lost;
+        let (all, now) = (&mut report.adaptor, adaptor.counters());
+        all.strays += now.strays;
+        all.strangers += now.strangers;
+        all.lost += now.lost;
+    }
+    ended
+}
+
+/// Opens the disks and lets the pipeline run on them. After a loss the process has ended, and the
+/// pipeline has back what it left undone.
+fn serve<'a>(
+    layer: &Layer<'a>,
+    process: &DeviceProcess,
+    job: &CopyJob,
+    [input_adaptor, output_adaptor]: [&Adaptor<'_>; 2],
+    pipeline: &mut Pipeline<'a>,
+    disks: &mut [DiskReport; 2],
+    progress: &mut dyn FnMut(Progress),
+) -> Result<End, CopyError> {
     // SAFETY: 1. only the disks below use the types; they are declared after the guards, so they
-    // are dropped before them, on this thread. 2. The guards are locals, declared after the
-    // adaptors.
+    // are dropped before them, on this thread. 2. The guards are locals, and the adaptors outlive
+    // this function.
     let input_bound = unsafe { InputHal::bind(&input_adaptor) }.map_err(CopyError::Busy)?;
     // SAFETY: as above.
     let output_bound = unsafe { OutputHal::bind(&output_adaptor) }.map_err(CopyError::Busy)?;
 
     let on = |name, adaptor, bound, export| {
-        let (machine, process) = (layer.machine(), job.process);
+        let machine = layer.machine();
         Footing { name, machine, adaptor, bound, process, export }
     };
     let depth = job.shape.depth;
-    let mut input =
-        Disk::<InputHal>::open(on(INPUT, input_adaptor, &input_bound, job.input), depth)?;
-    let mut output =
-        Disk::<OutputHal>::open(on(OUTPUT, output_adaptor, &output_bound, job.output), depth)?;
-    check(job, input.front(), output.front())?;
-
-    let mut pipeline = Pipeline::new(layer.machine().arena(), job)?;
-    pipeline.run(&mut input, &mut output, progress)?;
-    let device_mappings = job.process.mappings()?;
-    let report = |adaptor: &Adaptor<'_>, front: &Front| DiskReport {
-        maps: adaptor.device().counters(),
-        adaptor: adaptor.counters(),
-        region_limit: front.region_limit(),
+    // Dead before the disks are dropped, so that nobody waits for its answers.
+    let kill = |error: &DiskError| {
+        if error.is_loss() {
+            let _ = process.kill();
+        }
     };
-    Ok(CopyReport {
-        bytes: job.bytes,
-        requests: pipeline.requests(),
-        waits_for_room: pipeline.waits_for_room(),
-        input: report(input_adaptor, input.front()),
-        output: report(output_adaptor, output.front()),
-        sha256: pipeline.sha256(),
-        device_mappings,
-        slots_used: layer.pool().used(),
-        elapsed: begun.elapsed(),
-    })
+    let mut input =
+        Disk::<InputHal>::open(on(INPUT, input_adaptor, &input_bound, job.input), depth)
+            .inspect_err(kill)?;
+    let mut output =
+        Disk::<OutputHal>::open(on(OUTPUT, output_adaptor, &output_bound, job.output), depth)
+            .inspect_err(kill)?;
+    check(job, input.front(), output.front())?;
+    let limits = [&input, &output as &dyn Line].map(|disk| disk.front().region_limit());
+    disks.iter_mut().zip(limits).for_each(|(report, limit)| report.region_limit = limit);
+
+    let ended = pipeline.run(&mut input, &mut output, progress).and_then(|()| {
+        let device_mappings = process.mappings()?;
+        if device_mappings.is_empty() {
+            // It has our pool mapped as long as it lives.
+            return Err(lost(process, OUTPUT).into());
+        }
+        Ok(End { device_mappings, slots_used: layer.pool().used() })
+    });
+    if ended.as_ref().is_err_and(CopyError::is_loss) {
+        process.kill()?;
+        pipeline.take_back(input.lose().unwrap_or_default());
+        pipeline.take_back(output.lose().unwrap_or_default());
+    }
+    ended
 }
 
 /// What the devices say of themselves has to suit the image.
-fn check(job: &CopyJob<'_>, input: &Front, output: &Front) -> Result<(), CopyError> {
+fn check(job: &CopyJob, input: &Front<'_>, output: &Front<'_>) -> Result<(), CopyError> {
     let wanted = job.bytes / 512;
     if input.sectors() != wanted {
         return Err(CopyError::Capacity { disk: INPUT, sectors: input.sectors(), wanted });

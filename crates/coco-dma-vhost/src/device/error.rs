@@ -108,6 +108,16 @@ pub enum DeviceError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// One process after the other was lost before it had done anything.
+    #[error(
+        "{starts} device processes in a row were lost before they had done anything; the last: {why}"
+    )]
+    Fruitless {
+        /// How many.
+        starts: u32,
+        /// How the last one was lost.
+        why: String,
+    },
     /// The process did not end when told to, not even by `SIGKILL`.
     #[error(
         "the device process {pid} did not end within {waited:?} of being killed: it hangs in the kernel, look at its storage"
@@ -118,4 +128,12 @@ pub enum DeviceError {
         /// How long we waited.
         waited: Duration,
     },
+}
+
+impl DeviceError {
+    /// Whether the process, or its connections, are lost: another process may do better.
+    #[must_use]
+    pub fn is_loss(&self) -> bool {
+        matches!(self, Self::Died { .. } | Self::Unanswered { .. } | Self::Connect { .. })
+    }
 }

@@ -2,7 +2,8 @@
 //!
 //! A [`DeviceProcess`] is a direct child of this process that serves one vhost-user-blk device
 //! for each [`Export`]. It inherits its listening sockets and its images as open descriptors and
-//! nothing else: what it sees of our memory is what a front end shares over a connection.
+//! nothing else: what it sees of our memory is what a front end shares over a connection. A
+//! [`Keeper`] starts another one when it is lost.
 //!
 //! Two kinds exist: [`Kind::QemuStorageDaemon`], which somebody else wrote, and
 //! [`Kind::Embedded`], this program executed once more ([`embedded`]), which needs nothing
@@ -19,6 +20,7 @@
 mod confine;
 pub mod embedded;
 mod error;
+mod keeper;
 mod launch;
 mod listener;
 mod maps;
@@ -32,6 +34,7 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 
 pub use error::DeviceError;
+pub use keeper::Keeper;
 pub use launch::find_qemu_storage_daemon;
 pub use process::DeviceProcess;
 
@@ -77,7 +80,8 @@ pub enum Backing {
     /// also one that the device's uid could not walk.
     File(PathBuf),
     /// A raw image that is already open, for instance one without a name. A writable export
-    /// needs it open for reading and writing.
+    /// needs it open for reading and writing. The device shares its position and moves it: read
+    /// and write it elsewhere at places of your own only (`FileExt`), as long as a device lives.
     Opened(File),
     /// Nothing: reads give zeros, writes are discarded. For measuring what mapping costs.
     Null {

@@ -165,11 +165,21 @@ impl DeviceProcess {
     ///
     /// [`DeviceError::Unstoppable`] when not even being killed ended it.
     pub fn stop(self) -> Result<Exit, DeviceError> {
-        self.end()
+        self.end(&[(Signal::TERM, END), (Signal::KILL, KILL)])
     }
 
-    fn end(&self) -> Result<Exit, DeviceError> {
-        for (signal, patience) in [(Signal::TERM, END), (Signal::KILL, KILL)] {
+    /// Kills the process and waits until it has ended, for 5 seconds at most. What it was doing
+    /// to images and shared memory is done or never will be, when this returns well.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::Unstoppable`].
+    pub fn kill(&self) -> Result<Exit, DeviceError> {
+        self.end(&[(Signal::KILL, KILL)])
+    }
+
+    fn end(&self, steps: &[(Signal, Duration)]) -> Result<Exit, DeviceError> {
+        for &(signal, patience) in steps {
             // It may have ended already: then there is nobody to tell.
             let _ = rustix::process::pidfd_send_signal(&self.ended, signal);
             let deadline = Instant::now() + patience;
@@ -191,6 +201,6 @@ impl DeviceProcess {
 impl Drop for DeviceProcess {
     fn drop(&mut self) {
         // Whoever wants to know how it ended calls `stop`, which has reaped it by now.
-        let _ = self.end();
+        let _ = self.end(&[(Signal::TERM, END), (Signal::KILL, KILL)]);
     }
 }

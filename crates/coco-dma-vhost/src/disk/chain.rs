@@ -101,18 +101,19 @@ impl<'a> Flight<'a> {
     }
 }
 
-/// The end of a queue. What the device still had is unmapped and the queue's memory freed if the
-/// device has stopped; else both stay taken, and nobody is given them again.
+/// The end of a queue. If the device has stopped, its memory is freed and what the device still
+/// had is unmapped: the device of the layer is revoked. Else all of it stays taken, until whoever
+/// knows better revokes that device.
 pub(super) fn end<H: Hal>(
     queue: &mut ManuallyDrop<VirtQueue<H, QUEUE>>,
     adaptor: &Adaptor<'_>,
     stopped: bool,
 ) {
     if stopped {
-        // SAFETY: the device uses nothing of it any more. The private buffers that the mappings
-        // name are still the disk's, or have gone back to an arena that lives as long.
-        unsafe { adaptor.abandon() };
         // SAFETY: called once, by the disk's `Drop`, which touches the queue no more.
         unsafe { ManuallyDrop::drop(queue) };
+        // SAFETY: the device uses nothing of it any more, and the adaptor is this disk's alone. No
+        // byte is copied, so that it does not matter whose the private buffers are now.
+        unsafe { adaptor.revoke() };
     }
 }

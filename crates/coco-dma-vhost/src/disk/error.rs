@@ -108,3 +108,17 @@ pub enum DiskError {
     #[error("cannot wait for the device: {0}; raise the limits of this process")]
     Wait(io::Error),
 }
+
+impl DiskError {
+    /// Whether the device is lost: dead, gone or silent for too long. Another process may do what
+    /// it left undone. (A device that reports errors or lies is not lost.)
+    #[must_use]
+    pub fn is_loss(&self) -> bool {
+        match self {
+            Self::Device(error) => error.is_loss(),
+            Self::Front { source, .. } => source.is_loss(),
+            Self::Lost { .. } | Self::Timeout { .. } => true,
+            _ => false,
+        }
+    }
+}

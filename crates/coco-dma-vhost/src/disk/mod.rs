@@ -41,28 +41,28 @@ pub const QUEUE_BYTES: u64 = 3 * 4096;
 /// How long a device may take to close its end when we have closed ours.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// What a disk stands on.
+/// What a disk stands on: a machine, and for shorter a process.
 #[derive(Debug)]
-pub struct Footing<'a> {
+pub struct Footing<'a, 'p> {
     /// Its name, for messages.
     pub name: &'static str,
     /// The machine whose shared memory the device is given, and whose arena holds the headers.
     pub machine: &'a UserMachine,
-    /// The device of the layer that maps for it.
-    pub adaptor: &'a Adaptor<'a>,
+    /// The device of the layer that maps for it, and for nobody else: it is revoked with the disk.
+    pub adaptor: &'p Adaptor<'p>,
     /// The binding of the disk's `Hal` type to that adaptor.
-    pub bound: &'a Bound<'a>,
+    pub bound: &'p Bound<'p>,
     /// The process that serves it.
-    pub process: &'a DeviceProcess,
+    pub process: &'p DeviceProcess,
     /// Which of its exports.
     pub export: usize,
 }
 
 /// A disk. Dropping it stops the device first, then ends whatever was in flight; memory that a
-/// device might still be using is kept back for good.
-pub struct Disk<'a, H: Hal> {
-    on: Footing<'a>,
-    front: Front,
+/// device might still be using is kept back, until its adaptor is revoked.
+pub struct Disk<'a, 'p, H: Hal> {
+    on: Footing<'a, 'p>,
+    front: Front<'a>,
     queue: ManuallyDrop<VirtQueue<H, QUEUE>>,
     /// Headers and statuses that are free.
     frames: Vec<chain::Frame<'a>>,
@@ -72,7 +72,7 @@ pub struct Disk<'a, H: Hal> {
     unkicked: bool,
 }
 
-impl<'a, H: Hal> Disk<'a, H> {
+impl<'a, 'p, H: Hal> Disk<'a, 'p, H> {
     /// Connects to the device and starts its queue, for up to `depth` requests in flight (at most
     /// [`MAX_DEPTH`]). Blocks, for seconds at most.
     ///
@@ -80,13 +80,13 @@ impl<'a, H: Hal> Disk<'a, H> {
     ///
     /// [`DiskError::Device`], [`DiskError::Front`], [`DiskError::Lost`], [`DiskError::Queue`]
     /// without room for the queue, [`DiskError::Memory`] without room for headers.
-    pub fn open(on: Footing<'a>, depth: usize) -> Result<Self, DiskError> {
+    pub fn open(on: Footing<'a, 'p>, depth: usize) -> Result<Self, DiskError> {
         let depth = depth.clamp(1, MAX_DEPTH);
         let arena = on.machine.arena();
         let frames = (0..depth).map(|_| arena.take(FRAME)).collect::<Result<Vec<_>, _>>()?;
         let stream = on.process.connect(on.export)?;
         let blame = |source| wait::blame(on.process, on.name, source);
-        let mut front = Front::connect(stream, on.machine.shared()).map_err(blame)?;
+        let mut front = Front::connect(stream, on.machine).map_err(blame)?;
         let mut status = DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER;
         front.set_status(status);
         // No EVENT_IDX and no INDIRECT: see `kick`; and an indirect table is one more bounce.
@@ -110,7 +110,7 @@ impl<'a, H: Hal> Disk<'a, H> {
 
     /// Its connection: what the device offers and says of itself.
     #[must_use]
-    pub fn front(&self) -> &Front {
+    pub fn front(&self) -> &Front<'a> {
         &self.front
     }
 
@@ -204,6 +204,31 @@ impl<'a, H: Hal> Disk<'a, H> {
         }
     }
 
+    /// Takes back what a dead device left undone, so that another one may do it. Nothing of it has
+    /// changed: a read's buffer is as it was submitted. `None` where the process has not ended
+    /// ([`DeviceProcess::kill`]): it may be doing any of it still, and the disk is only dropped.
+    pub fn lose(mut self) -> Option<Vec<Request<'a>>> {
+        self.on.process.poll_exit()?;
+        let flights = core::mem::take(&mut self.flights);
+        let undone = flights.into_iter().flatten().map(|flight| self.take_apart(flight)).collect();
+        // Ends the maps of the buffers before anybody else touches them.
+        drop(self);
+        Some(undone)
+    }
+
+    /// Stops the device; false where it may go on using memory.
+    fn stop(&mut self) -> bool {
+        // A dead one has stopped.
+        let ended = |disk: &Self| disk.on.process.poll_exit().is_some();
+        if ended(self) {
+            return true;
+        }
+        // An acknowledged stop, then the device's own end of the connection: both kinds of
+        // device close it when they are done with our memory.
+        let _ = self.front.stop_queue();
+        self.front.hang_up(FAREWELL) || ended(self)
+    }
+
     fn check(&self, request: &Request<'a>) -> Result<(), DiskError> {
         let Request { op, data, len } = request;
         let (len, sectors) = (*len, self.front.sectors());
@@ -232,17 +257,14 @@ impl<'a, H: Hal> Disk<'a, H> {
     }
 }
 
-impl<H: Hal> Drop for Disk<'_, H> {
+impl<H: Hal> Drop for Disk<'_, '_, H> {
     fn drop(&mut self) {
-        // An acknowledged stop, then the device's own end of the connection: both kinds of
-        // device close it when they are done with our memory. A dead one is done too.
-        let _ = self.front.stop_queue();
-        let stopped = self.front.hang_up(FAREWELL) || self.on.process.poll_exit().is_some();
+        let stopped = self.stop();
         chain::end(&mut self.queue, self.on.adaptor, stopped);
     }
 }
 
-impl<H: Hal> fmt::Debug for Disk<'_, H> {
+impl<H: Hal> fmt::Debug for Disk<'_, '_, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Disk")
             .field("name", &self.on.name)

@@ -14,7 +14,7 @@ pub trait Line {
     /// Its name.
     fn name(&self) -> &'static str;
     /// Its connection.
-    fn front(&self) -> &Front;
+    fn front(&self) -> &Front<'_>;
     /// Its device process.
     fn process(&self) -> &DeviceProcess;
     /// Requests that the device has.
@@ -25,12 +25,12 @@ pub trait Line {
     fn kick(&mut self);
 }
 
-impl<H: Hal> Line for Disk<'_, H> {
+impl<H: Hal> Line for Disk<'_, '_, H> {
     fn name(&self) -> &'static str {
         self.on.name
     }
 
-    fn front(&self) -> &Front {
+    fn front(&self) -> &Front<'_> {
         &self.front
     }
 

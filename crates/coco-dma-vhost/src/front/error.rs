@@ -50,3 +50,11 @@ pub enum FrontError {
         source: io::Error,
     },
 }
+
+impl FrontError {
+    /// Whether the connection is lost: the device is dead or might as well be.
+    #[must_use]
+    pub fn is_loss(&self) -> bool {
+        matches!(self, Self::Silent { .. } | Self::Failed { .. })
+    }
+}

@@ -32,16 +32,9 @@ pub(super) struct Greeting {
 }
 
 impl Greeting {
+    /// With a disk that is told of regions at any time.
     pub(super) fn exchange(stream: UnixStream) -> Result<Self, FrontError> {
-        let mut link = Link::new(stream)?;
-        link.ask("SET_OWNER", |device| device.set_owner())?;
-        let offered = link.ask("GET_FEATURES", |device| device.get_features())?;
-        if offered & bit(VIRTIO_F_VERSION_1) == 0 {
-            return Err(FrontError::Missing("VIRTIO_F_VERSION_1"));
-        }
-        if offered & bit(PROTOCOL_FEATURES) == 0 {
-            return Err(FrontError::Missing("vhost-user protocol features"));
-        }
+        let (link, offered) = begin(stream)?;
         let protocol =
             link.ask("GET_PROTOCOL_FEATURES", |device| device.get_protocol_features())?;
         if let Some((_, name)) = NEEDED.iter().find(|(wanted, _)| !protocol.contains(*wanted)) {
@@ -61,4 +54,32 @@ impl Greeting {
         config.iter_mut().zip(answer).for_each(|(to, from)| *to = from);
         Ok(Self { link, offered, region_limit, config })
     }
+
+    /// With a device that is told of the pool alone. It may not say when it has done as told, but
+    /// it does everything in order.
+    pub(super) fn exchange_little(stream: UnixStream) -> Result<Self, FrontError> {
+        let (link, offered) = begin(stream)?;
+        let protocol =
+            link.ask("GET_PROTOCOL_FEATURES", |device| device.get_protocol_features())?;
+        let accepted = protocol & (Protocol::MQ | Protocol::REPLY_ACK);
+        link.ask("SET_PROTOCOL_FEATURES", |device| device.set_protocol_features(accepted))?;
+        link.acknowledge_all();
+        Ok(Self { link, offered, region_limit: 1, config: [0; CONFIG] })
+    }
+}
+
+/// Up to the features.
+fn begin(stream: UnixStream) -> Result<(Link, u64), FrontError> {
+    let link = Link::new(stream)?;
+    link.ask("SET_OWNER", |device| device.set_owner())?;
+    let offered = link.ask("GET_FEATURES", |device| device.get_features())?;
+    for (feature, name) in [
+        (VIRTIO_F_VERSION_1, "VIRTIO_F_VERSION_1"),
+        (PROTOCOL_FEATURES, "vhost-user protocol features"),
+    ] {
+        if offered & bit(feature) == 0 {
+            return Err(FrontError::Missing(name));
+        }
+    }
+    Ok((link, offered))
 }

@@ -18,10 +18,13 @@ use super::FrontError;
 
 /// How long a device may take over one message.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The most queues of a device.
+const QUEUES: u64 = 2;
 
 /// A connection with its watchdog.
 pub(super) struct Link {
-    frontend: Frontend,
+    /// One message at a time.
+    frontend: Mutex<Frontend>,
     stream: UnixStream,
     watch: Arc<Watch>,
     thread: Option<JoinHandle<()>>,
@@ -38,6 +41,8 @@ struct State {
     /// When the present message has taken too long.
     until: Option<Instant>,
     fired: bool,
+    /// We ended the connection.
+    cut_off: bool,
     over: bool,
 }
 
@@ -83,13 +88,14 @@ impl Link {
             .name("vhost-user watch".to_owned())
             .spawn(move || its.run(&watched))
             .map_err(kernel("thread"))?;
-        let frontend = Frontend::from_stream(other, 1);
+        let frontend = Mutex::new(Frontend::from_stream(other, QUEUES));
         Ok(Self { frontend, stream, watch, thread: Some(thread) })
     }
 
-    /// Sends one message and waits for its answer, 5 seconds at most.
+    /// Sends one message and waits for its answer, 5 seconds at most (and before that for other
+    /// threads' messages).
     pub(super) fn ask<R>(
-        &mut self,
+        &self,
         asked: &'static str,
         message: impl FnOnce(&mut Frontend) -> vhost::Result<R>,
     ) -> Result<R, FrontError> {
@@ -98,13 +104,14 @@ impl Link {
 
     /// [`ask`](Self::ask) with another patience.
     pub(super) fn ask_within<R>(
-        &mut self,
+        &self,
         waited: Duration,
         asked: &'static str,
         message: impl FnOnce(&mut Frontend) -> vhost::Result<R>,
     ) -> Result<R, FrontError> {
+        let mut frontend = self.frontend();
         self.watch.set(|state| state.until = Some(Instant::now() + waited));
-        let answer = message(&mut self.frontend);
+        let answer = message(&mut frontend);
         self.watch.set(|state| state.until = None);
         answer.map_err(|source| match self.watch.lock().fired {
             true => FrontError::Silent { asked, waited },
@@ -114,7 +121,11 @@ impl Link {
 
     /// Asks for an acknowledgement of every message from here on.
     pub(super) fn acknowledge_all(&self) {
-        self.frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+        self.frontend().set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+    }
+
+    fn frontend(&self) -> MutexGuard<'_, Frontend> {
+        self.frontend.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The socket: hung up when the device closed it.
@@ -128,9 +139,16 @@ impl Link {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
-    /// Whether the watchdog has ended the connection.
-    pub(super) fn gave_up(&self) -> bool {
-        self.watch.lock().fired
+    /// Ends the connection at once, also for whoever waits for an answer.
+    pub(super) fn cut_off(&self) {
+        self.watch.set(|state| state.cut_off = true);
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
+    /// Whether we have ended the connection, or its watchdog has.
+    pub(super) fn is_cut_off(&self) -> bool {
+        let state = self.watch.lock();
+        state.fired || state.cut_off
     }
 }
 

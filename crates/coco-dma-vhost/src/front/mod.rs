@@ -1,7 +1,8 @@
 //! The vhost-user front end: one connection to one virtio-blk device in another process.
 //!
-//! A [`Front`] gives the device the machine's shared regions and nothing else, at the addresses
-//! that the platform's DMA form has for them, and serves `virtio-drivers` as its `Transport`.
+//! A [`Front`] gives the device the machine's shared memory and nothing else, at the addresses
+//! that the platform's DMA form has for it, and serves `virtio-drivers` as its `Transport`. As long
+//! as it lives the device is told of every region that the machine shares or reclaims.
 //! Two address spaces are in play and never one: descriptors carry DMA forms, and the rings are
 //! named by front-end addresses. The latter are invented here too: a device is told nothing of
 //! where anything lies in this process.
@@ -9,13 +10,14 @@
 mod error;
 mod events;
 mod greeting;
+mod line;
 mod link;
 mod transport;
-mod window;
 
 use core::fmt;
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
@@ -23,13 +25,12 @@ use vhost::{VhostBackend, VringConfigData};
 use virtio_bindings::bindings::virtio_blk as blk;
 use virtio_drivers::transport::DeviceStatus;
 
-use crate::machine::Placed;
+use crate::machine::{Peer, UserMachine};
 pub use error::FrontError;
 use events::{Events, descriptor};
 pub(crate) use events::{Until, wait};
 use greeting::{CONFIG, Greeting, PROTOCOL_FEATURES};
-use link::Link;
-use window::Windows;
+use line::Line;
 
 /// Where the parts of a split queue lie, as the device sees them, and how long it is.
 #[derive(Clone, Copy, Debug)]
@@ -41,59 +42,69 @@ pub(crate) struct QueueAt {
 }
 
 /// One connection. Messages block, 5 seconds at most each.
-pub struct Front {
-    link: Link,
+pub struct Front<'m> {
+    machine: &'m UserMachine,
+    line: Arc<Line>,
     events: Events,
-    windows: Windows,
     offered: u64,
     accepted: u64,
-    region_limit: u64,
     config: [u8; CONFIG],
     status: DeviceStatus,
     queue: bool,
     error: Option<FrontError>,
 }
 
-impl Front {
-    /// Makes the acquaintance of the device at the other end of `stream`, and gives it the shared
-    /// regions.
+impl<'m> Front<'m> {
+    /// Makes the acquaintance of the disk at the other end of `stream`. It is given the machine's
+    /// shared memory when the driver accepts its features.
     ///
     /// # Errors
     ///
     /// Any [`FrontError`]. The connection is closed then.
-    pub fn connect(stream: UnixStream, shared: &[Placed]) -> Result<Self, FrontError> {
-        let Greeting { link, offered, region_limit, config } = Greeting::exchange(stream)?;
+    pub fn connect(stream: UnixStream, machine: &'m UserMachine) -> Result<Self, FrontError> {
+        Self::new(Greeting::exchange(stream)?, machine)
+    }
+
+    /// The same for a device of any kind that offers less: it has no configuration, and is told of
+    /// the pool alone and once, so that no region can be shared while it is connected.
+    ///
+    /// # Errors
+    ///
+    /// As for [`connect`](Self::connect).
+    pub fn connect_once(stream: UnixStream, machine: &'m UserMachine) -> Result<Self, FrontError> {
+        Self::new(Greeting::exchange_little(stream)?, machine)
+    }
+
+    fn new(greeting: Greeting, machine: &'m UserMachine) -> Result<Self, FrontError> {
+        let Greeting { link, offered, region_limit, config } = greeting;
         let events =
             Events::new().map_err(|source| FrontError::Kernel { what: "events", source })?;
-        let windows = Windows::new(shared, region_limit)?;
+        let line = Arc::new(Line { link, region_limit });
         let (accepted, status, queue) = (0, DeviceStatus::empty(), false);
-        Ok(Self {
-            link,
-            events,
-            windows,
-            offered,
-            accepted,
-            region_limit,
-            config,
-            status,
-            queue,
-            error: None,
-        })
+        Ok(Self { machine, line, events, offered, accepted, config, status, queue, error: None })
     }
 
     /// Accepts features of those offered and hands over the shared memory.
     pub(crate) fn accept(&mut self, features: u64) -> Result<(), FrontError> {
         // Protocol features are a matter between the two ends, not the driver's.
         self.accepted = (features & self.offered) | bit(PROTOCOL_FEATURES);
-        let (accepted, windows) = (self.accepted, self.windows.all());
-        self.link.ask("SET_FEATURES", |device| device.set_features(accepted))?;
-        // Never one region too many: the device would say that all is well and hang up.
-        self.link.ask("SET_MEM_TABLE", |device| device.set_mem_table(windows).map(|_| ()))
+        let accepted = self.accepted;
+        self.line.link.ask("SET_FEATURES", |device| device.set_features(accepted))?;
+        self.machine.introduce(self.peer(), |windows| self.line.tell(windows))
+    }
+
+    fn peer(&self) -> Arc<dyn Peer> {
+        Arc::<Line>::clone(&self.line)
     }
 
     /// Starts the queue. There is one on a connection.
     pub(crate) fn start_queue(&mut self, at: &QueueAt) -> Result<(), FrontError> {
-        let place = |address| self.windows.front(address).ok_or(FrontError::Queue { address });
+        let place = |address| {
+            let found = self
+                .machine
+                .windows(|windows| windows.iter().find_map(|window| window.front_of(address)));
+            found.ok_or(FrontError::Queue { address })
+        };
         let rings = VringConfigData {
             queue_max_size: at.size,
             queue_size: at.size,
@@ -106,7 +117,7 @@ impl Front {
         if self.queue {
             return Err(FrontError::Queue { address: at.descriptors });
         }
-        let (link, events) = (&mut self.link, &self.events);
+        let (link, events) = (&self.line.link, &self.events);
         link.ask("SET_VRING_NUM", |device| device.set_vring_num(0, at.size))?;
         link.ask("SET_VRING_ADDR", |device| device.set_vring_addr(0, &rings))?;
         link.ask("SET_VRING_BASE", |device| device.set_vring_base(0, 0))?;
@@ -123,7 +134,7 @@ impl Front {
     pub(crate) fn stop_queue(&mut self) -> Result<(), FrontError> {
         if core::mem::take(&mut self.queue) {
             let stop = |device: &mut Frontend| device.get_vring_base(0).map(|_| ());
-            self.link.ask_within(Duration::from_secs(2), "GET_VRING_BASE", stop)?;
+            self.line.link.ask_within(Duration::from_secs(2), "GET_VRING_BASE", stop)?;
         }
         Ok(())
     }
@@ -131,16 +142,16 @@ impl Front {
     /// Ends the conversation and waits until the device has closed its side too, which it does
     /// when it is done with our memory. False where it did not within `patience`.
     pub(crate) fn hang_up(&self, patience: Duration) -> bool {
-        self.link.say_goodbye();
+        self.line.link.say_goodbye();
         let deadline = Instant::now() + patience;
         loop {
             // A connection that we shut down ourselves looks hung up and says nothing.
-            if self.link.gave_up() {
+            if self.line.link.is_cut_off() {
                 return false;
             }
             let left = deadline.saturating_duration_since(Instant::now());
             match wait(&[(self.socket(), Until::HungUp)], left) {
-                Ok(hung) if hung.contains(&true) => return !self.link.gave_up(),
+                Ok(hung) if hung.contains(&true) => return !self.line.link.is_cut_off(),
                 Ok(_) if left.is_zero() => return false,
                 Ok(_) => {}
                 Err(_) => return false,
@@ -185,7 +196,7 @@ impl Front {
     /// How many memory regions the device takes.
     #[must_use]
     pub fn region_limit(&self) -> u64 {
-        self.region_limit
+        self.line.region_limit
     }
 
     /// Tells the device to look into the available ring.
@@ -209,7 +220,7 @@ impl Front {
     }
 
     fn socket(&self) -> BorrowedFd<'_> {
-        self.link.socket()
+        self.line.link.socket()
     }
 
     fn latch(&mut self, result: Result<(), FrontError>) {
@@ -219,11 +230,17 @@ impl Front {
     }
 }
 
+impl Drop for Front<'_> {
+    fn drop(&mut self) {
+        self.machine.forget(&self.peer());
+    }
+}
+
 pub(crate) const fn bit(number: u32) -> u64 {
     1 << number
 }
 
-impl fmt::Debug for Front {
+impl fmt::Debug for Front<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Front")
             .field("offered", &format_args!("{:#x}", self.offered))

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use coco_dma::regime::{Parameters, PlatformName};
 
-use super::window::Windows;
 use super::{Front, FrontError};
 use crate::machine::UserMachine;
 use crate::memory::PrivateArena;
@@ -20,7 +19,7 @@ fn machine(platform: PlatformName) -> UserMachine {
 fn a_silent_device_is_given_up() {
     let (ours, _theirs) = UnixStream::pair().unwrap();
     let begun = Instant::now();
-    let error = Front::connect(ours, machine(PlatformName::Tdx).shared()).unwrap_err();
+    let error = Front::connect(ours, &machine(PlatformName::Tdx)).unwrap_err();
     assert!(matches!(error, FrontError::Silent { asked: "GET_FEATURES", .. }), "{error}");
     assert!(begun.elapsed() < Duration::from_secs(7));
 }
@@ -38,7 +37,7 @@ fn a_device_that_trickles_is_given_up() {
         }
     });
     let begun = Instant::now();
-    let error = Front::connect(ours, machine(PlatformName::Tdx).shared()).unwrap_err();
+    let error = Front::connect(ours, &machine(PlatformName::Tdx)).unwrap_err();
     assert!(matches!(error, FrontError::Silent { .. }), "{error}");
     assert!(begun.elapsed() < Duration::from_secs(7));
     trickle.join().unwrap();
@@ -48,12 +47,12 @@ fn a_device_that_trickles_is_given_up() {
 fn a_device_that_hangs_up_or_babbles_is_no_device() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     drop(theirs);
-    let error = Front::connect(ours, machine(PlatformName::Tdx).shared()).unwrap_err();
+    let error = Front::connect(ours, &machine(PlatformName::Tdx)).unwrap_err();
     assert!(matches!(error, FrontError::Failed { .. }), "{error}");
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     theirs.write_all(&[0x5A; 4096]).unwrap();
     let begun = Instant::now();
-    let error = Front::connect(ours, machine(PlatformName::Tdx).shared()).unwrap_err();
+    let error = Front::connect(ours, &machine(PlatformName::Tdx)).unwrap_err();
     assert!(matches!(error, FrontError::Failed { .. }), "{error}");
     assert!(begun.elapsed() < Duration::from_secs(2));
 }
@@ -67,22 +66,16 @@ fn a_device_is_told_the_form_and_no_address_of_ours() {
         (PlatformName::Pkvm, 0x2_0000_0000),
     ] {
         let machine = machine(platform);
-        let windows = Windows::new(machine.shared(), 8).unwrap();
-        let [window] = windows.all() else { panic!() };
-        assert_eq!(window.guest_phys_addr, form);
-        assert_eq!(window.memory_size, 1 << 20);
-        let ours = machine.shared()[0].region.start().addr().get() as u64;
-        assert_ne!(window.userspace_addr, ours);
-        assert_ne!(window.userspace_addr, form);
-        assert_eq!(windows.front(form + 0xf_ffff), Some(window.userspace_addr + 0xf_ffff));
-        assert_eq!(windows.front(form + 0x10_0000), None);
-        assert_eq!(windows.front(form - 1), None);
+        machine.windows(|windows| {
+            let [window] = windows else { panic!() };
+            assert_eq!(window.dma, form);
+            assert_eq!(window.len, 1 << 20);
+            let ours = machine.shared()[0].region.start().addr().get() as u64;
+            assert_ne!(window.front, ours);
+            assert_ne!(window.front, form);
+            assert_eq!(window.front_of(form + 0xf_ffff), Some(window.front + 0xf_ffff));
+            assert_eq!(window.front_of(form + 0x10_0000), None);
+            assert_eq!(window.front_of(form - 1), None);
+        });
     }
-}
-
-#[test]
-fn never_one_region_more_than_the_device_takes() {
-    let machine = machine(PlatformName::Tdx);
-    let Err(error) = Windows::new(machine.shared(), 0) else { panic!("a region too many") };
-    assert!(matches!(error, FrontError::TooManyRegions { wanted: 1, limit: 0 }), "{error}");
 }

@@ -11,7 +11,7 @@ use super::{Front, FrontError, QueueAt};
 /// own limit: it refuses what is too long.
 const LONGEST: u32 = 32768;
 
-impl Transport for Front {
+impl Transport for Front<'_> {
     fn device_type(&self) -> DeviceType {
         DeviceType::Block
     }

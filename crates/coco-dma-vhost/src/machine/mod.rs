@@ -1,26 +1,42 @@
 //! The userspace machine: a confidential guest whose memory is this process's, with invented
 //! physical addresses. Its private memory is a [`PrivateArena`] and everything else that this
-//! process has; its shared memory are [`SharedRegion`]s that device processes are given.
+//! process has; its shared memory is a [`SharedRegion`] that device processes are given.
+//!
+//! Beside these two it can have *regions*: memory that is shared and reclaimed at run time, a
+//! region at a time. A region is this machine's granule: device processes are given whole memory
+//! files, so that the ledger refuses to convert a part of one. Sharing a region means that every
+//! connected device is told of it and has said yes, and every device that connects later is told
+//! at once. Reclaiming one means that every device was told to let go, and that the memory itself
+//! was replaced by fresh private memory, so that a device which does not let go keeps something
+//! that is nobody's.
 // UNSAFETY: the layer believes what a platform says of memory.
 #![expect(unsafe_code)]
 
+mod board;
 mod layer;
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 
 use coco_dma::addr::{DmaAddr, PhysAddr, PhysRange};
+use coco_dma::ledger::LedgerError;
 use coco_dma::platform::{ConvertError, NoView, Platform};
 use coco_dma::pool::{Pool, PoolError};
 use coco_dma::regime::Regime;
 use coco_dma::state::{Context, PoolLabel, State, Trust, Visibility};
 
 use crate::memory::{MemoryError, PrivateArena, SharedRegion};
-pub use layer::{Layer, Storage};
+use board::{Board, Regions};
+pub(crate) use board::{Peer, Window};
+pub use layer::{Books, Layer, Storage};
 
-/// Where arena and pool lie in the invented physical memory: like RAM of a machine with 16 GiB,
-/// or below 2 GiB for platforms whose marks leave no more. Far apart, holes in between.
-const PLACES: [(u64, u64); 2] = [(0x1_0000_0000, 0x2_0000_0000), (0x2000_0000, 0x4000_0000)];
+/// Where arena, regions and pool lie in the invented physical memory: like RAM of a machine with
+/// 16 GiB, or below 2 GiB for platforms whose marks leave no more. Far apart, holes in between.
+const PLACES: [(u64, u64, u64); 2] =
+    [(0x1_0000_0000, 0x1_8000_0000, 0x2_0000_0000), (0x2000_0000, 0x3000_0000, 0x4000_0000)];
+/// The least that is a hole, in bytes.
+const HOLE: u64 = 1 << 20;
 
 /// A machine that cannot be.
 #[derive(Debug, thiserror::Error)]
@@ -40,12 +56,36 @@ pub enum MachineError {
         /// The last address of memory.
         limit: u64,
     },
+    /// Regions that do not fit between private memory and pool, or are no granules.
+    #[error(
+        "{count} regions of {size} bytes are not possible: ask for a power of two of at least \
+         4096 bytes each, and less than {room} bytes in all"
+    )]
+    Regions {
+        /// Regions asked for.
+        count: usize,
+        /// Bytes of each.
+        size: usize,
+        /// Bytes that there are.
+        room: u64,
+    },
+    /// More regions for pools than there are.
+    #[error("the pools want {wanted} regions of {count}: make a machine with more")]
+    Growth {
+        /// Regions wanted.
+        wanted: usize,
+        /// Regions that there are.
+        count: usize,
+    },
     /// Memory could not be had.
     #[error(transparent)]
     Memory(#[from] MemoryError),
     /// The layer does not take the memory as a pool.
     #[error("the shared memory makes no pool: {0}")]
     Pool(PoolError),
+    /// The layer keeps no ledger of the regions.
+    #[error("the regions make no ledger: {0}")]
+    Ledger(LedgerError),
     /// The pool was made already.
     #[error("the machine's pool was made already: keep the first one, or make another machine")]
     PoolTaken,
@@ -69,6 +109,8 @@ pub struct UserMachine {
     arena: PrivateArena,
     arena_range: PhysRange,
     shared: [Placed; 1],
+    regions: Option<Regions>,
+    board: Board,
     pool_taken: AtomicBool,
 }
 
@@ -90,7 +132,7 @@ impl UserMachine {
         }
         let region = SharedRegion::new(pool_size)?;
         let limit = regime.memory_limit().raw();
-        let place = |(private, shared): (u64, u64)| {
+        let place = |(private, _, shared): (u64, u64, u64)| {
             let arena_range = run(private, arena.len()).filter(|run| run.last().raw() <= limit)?;
             let range = run(shared, pool_size).filter(|run| run.last().raw() <= limit)?;
             let dma = regime.dma_form(Trust::Untrusted, State::SHARED, shared)?;
@@ -99,7 +141,30 @@ impl UserMachine {
         let (arena_range, range, dma) = (PLACES.into_iter().find_map(place))
             .ok_or(MachineError::TooLarge { size: pool_size, limit })?;
         let shared = [Placed { region, range, dma }];
-        Ok(Self { regime, arena, arena_range, shared, pool_taken: AtomicBool::new(false) })
+        let (regions, board, pool_taken) = (None, Board::new(0), AtomicBool::new(false));
+        Ok(Self { regime, arena, arena_range, shared, regions, board, pool_taken })
+    }
+
+    /// The same machine with `count` regions of `size` bytes that can be shared at run time
+    /// (`size` a power of two of at least 4096). They lie side by side, and are private memory of
+    /// this process that is not secret.
+    ///
+    /// # Errors
+    ///
+    /// [`MachineError::Regions`] where they do not fit, [`MachineError::Memory`].
+    pub fn with_regions(self, count: usize, size: usize) -> Result<Self, MachineError> {
+        let base = self.arena_range.base().raw();
+        let (_, first, pool) =
+            PLACES.into_iter().find(|place| place.0 == base).unwrap_or(PLACES[1]);
+        let room = pool - first - HOLE;
+        let impossible = MachineError::Regions { count, size, room };
+        let whole = size.is_power_of_two() && size >= 4096;
+        let len = count.checked_mul(size).filter(|_| whole);
+        let range = len.and_then(|len| run(first, len)).filter(|range| range.len() < room);
+        let dma = self.regime.dma_form(Trust::Untrusted, State::SHARED, first);
+        let (Some(range), Some(dma)) = (range, dma) else { return Err(impossible) };
+        let regions = Some(Regions::new(count, size, range, dma)?);
+        Ok(Self { regions, board: Board::new(count), ..self })
     }
 
     /// Its rules.
@@ -120,10 +185,56 @@ impl UserMachine {
         self.arena_range
     }
 
-    /// The shared regions: everything that a device process is given.
+    /// The memory that is shared for good: everything that a device process is given, the regions
+    /// apart.
     #[must_use]
     pub fn shared(&self) -> &[Placed] {
         &self.shared
+    }
+
+    /// Where the regions lie, all of them together; `None` where the machine has none.
+    #[must_use]
+    pub fn regions(&self) -> Option<PhysRange> {
+        self.regions.as_ref().map(|regions| regions.range)
+    }
+
+    /// One of the regions, counted from 0.
+    #[must_use]
+    pub fn region(&self, number: usize) -> Option<PhysRange> {
+        let regions = self.regions.as_ref()?;
+        let size = regions.size() as u64;
+        regions.range.slice(size.checked_mul(u64::try_from(number).ok()?)?, size)
+    }
+
+    /// How many regions there are.
+    fn region_count(&self) -> usize {
+        let regions = self.regions.as_ref();
+        regions.map_or(0, |all| usize::try_from(all.range.len()).unwrap_or(0) / all.size())
+    }
+
+    /// Introduces a device: `tell` gives it everything that is shared now, and it is told of every
+    /// change from then on, until it is [forgotten](Self::forget).
+    pub(crate) fn introduce<E>(
+        &self,
+        peer: Arc<dyn Peer>,
+        tell: impl FnOnce(&[Window<'_>]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.board.introduce(peer, self.pool_window(), self.regions.as_ref(), tell)
+    }
+
+    /// Forgets a device whose connection has ended.
+    pub(crate) fn forget(&self, peer: &Arc<dyn Peer>) {
+        self.board.forget(peer);
+    }
+
+    /// Runs `look` with everything that is shared now, the pool first.
+    pub(crate) fn windows<R>(&self, look: impl FnOnce(&[Window<'_>]) -> R) -> R {
+        self.board.windows(self.pool_window(), self.regions.as_ref(), look)
+    }
+
+    fn pool_window(&self) -> Window<'_> {
+        let [placed] = &self.shared;
+        Window::of_pool(&placed.region, placed.range, placed.dma)
     }
 
     /// Makes the pool over the shared memory. Once: nothing else may use that memory.
@@ -139,12 +250,26 @@ impl UserMachine {
         // its descriptor, and nothing makes references to it.
         unsafe { Pool::adopt(label, placed.range, view, words) }.map_err(MachineError::Pool)
     }
+
+    /// Makes a pool over regions. Called by [`Storage::books`] alone, behind `adopt`: each region
+    /// is in one pool at most.
+    fn convertible<'m>(
+        &'m self,
+        range: PhysRange,
+        words: &'m [coco_dma::Word],
+    ) -> Result<Pool<'m>, MachineError> {
+        // SAFETY: of this process only the pool touches the regions while it is open: whoever
+        // else shares or reclaims memory answers for it that the memory is his (`Dma::share`).
+        let pool = unsafe { Pool::convertible(PoolLabel::GuestShared, range, words) };
+        pool.map_err(MachineError::Pool)
+    }
 }
 
-// SAFETY: 1. `regime` is a constant of the machine. 2. `locate` answers only for the two mappings
-// that the machine owns, linearly. 3. `convert` never succeeds and changes nothing. 4. `view`
-// answers with the mappings themselves, readable and writable for the machine's whole life, in
-// the one state that each has.
+// SAFETY: 1. `regime` is a constant of the machine. 2. `locate` answers only for the mappings that
+// the machine owns, linearly; what lies in a region may be replaced, its place is not. 3. `convert`
+// replaces the memory of every region of the run or says how far it came; no device has memory of
+// its own that is private. 4. `view` answers with the mappings themselves, readable and writable
+// for the machine's whole life, in the state that each has.
 unsafe impl Platform for UserMachine {
     fn regime(&self) -> Regime {
         self.regime
@@ -153,16 +278,23 @@ unsafe impl Platform for UserMachine {
     fn locate(&self, bytes: NonNull<[u8]>) -> Option<PhysRange> {
         let len = u64::try_from(bytes.len()).ok()?;
         let private = self.arena.offset_of(bytes).map(|offset| (self.arena_range, offset));
-        let (range, offset) = private.or_else(|| {
+        let range = private.or_else(|| {
             let within = |placed: &Placed| Some((placed.range, placed.region.offset_of(bytes)?));
             self.shared.iter().find_map(within)
-        })?;
+        });
+        let region = || {
+            let regions = self.regions.as_ref()?;
+            Some((regions.range, regions.offset_of(bytes)?))
+        };
+        let (range, offset) = range.or_else(region)?;
         range.slice(u64::try_from(offset).ok()?, len)
     }
 
-    unsafe fn convert(&self, _run: PhysRange, _to: Visibility) -> Result<(), ConvertError> {
-        // Regions that come and go are not built yet.
-        Err(ConvertError { done: 0, doubt: 0, code: u64::from(libc::EOPNOTSUPP.unsigned_abs()) })
+    unsafe fn convert(&self, run: PhysRange, to: Visibility) -> Result<(), ConvertError> {
+        let never = u64::from(libc::EOPNOTSUPP.unsigned_abs());
+        let regions = self.regions.as_ref().filter(|regions| regions.range.contains(run));
+        let regions = regions.ok_or(ConvertError { done: 0, doubt: 0, code: never })?;
+        self.board.convert(regions, run, to == Visibility::Shared)
     }
 
     unsafe fn view(
@@ -171,15 +303,22 @@ unsafe impl Platform for UserMachine {
         state: State,
         _context: Context,
     ) -> Result<NonNull<u8>, NoView> {
-        let (range, start) = match state {
-            State::PRIVATE => (self.arena_range, self.arena.start()),
+        let fixed = match state {
+            State::PRIVATE => Some((self.arena_range, self.arena.start())),
             State::SHARED => {
                 let holds = |placed: &&Placed| placed.range.contains(run);
-                let placed = self.shared.iter().find(holds).ok_or(NoView)?;
-                (placed.range, placed.region.start())
+                let placed = self.shared.iter().find(holds);
+                placed.map(|placed| (placed.range, placed.region.start()))
             }
             _ => return Err(NoView),
         };
+        let region = || {
+            let regions = self.regions.as_ref()?;
+            let as_wanted = self.board.is(regions, run, state == State::SHARED);
+            as_wanted.then_some((regions.range, regions.start()))
+        };
+        let fixed = fixed.filter(|(range, _)| range.contains(run));
+        let (range, start) = fixed.or_else(region).ok_or(NoView)?;
         if !range.contains(run) {
             return Err(NoView);
         }

@@ -88,7 +88,7 @@ fn memory_is_found_where_it_lies_and_nowhere_else() {
 fn the_pool_is_made_once() {
     let machine = machine(PlatformName::Tdx, Parameters::default()).unwrap();
     let storage = Storage::of(&machine);
-    let pools = storage.pools(&machine).unwrap();
-    assert!(matches!(storage.pools(&machine), Err(MachineError::PoolTaken)));
-    assert_eq!(Layer::new(&machine, &pools).pool().capacity(), 32768);
+    let books = storage.books(&machine).unwrap();
+    assert!(matches!(storage.books(&machine), Err(MachineError::PoolTaken)));
+    assert_eq!(Layer::new(&machine, &books).pool().capacity(), 32768);
 }

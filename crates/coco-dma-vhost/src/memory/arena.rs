@@ -47,11 +47,14 @@ pub struct PrivateArena {
     given: Mutex<Given>,
 }
 
-/// What is given out: a mark that only climbs, until everything has come back.
+/// What is given out: everything below a mark that only climbs until all has come back, but for
+/// the places that are free again.
 #[derive(Debug, Default)]
 struct Given {
     mark: usize,
     buffers: usize,
+    /// Start and room of each place below the mark that has come back.
+    free: Vec<(usize, usize)>,
 }
 
 impl PrivateArena {
@@ -122,7 +125,8 @@ impl PrivateArena {
     }
 
     /// Takes a buffer of `len` bytes, aligned to 64. What an earlier one left in it is still there.
-    /// Room comes back when all buffers have: an arena serves one job at a time.
+    /// The room of a buffer that has come back serves buffers of the same size at once, and others
+    /// when all have: an arena serves one job at a time.
     ///
     /// # Errors
     ///
@@ -130,18 +134,23 @@ impl PrivateArena {
     pub fn take(&self, len: usize) -> Result<ArenaBuffer<'_>, MemoryError> {
         let full = || MemoryError::ArenaFull { wanted: len, size: self.memory.len() };
         let mut given = self.given();
-        let bytes = self.memory.part(given.mark, len).filter(|_| len > 0).ok_or_else(full)?;
-        given.mark += len.next_multiple_of(ALIGN);
+        let room = len.checked_next_multiple_of(ALIGN).filter(|_| len > 0).ok_or_else(full)?;
+        let place = given.free.iter().position(|(_, free)| *free == room);
+        let start = place.map_or(given.mark, |place| given.free.swap_remove(place).0);
+        let bytes = self.memory.part(start, len).ok_or_else(full)?;
+        given.mark = given.mark.max(start + room);
         given.buffers += 1;
         Ok(ArenaBuffer::new(self, bytes))
     }
 
     /// A buffer has come back.
-    pub(super) fn give_back(&self) {
+    pub(super) fn give_back(&self, bytes: NonNull<[u8]>) {
         let mut given = self.given();
         given.buffers = given.buffers.saturating_sub(1);
         if given.buffers == 0 {
-            given.mark = 0;
+            *given = Given::default();
+        } else if let Some(start) = self.offset_of(bytes) {
+            given.free.push((start, bytes.len().next_multiple_of(ALIGN)));
         }
     }
 

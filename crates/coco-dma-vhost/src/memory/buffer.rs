@@ -54,7 +54,7 @@ impl<'a> ArenaBuffer<'a> {
 
 impl Drop for ArenaBuffer<'_> {
     fn drop(&mut self) {
-        self.arena.give_back();
+        self.arena.give_back(self.bytes);
     }
 }
 

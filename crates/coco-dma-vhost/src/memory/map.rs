@@ -45,6 +45,45 @@ impl Mapping {
         Self::new(start?.cast(), len)
     }
 
+    /// Puts the first `len` bytes of `file` in place of what was mapped at `offset`, where both
+    /// are whole pages of this mapping; what was there is gone. After an error nobody knows what
+    /// is there.
+    pub(super) fn put_file(
+        &self,
+        offset: usize,
+        len: usize,
+        file: BorrowedFd<'_>,
+    ) -> io::Result<()> {
+        let (start, protection) = (self.pages(offset, len)?, ProtFlags::READ | ProtFlags::WRITE);
+        let flags = MapFlags::SHARED | MapFlags::FIXED;
+        // SAFETY: the pages are this mapping's own, and whoever changes them answers for it that
+        // no reference points into them; pointers stay good.
+        unsafe { rustix::mm::mmap(start.as_ptr().cast(), len, protection, flags, file, 0) }?;
+        Ok(())
+    }
+
+    /// Puts fresh memory of this process alone, filled with zeroes and kept out of core dumps and
+    /// children, in place of what was mapped; otherwise as [`put_file`](Self::put_file).
+    pub(super) fn put_anonymous(&self, offset: usize, len: usize) -> io::Result<()> {
+        let (start, protection) = (self.pages(offset, len)?, ProtFlags::READ | ProtFlags::WRITE);
+        let flags = MapFlags::PRIVATE | MapFlags::FIXED;
+        let at = start.as_ptr().cast();
+        // SAFETY: as in `put_file`.
+        unsafe { rustix::mm::mmap_anonymous(at, len, protection, flags) }?;
+        for advice in [Advice::LinuxDontDump, Advice::LinuxDontFork] {
+            // SAFETY: as in `keep_to_ourselves`.
+            unsafe { rustix::mm::madvise(at, len, advice) }?;
+        }
+        Ok(())
+    }
+
+    /// Where `len` bytes at `offset` lie, where both are whole pages.
+    fn pages(&self, offset: usize, len: usize) -> io::Result<NonNull<u8>> {
+        let whole = offset.is_multiple_of(PAGE) && len.is_multiple_of(PAGE) && len > 0;
+        let part = self.part(offset, len).filter(|_| whole);
+        part.map(NonNull::cast).ok_or_else(|| io::ErrorKind::InvalidInput.into())
+    }
+
     fn new(start: *mut u8, len: usize) -> io::Result<Self> {
         let start = NonNull::new(start).ok_or(io::ErrorKind::AddrNotAvailable)?;
         Ok(Self { start, len })

@@ -1,9 +1,10 @@
-//! The two kinds of memory of the userspace machine: a [`PrivateArena`] that no other process is
-//! given, and [`SharedRegion`]s that are.
+//! The kinds of memory of the userspace machine: a [`PrivateArena`] that no other process is
+//! given, [`SharedRegion`]s that are, and patches that change from one to the other.
 
 mod arena;
 mod buffer;
 mod map;
+mod patches;
 mod shared;
 
 use std::io;
@@ -11,6 +12,8 @@ use std::io;
 pub(crate) use arena::room;
 pub use arena::{ArenaKind, MAX_ARENA, PrivateArena};
 pub use buffer::ArenaBuffer;
+pub use patches::REGION_NAME;
+pub(crate) use patches::{Lost, Patch, Patches};
 pub use shared::{POOL_NAME, SharedRegion};
 
 /// Memory that could not be had.

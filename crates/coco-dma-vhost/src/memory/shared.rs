@@ -40,11 +40,7 @@ impl SharedRegion {
     }
 
     fn make(size: usize) -> io::Result<Self> {
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let file = rustix::fs::memfd_create(POOL_NAME, flags)?;
-        rustix::fs::ftruncate(&file, u64::try_from(size).map_err(io::Error::other)?)?;
-        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
-        rustix::fs::fcntl_add_seals(&file, seals)?;
+        let file = sealed(POOL_NAME, size)?;
         let memory = Mapping::of_file(file.as_fd(), size)?;
         Ok(Self { memory, file })
     }
@@ -71,4 +67,14 @@ impl SharedRegion {
     pub(crate) fn offset_of(&self, bytes: NonNull<[u8]>) -> Option<usize> {
         self.memory.offset_of(bytes)
     }
+}
+
+/// A memory file of `size` bytes for good, filled with zeroes.
+pub(super) fn sealed(name: &str, size: usize) -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let file = rustix::fs::memfd_create(name, flags)?;
+    rustix::fs::ftruncate(&file, u64::try_from(size).map_err(io::Error::other)?)?;
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&file, seals)?;
+    Ok(file)
 }

@@ -24,9 +24,12 @@ fn buffers_are_apart_aligned_and_come_back_together() {
     assert!(matches!(arena.take(4096), Err(MemoryError::ArenaFull { wanted: 4096, .. })));
     assert!(arena.take(0).is_err() && arena.take(usize::MAX).is_err());
     drop(one);
-    // One is still out, so that nothing is given out again.
-    assert_eq!(arena.offset_of(arena.take(1).unwrap().raw(1)), Some(192));
-    drop(two);
+    // One is still out: the room of the other serves its like, and nobody else.
+    let (small, large) = (arena.take(7).unwrap(), arena.take(100).unwrap());
+    assert_eq!(arena.offset_of(small.raw(1)), Some(0));
+    assert_eq!(arena.offset_of(large.raw(1)), Some(192));
+    assert_eq!(two.bytes(), [2; 100]);
+    drop((small, large, two));
     assert_eq!(arena.take(4096).unwrap().len(), 4096);
 }
 

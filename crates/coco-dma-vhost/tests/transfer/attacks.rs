@@ -4,22 +4,24 @@ use std::time::Instant;
 
 use coco_dma::regime::PlatformName;
 use coco_dma_vhost::attack::{Attack, AttackError, Target, attack};
-use coco_dma_vhost::device::Kind;
+use coco_dma_vhost::device::{Keeper, Kind};
 use rustix::process::Signal;
 
 use crate::bench::{Images, POOL, SOON, job, on, run};
-use crate::tests::{GUESTS, signal};
+use crate::loss::{kill, signal};
+use crate::tests::GUESTS;
 
 pub(crate) fn every_attack_is_refused(kind: Kind) {
     for platform in GUESTS {
         on(*platform, POOL, |layer| {
             let images = Images::new(1 << 20);
-            let process = images.start(kind);
-            run(layer, &job(&process, 1 << 20, 8)).unwrap();
+            let launch = images.launch(kind);
+            let mut keeper = Keeper::new(&launch);
+            run(layer, &mut keeper, &job(1 << 20, 8)).unwrap();
             let backing = std::fs::File::open(images.path("scratch")).unwrap();
-            let target = Target { process: &process, export: 2, backing: Some(&backing) };
+            let target = Target { export: 2, backing: Some(&backing) };
             let begun = Instant::now();
-            let attacks = attack(layer, &target).unwrap();
+            let attacks = attack(layer, &mut keeper, &target).unwrap();
             assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
             let names: Vec<&str> = attacks.iter().map(|attack| attack.name).collect();
             assert_eq!(
@@ -43,7 +45,8 @@ pub(crate) fn every_attack_is_refused(kind: Kind) {
                 assert!(how.contains("closed the connection, saying: "), "{name}: {how}");
             }
             assert_eq!(layer.pool().used(), 0);
-            assert!(process.poll_exit().is_none());
+            assert_eq!(keeper.restarts(), 0);
+            assert!(keeper.process().unwrap().poll_exit().is_none());
             assert!(images.output() == images.bytes);
         });
     }
@@ -52,18 +55,62 @@ pub(crate) fn every_attack_is_refused(kind: Kind) {
 pub(crate) fn an_attack_needs_a_living_device(kind: Kind) {
     on(PlatformName::Tdx, POOL, |layer| {
         let images = Images::new(1 << 20);
-        let process = images.start(kind);
-        let target = Target { process: &process, export: 2, backing: None };
-        drop(process.connect(2).unwrap());
-        signal(&process, Signal::KILL);
-        let error = attack(layer, &target).unwrap_err();
-        let dead = matches!(error, AttackError::Device(_) | AttackError::Disk(_));
-        assert!(dead, "{error}");
+        let launch = images.launch(kind);
+        let mut keeper = Keeper::new(&launch);
+        let target = Target { export: 2, backing: None };
+        // Dead or deaf before the first shot: another one is attacked.
+        for sent in [Signal::KILL, Signal::STOP] {
+            let process = keeper.process().unwrap();
+            drop(process.connect(2).unwrap());
+            signal(process, sent);
+            let before = keeper.restarts();
+            let attacks = attack(layer, &mut keeper, &target).unwrap();
+            assert!(attacks.iter().all(|attack| attack.refused && attack.intact), "{attacks:?}");
+            assert_eq!(keeper.restarts(), before + 1);
+            assert_eq!(layer.pool().used(), 0);
+        }
+        keeper.stop().unwrap();
         // A device that takes no writes refuses good requests as well.
-        let process = images.start(kind);
-        let target = Target { process: &process, export: 0, backing: None };
-        let error = attack(layer, &target).unwrap_err();
+        let target = Target { export: 0, backing: None };
+        let error = attack(layer, &mut Keeper::new(&launch), &target).unwrap_err();
         assert!(matches!(error, AttackError::Control(_)), "{error}");
         assert_eq!(layer.pool().used(), 0);
+    });
+}
+
+/// Killed at any moment of the attack: it answers in the end, and no death counts as a refusal.
+pub(crate) fn an_attack_goes_on_after_a_loss(kind: Kind) {
+    on(PlatformName::Cca, POOL, |layer| {
+        let images = Images::new(1 << 20);
+        let launch = images.launch(kind);
+        let mut keeper = Keeper::new(&launch);
+        let target = Target { export: 2, backing: None };
+        let begun = Instant::now();
+        attack(layer, &mut keeper, &target).unwrap();
+        let whole = begun.elapsed();
+        let mut restarts = 0;
+        for part in 0..10 {
+            let mut keeper = Keeper::new(&launch);
+            let process = keeper.process().unwrap();
+            drop(process.connect(2).unwrap());
+            let pid = process.pid();
+            let attacks = std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    std::thread::sleep(whole * part / 10);
+                    kill(pid);
+                });
+                attack(layer, &mut keeper, &target).unwrap()
+            });
+            assert_eq!(attacks.len(), 11);
+            for Attack { name, refused, intact, how } in &attacks {
+                assert!(*refused && *intact, "{name}: {how}");
+                // What a killed device looks like: a connection closed without a reason.
+                assert!(how.contains("closed the connection, saying: "), "{name}: {how}");
+            }
+            assert!(keeper.restarts() <= 1);
+            restarts += keeper.restarts();
+            assert_eq!(layer.pool().used(), 0);
+        }
+        assert!(restarts >= 5, "{restarts}");
     });
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use coco_dma::regime::{Parameters, PlatformName, Regime};
 use coco_dma_vhost::copy::{CopyError, CopyJob, CopyReport, PATIENCE, Progress, Shape, copy};
-use coco_dma_vhost::device::{Backing, DeviceProcess, Export, Kind, Launch};
+use coco_dma_vhost::device::{Backing, Export, Keeper, Kind, Launch};
 use coco_dma_vhost::machine::{Layer, Storage, UserMachine};
 use coco_dma_vhost::memory::PrivateArena;
 
@@ -60,13 +60,13 @@ impl Images {
         Export { backing: Backing::File(self.path(name)), writable: name != "in" }
     }
 
-    pub(crate) fn start(&self, kind: Kind) -> DeviceProcess {
-        start(kind, vec![self.export("in"), self.export("out"), self.export("scratch")])
+    pub(crate) fn launch(&self, kind: Kind) -> Launch {
+        launch(kind, vec![self.export("in"), self.export("out"), self.export("scratch")])
     }
 }
 
-pub(crate) fn start(kind: Kind, exports: Vec<Export>) -> DeviceProcess {
-    DeviceProcess::start(&Launch { kind, exports, embedded_program: None }).unwrap()
+pub(crate) fn launch(kind: Kind, exports: Vec<Export>) -> Launch {
+    Launch { kind, exports, embedded_program: None }
 }
 
 /// Runs `test` on a machine of that platform and pool.
@@ -74,18 +74,22 @@ pub(crate) fn on<R>(platform: PlatformName, pool: usize, test: impl FnOnce(&Laye
     let arena = PrivateArena::new(4 << 20).unwrap();
     let machine = UserMachine::new(regime(platform), arena, pool).unwrap();
     let storage = Storage::of(&machine);
-    let pools = storage.pools(&machine).unwrap();
-    test(&Layer::new(&machine, &pools))
+    let books = storage.books(&machine).unwrap();
+    test(&Layer::new(&machine, &books))
 }
 
-pub(crate) fn job(process: &DeviceProcess, bytes: usize, depth: usize) -> CopyJob<'_> {
+pub(crate) fn job(bytes: usize, depth: usize) -> CopyJob {
     let shape = Shape { depth, request: 65536 };
-    CopyJob { process, input: 0, output: 1, bytes: bytes as u64, shape, patience: PATIENCE }
+    CopyJob { input: 0, output: 1, bytes: bytes as u64, shape, patience: PATIENCE }
 }
 
-pub(crate) fn run(layer: &Layer<'_>, job: &CopyJob<'_>) -> Result<CopyReport, CopyError> {
+pub(crate) fn run(
+    layer: &Layer<'_>,
+    keeper: &mut Keeper<'_>,
+    job: &CopyJob,
+) -> Result<CopyReport, CopyError> {
     let mut last = 0;
-    let report = copy(layer, job, &mut |Progress { written, bytes }| {
+    let report = copy(layer, keeper, job, &mut |Progress { written, bytes }| {
         assert!(written > last && written <= bytes && bytes == job.bytes);
         last = written;
     });

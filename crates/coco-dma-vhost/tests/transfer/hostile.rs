@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use coco_dma::regime::PlatformName;
-use coco_dma_vhost::device::{Backing, DeviceProcess, Export, Kind, Launch};
+use coco_dma_vhost::device::{Backing, Export, Keeper, Kind, Launch};
 use vhost::vhost_user::Listener;
 use vhost::vhost_user::message::VhostUserProtocolFeatures as Protocol;
 use vhost_user_backend::{VhostUserBackend, VhostUserDaemon, VringRwLock, VringT};
@@ -61,17 +61,22 @@ pub(crate) fn no_trick_gets_through() {
         let program = dir.path().join(format!("{trick:?}"));
         std::os::unix::fs::symlink(std::env::current_exe().unwrap(), &program).unwrap();
         let disk = || Export { backing: Backing::Null { size: BYTES as u64 }, writable: true };
-        let process = DeviceProcess::start(&Launch {
+        let launch = Launch {
             kind: Kind::Embedded,
             exports: vec![disk(), disk()],
             embedded_program: Some(program),
-        })
-        .unwrap();
+        };
         on(PlatformName::Tdx, POOL, |layer| {
             let begun = Instant::now();
-            let mut job = job(&process, BYTES, 4);
+            let mut job = job(BYTES, 4);
             job.patience = Duration::from_millis(500);
-            let error = run(layer, &job).unwrap_err().to_string();
+            let mut keeper = Keeper::new(&launch);
+            let error = run(layer, &mut keeper, &job).unwrap_err().to_string();
+            // One that lies is believed no second time; one that is lost is tried three times.
+            let tries = if error.contains("in a row") { 2 } else { 0 };
+            assert_eq!(keeper.restarts(), tries, "{trick:?}: {error}");
+            let lost = matches!(trick, Trick::NothingAtAll | Trick::Leaving);
+            assert_eq!(tries == 2, lost, "{trick:?}: {error}");
             assert!(error.contains(said), "{trick:?}: {error}");
             assert!(begun.elapsed() < SOON, "{trick:?}: {:?}", begun.elapsed());
             assert_eq!(layer.pool().used(), 0, "{trick:?}");

@@ -14,6 +14,7 @@
 mod attacks;
 mod bench;
 mod hostile;
+mod loss;
 mod tests;
 
 use std::process::ExitCode;

@@ -2,20 +2,17 @@
 // UNSAFETY: a buffer is named to the kernel by its address.
 #![expect(unsafe_code)]
 
-use std::time::{Duration, Instant};
-
 use coco_dma::device::Endpoint;
 use coco_dma::plan::Limits;
 use coco_dma::regime::PlatformName;
 use coco_dma_vhost::copy::{CopyError, CopyJob, Shape};
-use coco_dma_vhost::device::{Backing, DeviceProcess, Export, Kind};
+use coco_dma_vhost::device::{Backing, DeviceProcess, Export, Keeper, Kind};
 use coco_dma_vhost::disk::{Disk, DiskError, Footing, Op, Request, Status, Submitted};
 use coco_dma_vhost::machine::Layer;
 use coco_dma_virtio::{Adaptor, Record};
-use rustix::process::{Pid, Signal};
 
-use crate::bench::{Images, POOL, SOON, job, on, run, start};
-use crate::{attacks, hostile};
+use crate::bench::{Images, POOL, job, launch, on, run};
+use crate::{attacks, hostile, loss};
 
 pub(crate) type Alone = (&'static str, fn());
 pub(crate) type Test = (&'static str, fn(Kind));
@@ -26,8 +23,10 @@ pub(crate) const BOTH: &[Test] = &[
     ("copies_every_size", copies_every_size),
     ("copies_on_every_platform", copies_on_every_platform),
     ("a_pool_that_is_full_makes_it_wait", a_pool_that_is_full_makes_it_wait),
-    ("a_killed_device_ends_it_soon", a_killed_device_ends_it_soon),
-    ("a_stopped_device_ends_it_and_keeps_its_slots", a_stopped_device_ends_it),
+    ("a_killed_device_is_replaced", loss::a_killed_device_is_replaced),
+    ("a_stopped_device_is_replaced", loss::a_stopped_device_is_replaced),
+    ("a_device_that_always_dies_ends_it_soon", loss::a_device_that_always_dies_ends_it_soon),
+    ("an_attack_goes_on_after_a_loss", attacks::an_attack_goes_on_after_a_loss),
     ("a_disk_dropped_in_flight_gives_everything_back", dropped_in_flight),
     ("every_attack_is_refused", attacks::every_attack_is_refused),
     ("an_attack_needs_a_living_device", attacks::an_attack_needs_a_living_device),
@@ -56,10 +55,11 @@ fn sha256(bytes: &[u8]) -> String {
     hex(&sha2::Sha256::digest(bytes))
 }
 
-fn copies(kind: Kind, layer: &Layer<'_>, len: usize, depth: usize) {
+pub(crate) fn copies(kind: Kind, layer: &Layer<'_>, len: usize, depth: usize) {
     let images = Images::new(len);
-    let process = images.start(kind);
-    let report = run(layer, &job(&process, len, depth)).unwrap();
+    let launch = images.launch(kind);
+    let mut keeper = Keeper::new(&launch);
+    let report = run(layer, &mut keeper, &job(len, depth)).unwrap();
     assert!(images.output() == images.bytes, "{len}: the output is another");
     assert_eq!(hex(&report.sha256), sha256(&images.bytes));
     let requests = 2 * len.div_ceil(65536) + 1;
@@ -78,8 +78,9 @@ fn copies(kind: Kind, layer: &Layer<'_>, len: usize, depth: usize) {
     }
     assert_eq!(report.slots_used, 12);
     assert_eq!(layer.pool().used(), 0);
-    let exit = process.stop().unwrap();
-    assert_ne!(exit.status.code(), Some(1), "{exit}");
+    assert_eq!(keeper.restarts(), 0);
+    assert!(keeper.process().unwrap().poll_exit().is_none());
+    keeper.stop().unwrap();
 }
 
 fn copies_every_size(kind: Kind) {
@@ -103,8 +104,8 @@ fn a_pool_that_is_full_makes_it_wait(kind: Kind) {
     let pool = (12 + 2 * 34) * 2048;
     on(PlatformName::Cca, pool, |layer| {
         let images = Images::new(4 << 20);
-        let process = images.start(kind);
-        let report = run(layer, &job(&process, 4 << 20, 20)).unwrap();
+        let launch = images.launch(kind);
+        let report = run(layer, &mut Keeper::new(&launch), &job(4 << 20, 20)).unwrap();
         assert!(images.output() == images.bytes);
         assert!(report.waits_for_room > 0);
         assert_eq!(report.input.adaptor.strays + report.output.adaptor.strays, 0);
@@ -113,8 +114,8 @@ fn a_pool_that_is_full_makes_it_wait(kind: Kind) {
     // Not even one: an error, at once.
     on(PlatformName::Cca, (12 + 20) * 2048, |layer| {
         let images = Images::new(4 << 20);
-        let process = images.start(kind);
-        let error = run(layer, &job(&process, 4 << 20, 4)).unwrap_err();
+        let launch = images.launch(kind);
+        let error = run(layer, &mut Keeper::new(&launch), &job(4 << 20, 4)).unwrap_err();
         let too_large =
             matches!(error, CopyError::NoRoom { .. } | CopyError::Disk(DiskError::Refused { .. }));
         assert!(too_large, "{error}");
@@ -123,73 +124,10 @@ fn a_pool_that_is_full_makes_it_wait(kind: Kind) {
     // Not even the queues.
     on(PlatformName::Cca, 4 * 4096, |layer| {
         let images = Images::new(4 << 20);
-        let process = images.start(kind);
-        let error = run(layer, &job(&process, 4 << 20, 4)).unwrap_err();
+        let launch = images.launch(kind);
+        let error = run(layer, &mut Keeper::new(&launch), &job(4 << 20, 4)).unwrap_err();
         assert!(matches!(error, CopyError::Disk(DiskError::Queue { .. })), "{error}");
         assert_eq!(layer.pool().used(), 0);
-    });
-}
-
-pub(crate) fn signal(process: &DeviceProcess, signal: Signal) {
-    let pid = Pid::from_raw(process.pid().try_into().unwrap()).unwrap();
-    rustix::process::kill_process(pid, signal).unwrap();
-}
-
-/// Copies, with a signal to the device when `part` of ten parts are written.
-fn copy_with_signal(
-    layer: &Layer<'_>,
-    job: &CopyJob<'_>,
-    part: u64,
-    sent: Signal,
-) -> (CopyError, Duration) {
-    let mut at = None;
-    let result = coco_dma_vhost::copy::copy(layer, job, &mut |progress| {
-        if at.is_none() && progress.written * 10 >= progress.bytes * part {
-            signal(job.process, sent);
-            at = Some(Instant::now());
-        }
-    });
-    (result.unwrap_err(), at.unwrap().elapsed())
-}
-
-fn a_killed_device_ends_it_soon(kind: Kind) {
-    on(PlatformName::Snp, POOL, |layer| {
-        for part in [0, 3, 7] {
-            let images = Images::new(8 << 20);
-            let process = images.start(kind);
-            let job = job(&process, 8 << 20, 16);
-            let (error, took) = copy_with_signal(layer, &job, part, Signal::KILL);
-            assert!(took < SOON, "{took:?}");
-            assert!(matches!(error, CopyError::Disk(DiskError::Lost { .. })), "{error}");
-            assert!(error.to_string().contains("killed by signal 9"), "{error}");
-            assert_eq!(layer.pool().used(), 0, "a dead device holds no slot");
-            drop(layer.machine().arena().take(layer.machine().arena().len()).unwrap());
-        }
-        // Before anything: the first connection already fails, or is lost.
-        let images = Images::new(1 << 20);
-        let process = images.start(kind);
-        signal(&process, Signal::KILL);
-        let begun = Instant::now();
-        run(layer, &job(&process, 1 << 20, 16)).unwrap_err();
-        assert!(begun.elapsed() < SOON);
-        // And the next one works.
-        copies(kind, layer, 1 << 20, 16);
-    });
-}
-
-fn a_stopped_device_ends_it(kind: Kind) {
-    on(PlatformName::Snp, POOL, |layer| {
-        let images = Images::new(8 << 20);
-        let process = images.start(kind);
-        let mut job = job(&process, 8 << 20, 16);
-        job.patience = Duration::from_secs(1);
-        let (error, took) = copy_with_signal(layer, &job, 3, Signal::STOP);
-        // The patience, and for each disk one message without an answer.
-        assert!(took < Duration::from_secs(15), "{took:?}");
-        assert!(matches!(error, CopyError::Disk(DiskError::Timeout { .. })), "{error}");
-        // It may go on any time: what it holds is nobody else's.
-        assert!(layer.pool().used() > 12, "{}", layer.pool().used());
-        signal(&process, Signal::CONT);
     });
 }
 
@@ -200,7 +138,8 @@ coco_dma_virtio::hal! {
 fn dropped_in_flight(kind: Kind) {
     on(PlatformName::Pkvm, POOL, |layer| {
         let images = Images::new(1 << 20);
-        let process = images.start(kind);
+        let launch = images.launch(kind);
+        let process = DeviceProcess::start(&launch).unwrap();
         for _ in 0..5 {
             let records: Vec<Record> = (0..64).map(|_| Record::new()).collect();
             let device = layer.dma().bind(Endpoint::new("test disk"), Limits::NONE).unwrap();
@@ -233,23 +172,24 @@ fn dropped_in_flight(kind: Kind) {
 fn what_does_not_suit_is_said(kind: Kind) {
     on(PlatformName::Tdx, POOL, |layer| {
         let images = Images::new(1 << 20);
-        let process = images.start(kind);
-        let job = job(&process, 1 << 20, 4);
+        let launch = images.launch(kind);
+        let keeper = &mut Keeper::new(&launch);
+        let job = job(1 << 20, 4);
         for bytes in [0, 100, 513] {
-            let error = run(layer, &CopyJob { bytes, ..job }).unwrap_err();
+            let error = run(layer, keeper, &CopyJob { bytes, ..job }).unwrap_err();
             assert!(matches!(error, CopyError::Size(_)), "{error}");
         }
-        let error = run(layer, &CopyJob { bytes: 512, ..job }).unwrap_err();
+        let error = run(layer, keeper, &CopyJob { bytes: 512, ..job }).unwrap_err();
         assert!(matches!(error, CopyError::Capacity { disk: "input disk", .. }), "{error}");
-        let error = run(layer, &CopyJob { input: 1, output: 0, ..job }).unwrap_err();
+        let error = run(layer, keeper, &CopyJob { input: 1, output: 0, ..job }).unwrap_err();
         assert!(matches!(error, CopyError::ReadOnly), "{error}");
-        let error = run(layer, &CopyJob { output: 9, ..job }).unwrap_err();
+        let error = run(layer, keeper, &CopyJob { output: 9, ..job }).unwrap_err();
         assert!(error.to_string().contains("no export 9"), "{error}");
         let shape = Shape { depth: 60, request: 1 << 20 };
-        let error = run(layer, &CopyJob { shape, ..job }).unwrap_err();
+        let error = run(layer, keeper, &CopyJob { shape, ..job }).unwrap_err();
         assert!(matches!(error, CopyError::Memory(_)), "{error}");
-        assert_eq!(layer.pool().used(), 0);
-        run(layer, &job).unwrap();
+        assert_eq!((layer.pool().used(), keeper.restarts()), (0, 0));
+        run(layer, keeper, &job).unwrap();
     });
 }
 
@@ -268,8 +208,10 @@ fn an_io_error_is_an_io_error(kind: Kind) {
             let good = images.export(if event == "read" { "out" } else { "in" });
             let exports =
                 if event == "read" { [broken(event), good] } else { [good, broken(event)] };
-            let process = start(kind, exports.into());
-            let error = run(layer, &job(&process, 1 << 20, 4)).unwrap_err();
+            let launch = launch(kind, exports.into());
+            let mut keeper = Keeper::new(&launch);
+            let error = run(layer, &mut keeper, &job(1 << 20, 4)).unwrap_err();
+            assert_eq!(keeper.restarts(), 0, "{error}");
             let CopyError::Disk(DiskError::Io { op, status, .. }) = error else {
                 panic!("{error}")
             };

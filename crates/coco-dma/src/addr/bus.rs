@@ -67,6 +67,19 @@ impl<'a> BusRanges<'a> {
         window.bus.checked_add(offset)
     }
 
+    /// The last byte of memory that shows at bus address `last` or below; `None` where nothing
+    /// does.
+    pub(crate) fn last_shown(self, last: u64) -> Option<PhysAddr> {
+        if self.is_identity() {
+            return Some(PhysAddr::new(last));
+        }
+        let shown = self.0.iter().filter_map(|window| {
+            let offset = last.checked_sub(window.bus)?.min(window.cpu.len() - 1);
+            window.cpu.base().checked_add(offset)
+        });
+        shown.max()
+    }
+
     /// The memory that `len` bytes at bus address `bus` are; `None` unless one window shows it.
     pub fn to_phys(self, bus: u64, len: u64) -> Option<PhysRange> {
         if self.is_identity() {

@@ -6,7 +6,7 @@ use core::num::NonZeroU64;
 
 /// The highest address that can be named, inclusive: a DMA mask of `n` bits is `2^n - 1`, a bus
 /// limit is the last address reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AddressLimit(u64);
 
 impl AddressLimit {
@@ -33,6 +33,12 @@ impl AddressLimit {
     #[inline]
     pub const fn raw(self) -> u64 {
         self.0
+    }
+}
+
+impl fmt::Debug for AddressLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AddressLimit({self})")
     }
 }
 
@@ -72,8 +78,14 @@ impl Boundary {
 
 /// Low address bits that a bounce has to keep from the original, as NVMe needs them: a mask of
 /// ones at the bottom (0 = none, 0xfff = the offset in a 4 KiB page).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct AlignMask(u64);
+
+impl fmt::Debug for AlignMask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AlignMask({:#x})", self.0)
+    }
+}
 
 impl AlignMask {
     /// No bit has to be kept.

@@ -70,6 +70,41 @@ impl Places {
         self.len
     }
 
+    /// The longest mapping that has a place in an empty pool of `pool_len` bytes at `base` whatever
+    /// the low bits of its original are; 0 where there is none.
+    pub(crate) fn longest(
+        base: u64,
+        pool_len: u64,
+        keep: AlignMask,
+        boundary: Option<Boundary>,
+    ) -> u64 {
+        // The original's low bits say how far behind the base the first place lies: 0 to `kept`
+        // bytes. What fits shrinks with that, and grows again only where the first place comes to
+        // lie on a grid point or at a boundary; so the worst is the farthest, or the last one
+        // before such a step.
+        let kept = keep.raw();
+        let stride = if kept < SLOT - 1 { SLOT } else { kept.wrapping_add(1) };
+        let steps = [stride, boundary.map_or(0, Boundary::bytes)];
+        let before = steps.into_iter().filter_map(|step| {
+            let past = base.wrapping_add(kept).wrapping_add(1) & step.checked_sub(1)?;
+            kept.checked_sub(past)
+        });
+        let fits = |first: u64, len| {
+            let original = base.wrapping_add(first);
+            Self::new(base, pool_len, &Wish { len, original, keep, align: 1, boundary }).is_some()
+        };
+        let longest = |first| {
+            // What fits, and what does not.
+            let (mut low, mut high) = (0, pool_len.saturating_add(1));
+            while high - low > 1 {
+                let middle = low + (high - low) / 2;
+                if fits(first, middle) { low = middle } else { high = middle }
+            }
+            low
+        };
+        before.chain([kept]).map(longest).min().unwrap_or(0)
+    }
+
     /// The lowest place in an empty pool, as an offset in bytes.
     #[inline]
     pub const fn lowest(&self) -> u64 {
@@ -104,14 +139,15 @@ impl Places {
     /// The number of slots that a mapping at `offset` touches, the first one included.
     #[inline]
     pub const fn slots_at(&self, offset: u64) -> u64 {
-        self.units_at(offset, SLOT)
+        self.units_at(offset, SLOT.trailing_zeros())
     }
 
-    /// The same in units of `unit` bytes, a power of two.
+    /// The same in units of 2^`shift` bytes.
     #[inline]
-    pub(crate) const fn units_at(&self, offset: u64, unit: u64) -> u64 {
-        let within = offset & (unit - 1);
-        (within + self.len).div_ceil(unit)
+    pub(crate) const fn units_at(&self, offset: u64, shift: u32) -> u64 {
+        let within = offset & ((1 << shift) - 1);
+        // A place has one byte at least.
+        ((within + (self.len - 1)) >> shift) + 1
     }
 
     /// The lowest grid point at `offset` or above, were the pool endless; `None` past its end.

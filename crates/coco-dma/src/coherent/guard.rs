@@ -9,6 +9,7 @@ use super::AllocError;
 use super::RawCoherent;
 use crate::addr::DmaAddr;
 use crate::device::Device;
+use crate::plan;
 use crate::platform::Platform;
 use crate::shared::SharedBytes;
 use crate::state::Context;
@@ -94,7 +95,7 @@ impl<P: Platform + ?Sized> Held<'_, '_, P> {
 
     /// Frees the memory, unless the context forbids what that takes.
     fn give_back(mut self, context: Context) -> Result<(), Self> {
-        if context == Context::Atomic && self.memory.converts_on_free() {
+        if plan::free(self.memory.converts_on_free(), context, &mut ()).is_err() {
             return Err(self);
         }
         let device = self.device;

@@ -3,6 +3,7 @@
 // UNSAFETY: pages change hands between their owner, the host and the device.
 #![expect(unsafe_code)]
 
+use core::ops::Range;
 use core::ptr::NonNull;
 
 use super::raw::PAGE;
@@ -11,9 +12,9 @@ use super::raw::Source;
 use crate::addr::DmaAddr;
 use crate::addr::PhysAddr;
 use crate::addr::PhysRange;
+use crate::copy::zero;
 use crate::device::Device;
-use crate::ledger::GranuleState;
-use crate::ledger::Seen;
+use crate::ledger::Pin;
 use crate::plan::OwnPages;
 use crate::platform::PageSource;
 use crate::platform::Platform;
@@ -34,8 +35,8 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let page = PAGE.max(self.iommu_page());
         let unit = if pages.convert { regime.granule().max(page) } else { page };
         let whole = len.checked_next_multiple_of(unit)?;
-        let last = self.last_page(pages.state)?;
-        let run = source.take(whole, unit, PhysAddr::new(last), context)?;
+        let last = self.last_in_reach(pages.state)?;
+        let run = source.take(whole, unit, last, context)?;
         // Everything that can be known before is asked before anything is converted.
         let reach = self.reached(run, pages.state).filter(|_| run.len() == whole);
         let (Some(reach), Ok(size)) = (reach, usize::try_from(whole)) else {
@@ -45,121 +46,104 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         };
         if pages.convert {
             // SAFETY: the pages are ours by the contract of `PageSource`.
-            if unsafe { self.dma().share(run) }.is_err() {
-                self.give_private(source, run);
+            if let Err((_, lost)) = unsafe { self.dma().try_share(run) } {
+                give_but(source, run, &lost);
                 return None;
             }
-        } else if !self.dma().wipe(run, pages.state) {
-            // SAFETY: nobody used it.
-            unsafe { source.give(run) };
-            return None;
         }
+        // The device is to have it: it stays in this state until it is freed. An error says that
+        // the books know it as something else.
+        let pin = match pages.state {
+            State::Guest(visibility) => self.dma().ledger().pin(run, visibility).map(Some),
+            _ => Ok(None),
+        };
+        let pin = match pin {
+            Ok(pin) => pin,
+            Err(_) => {
+                self.undo(source, run, pages.convert);
+                return None;
+            }
+        };
         // SAFETY: the pages are ours and in this state; the view ends before that changes.
-        let view = unsafe { self.platform().view(run, pages.state, context) };
-        let found = view.ok().and_then(|start| {
-            let bytes = NonNull::slice_from_raw_parts(start, size);
-            let given = match reach {
-                Reach::Addr(addr) => Ok((addr, None)),
-                // SAFETY: the pages are ours, and nothing changes their state before they are
-                // unmapped.
-                Reach::Domain => unsafe { self.expose_pages(run, bytes, pages.state) },
-            };
-            if given.is_err() {
-                // SAFETY: the view was made above, and nobody uses it.
-                unsafe { self.platform().unview(start, run) };
+        let Ok(start) = (unsafe { self.platform().view(run, pages.state, context) }) else {
+            if let Some(pin) = pin {
+                self.dma().ledger().unpin(pin);
             }
-            Some((start, given.ok()?))
-        });
-        let Some((start, (addr, mapped))) = found else {
-            if pages.convert {
-                // SAFETY: no device was given the address.
-                let _ = unsafe { self.dma().reclaim(run) };
-            }
-            self.give_private(source, run);
+            self.undo(source, run, pages.convert);
             return None;
         };
-        Some(RawCoherent {
-            owner: self.owner(),
-            addr,
-            start,
-            len: size,
-            source: Source::Pages { run, state: pages.state, converted: pages.convert },
-            mapped,
-        })
+        if !pages.convert {
+            // SAFETY: a view is writable for the whole run.
+            unsafe { zero(start.as_ptr(), size) };
+        }
+        let given = match reach {
+            Reach::Addr(addr) => Ok((addr, None)),
+            Reach::Domain => {
+                let bytes = NonNull::slice_from_raw_parts(start, size);
+                // SAFETY: the pages are ours and pinned in this state, if it can change.
+                unsafe { self.expose_pages(run, bytes, pages.state) }
+            }
+        };
+        let Ok((addr, mapped)) = given else {
+            // SAFETY: the view was made above, and nobody uses it.
+            unsafe { self.platform().unview(start, run) };
+            if let Some(pin) = pin {
+                self.dma().ledger().unpin(pin);
+            }
+            self.undo(source, run, pages.convert);
+            return None;
+        };
+        let source = Source::Pages { run, converted: pages.convert, pin };
+        Some(RawCoherent { owner: self.owner(), addr, start, len: size, source, mapped })
     }
 
     /// Takes an allocation apart again.
     ///
     /// # Safety
     ///
-    /// `start` is the view of `run` that `take_pages` made, and nobody uses it any more.
+    /// `bytes` is the view of `run` that `take_pages` made, and nobody uses it any more.
     pub(super) unsafe fn give_pages(
         &self,
-        start: NonNull<u8>,
+        bytes: NonNull<[u8]>,
         run: PhysRange,
-        state: State,
         converted: bool,
+        pin: Option<Pin>,
     ) {
+        if !converted {
+            // Through the view that is there: to make one may block.
+            // SAFETY: it is writable until it ends.
+            unsafe { zero(bytes.as_ptr().cast(), bytes.len()) };
+        }
         // SAFETY: this function's condition.
-        unsafe { self.platform().unview(start, run) };
-        if converted {
-            // What does not come back stays shared or goes to quarantine; only what is private
-            // again is given back below.
-            // SAFETY: the pages are ours, and the device has stopped.
-            let _ = unsafe { self.dma().reclaim(run) };
-        } else {
-            self.dma().wipe(run, state);
+        unsafe { self.platform().unview(bytes.cast(), run) };
+        if let Some(pin) = pin {
+            self.dma().ledger().unpin(pin);
         }
         if let Some(source) = self.dma().pages() {
-            self.give_private(source, run);
+            self.undo(source, run, converted);
         }
     }
 
-    /// Gives the parts of a run back that are surely as the source gave them. The rest is lost:
-    /// in quarantine, or shared still because the host refuses to give it back.
-    fn give_private(&self, source: &dyn PageSource, run: PhysRange) {
-        let granule = self.regime().granule();
-        let usable = |part: PhysRange| {
-            !matches!(
-                self.dma().ledger().peek(part),
-                Seen::Uniform(
-                    GranuleState::Shared | GranuleState::Quarantined | GranuleState::Converting
-                )
-            )
+    /// Gives pages back as they came, without what does not come back.
+    fn undo(&self, source: &dyn PageSource, run: PhysRange, converted: bool) {
+        let lost = if converted {
+            // SAFETY: the pages are ours, and the device has stopped or never had them.
+            unsafe { self.dma().reclaim_or_lose(run) }
+        } else {
+            0..0
         };
-        if !self.regime().is_guest() {
-            // SAFETY: nobody uses it any more.
-            return unsafe { source.give(run) };
-        }
-        // Whole stretches at a time: most often that is all of it.
-        let (mut from, mut at) = (0, 0);
-        while at < run.len() {
-            let step = granule.min(run.len() - at);
-            let good = run.slice(at, step).is_some_and(usable);
-            if !good {
-                if let Some(part) = run.slice(from, at - from) {
-                    // SAFETY: as above.
-                    unsafe { source.give(part) };
-                }
-                from = at + step;
-            }
-            at += step;
-        }
-        if let Some(part) = run.slice(from, at.saturating_sub(from)) {
-            // SAFETY: as above.
-            unsafe { source.give(part) };
-        }
+        give_but(source, run, &lost);
     }
 
-    /// The last address of memory that the device can be given in this state.
-    fn last_page(&self, state: State) -> Option<u64> {
-        let (face, regime) = (self.face(), self.regime());
-        let most = regime.memory_limit().raw();
+    /// The last address of memory that the device reaches in this state.
+    fn last_in_reach(&self, state: State) -> Option<PhysAddr> {
+        let (face, most) = (self.face(), self.regime().memory_limit().raw());
         if face.attachment.is_translated() {
-            return Some(most);
+            return Some(PhysAddr::new(most));
         }
-        let mark = regime.dma_mark(face.trust, state)?;
-        Some(face.limit().raw().checked_sub(mark)?.min(most))
+        let mark = self.regime().dma_mark(face.trust, state)?;
+        let last = face.bus.last_shown(face.limit().raw().checked_sub(mark)?.min(most))?;
+        Some(last.min(PhysAddr::new(most)))
     }
 
     /// How the device gets at `run`, if it reaches all of it in this state.
@@ -182,4 +166,15 @@ enum Reach {
     Addr(DmaAddr),
     /// At an address of its domain.
     Domain,
+}
+
+/// Gives back what is surely as the source gave it: all of a run but for what was lost. What that
+/// is, is what the conversion said; the books may have moved on since.
+fn give_but(source: &dyn PageSource, run: PhysRange, lost: &Range<u64>) {
+    let before = run.slice(0, lost.start);
+    let after = run.slice(lost.end, run.len() - lost.end);
+    for part in before.into_iter().chain(after) {
+        // SAFETY: the part is private again or was never converted, and nobody uses it.
+        unsafe { source.give(part) };
+    }
 }

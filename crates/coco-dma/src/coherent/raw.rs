@@ -10,6 +10,7 @@ use crate::addr::PhysRange;
 use crate::attrs::Attrs;
 use crate::device::Device;
 use crate::iommu::Mapped;
+use crate::ledger::Pin;
 use crate::observe::Event;
 use crate::plan;
 use crate::plan::AllocRequest;
@@ -49,8 +50,8 @@ unsafe impl Send for RawCoherent {}
 pub(super) enum Source {
     /// Slots of the device's pool with this index: never converted here.
     Slots { pool: usize, run: SlotRun },
-    /// Pages of our own, converted by us if they were.
-    Pages { run: PhysRange, state: State, converted: bool },
+    /// Pages of our own, converted by us if they were, and pinned where their state could change.
+    Pages { run: PhysRange, converted: bool, pin: Option<Pin> },
 }
 
 impl RawCoherent {
@@ -113,7 +114,8 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     /// where pages have to be converted) and aligned to one, zeroed. In atomic context nothing is
     /// converted and nothing blocks: the reserve serves.
     pub fn alloc_raw(&self, len: usize, context: Context) -> Result<RawCoherent, AllocError<'d>> {
-        self.try_alloc(len, context).map_err(|reason| {
+        let memory = self.try_alloc(len, context).inspect(|_| self.count().allocated());
+        memory.map_err(|reason| {
             self.count().refused();
             self.dma().tell(&Event::Refused { device: self.name(), len, reason });
             AllocError { device: self.name(), reason, len }
@@ -150,7 +152,8 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         for candidate in pools {
             let index = candidate.index;
             let Some(pool) = self.pool(index) else { continue };
-            let Ok(run) = pool.take(&candidate.places, self.owner()) else { continue };
+            let owner = self.owner().allocating();
+            let Ok(run) = pool.take(&candidate.places, owner) else { continue };
             if !self.charge(run.count()) {
                 pool.give(&run);
                 return Err(Refuse::Quota);
@@ -182,7 +185,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             };
             if pool.purpose() == PoolUse::Reserve {
                 let (free, capacity) = (pool.free(), pool.capacity());
-                if free < capacity / 4 {
+                if free < capacity.div_ceil(4) {
                     self.dma().tell(&Event::LowWater { free, capacity });
                 }
             }
@@ -226,8 +229,10 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         // SAFETY: this function's condition.
         if !unsafe { self.untranslate(memory.mapped.as_ref()) } {
             // The device may still reach it: it is nobody's any more.
+            self.count().freed();
             return Ok(());
         }
+        let bytes = memory.bytes();
         match memory.source {
             Source::Slots { pool, run } => {
                 if self.pool(pool).is_some_and(|pool| pool.give(&run)) {
@@ -235,10 +240,11 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
                 }
             }
             // SAFETY: this function's condition.
-            Source::Pages { run, state, converted } => unsafe {
-                self.give_pages(memory.start, run, state, converted);
+            Source::Pages { run, converted, pin } => unsafe {
+                self.give_pages(bytes, run, converted, pin);
             },
         }
+        self.count().freed();
         Ok(())
     }
 }

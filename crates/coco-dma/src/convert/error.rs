@@ -50,6 +50,8 @@ pub enum Why {
         /// The most there may be.
         limit: u64,
     },
+    /// The memory is an open pool's.
+    Pool(PhysRange),
     /// Nothing converts on this machine.
     NoGuest,
 }
@@ -66,6 +68,12 @@ impl fmt::Display for ConvertFailed {
                 "{run} was not made {to:?}: {held:#x} bytes are in quarantine, and {limit:#x} are \
                  the limit; retry their conversions"
             )?,
+            Why::Pool(range) => {
+                write!(
+                    f,
+                    "{run} was not made {to:?}: the pool at {range} is open; shrink it first"
+                )?;
+            }
             Why::NoGuest => {
                 write!(f, "{run} was not made {to:?}: memory converts in guests only")?;
             }

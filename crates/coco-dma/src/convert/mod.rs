@@ -9,6 +9,8 @@
 //! is ever called from a map.
 
 mod error;
+#[cfg(all(test, loom))]
+mod models;
 mod pools;
 mod retry;
 mod transaction;

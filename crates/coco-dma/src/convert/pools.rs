@@ -5,8 +5,11 @@
 use core::fmt;
 
 use super::ConvertFailed;
+use super::Why;
 use crate::addr::PhysRange;
+use crate::copy::zero;
 use crate::dma::Dma;
+use crate::ledger::Pin;
 use crate::plan;
 use crate::platform::Platform;
 use crate::pool::Pool;
@@ -20,8 +23,10 @@ use crate::state::State;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GrowFailed {
-    /// It is open already, or came open from elsewhere.
+    /// It is open already.
     Open,
+    /// Somebody else grows or shrinks it at this moment.
+    Busy,
     /// Its label does not exist on this machine.
     Label(PoolLabel),
     /// Its region could not be shared.
@@ -39,6 +44,8 @@ pub enum ShrinkFailed {
     Adopted,
     /// It is closed already.
     Closed,
+    /// Somebody else grows or shrinks it at this moment.
+    Busy,
     /// Slots of it are in use; it goes on serving.
     InUse {
         /// How many.
@@ -49,10 +56,13 @@ pub enum ShrinkFailed {
     Convert(ConvertFailed),
 }
 
+const BUSY: &str = "somebody else grows or shrinks the pool at this moment; look again";
+
 impl fmt::Display for GrowFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Open => f.write_str("the pool is open already"),
+            Self::Busy => f.write_str(BUSY),
             Self::Label(label) => write!(f, "a {label} pool does not exist on this machine"),
             Self::Convert(failed) => write!(f, "the pool did not grow: {failed}"),
             Self::NoView => f.write_str("the pool did not grow: the CPU has no view of its region"),
@@ -65,6 +75,7 @@ impl fmt::Display for ShrinkFailed {
         match self {
             Self::Adopted => f.write_str("an adopted pool is not the layer's to give back"),
             Self::Closed => f.write_str("the pool is closed already"),
+            Self::Busy => f.write_str(BUSY),
             Self::InUse { slots } => {
                 write!(f, "{slots} slots of the pool are in use; finish their maps first")
             }
@@ -84,29 +95,50 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         if pool.is_open() {
             return Err(GrowFailed::Open);
         }
+        let _turn = pool.change().ok_or(GrowFailed::Busy)?;
+        if pool.is_open() {
+            return Err(GrowFailed::Open);
+        }
         let (run, label) = (pool.range(), pool.label());
         let state = plan::state_of(self.regime(), label).ok_or(GrowFailed::Label(label))?;
         if state == State::SHARED {
-            // SAFETY: the region is the pool's by the condition of `convertible`. Of several that
-            // grow the pool at once, the ledger lets one through.
+            // SAFETY: the region is the pool's by the condition of `convertible`.
             unsafe { self.share(run) }.map_err(GrowFailed::Convert)?;
-        } else if !self.wipe(run, state) {
-            return Err(GrowFailed::NoView);
         }
+        // While the pool is open its memory is pinned: nobody converts it but `shrink`. And what
+        // the books call something else than the label is no pool.
+        let pin = match state {
+            State::Guest(visibility) => {
+                Some(self.ledger().pin(run, visibility).map_err(|why| {
+                    let (why, to) = (Why::Ledger(why), visibility);
+                    GrowFailed::Convert(ConvertFailed {
+                        run,
+                        to,
+                        why,
+                        converted: 0,
+                        quarantined: 0,
+                    })
+                })?)
+            }
+            _ => None,
+        };
         // SAFETY: the memory is in this state, and the view ends when the pool is shrunk.
-        match unsafe { self.platform().view(run, state, Context::Blocking) } {
-            Ok(start) => {
-                // SAFETY: the view is readable and writable; nobody else uses the region.
-                if unsafe { pool.open(start) } { Ok(()) } else { Err(GrowFailed::Open) }
+        let Ok(start) = (unsafe { self.platform().view(run, state, Context::Blocking) }) else {
+            if let Some(pin) = pin {
+                self.ledger().unpin(pin);
             }
-            Err(_) => {
-                if state == State::SHARED {
-                    // SAFETY: nobody was given any of it.
-                    let _ = unsafe { self.reclaim(run) };
-                }
-                Err(GrowFailed::NoView)
+            if state == State::SHARED {
+                // SAFETY: nobody was given any of it.
+                let _ = unsafe { self.reclaim_or_lose(run) };
             }
+            return Err(GrowFailed::NoView);
+        };
+        if state != State::SHARED {
+            // SAFETY: the view is writable for the whole region, which nobody else uses.
+            unsafe { zero(start.as_ptr(), pool.len()) };
         }
+        // SAFETY: the view is readable and writable; nobody else uses the region.
+        if unsafe { pool.open(start) } { Ok(()) } else { Err(GrowFailed::Open) }
     }
 
     /// Grows the reserve for atomic context by the first of the machine's pools that is kept for
@@ -120,8 +152,8 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         }
     }
 
-    /// Gives the region of a pool made by [`Pool::reserve`] back to its owner: private, zero, and
-    /// not the pool's any more until it grows again. Refused while a slot is in use. Blocks.
+    /// Gives the region of a pool made by [`Pool::convertible`] back to its owner: private, zero,
+    /// and not the pool's any more until it grows again. Refused while a slot is in use. Blocks.
     pub fn shrink(&self, pool: &Pool<'_>) -> Result<(), ShrinkFailed> {
         if pool.origin() == PoolOrigin::Adopted {
             return Err(ShrinkFailed::Adopted);
@@ -129,13 +161,25 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         if !pool.is_open() {
             return Err(ShrinkFailed::Closed);
         }
+        let _turn = pool.change().ok_or(ShrinkFailed::Busy)?;
+        if !pool.is_open() {
+            return Err(ShrinkFailed::Closed);
+        }
         let Some(start) = pool.close() else {
             return Err(ShrinkFailed::InUse { slots: pool.used() });
         };
-        let run = pool.range();
-        // SAFETY: `grow` made the view; the pool is closed, so that nobody uses it.
+        let (run, shared) = (pool.range(), pool.label() == PoolLabel::GuestShared);
+        if !shared {
+            // SAFETY: the view is writable until it ends; the pool is closed, so that nobody uses
+            // it.
+            unsafe { zero(start.as_ptr(), pool.len()) };
+        }
+        // SAFETY: `grow` made the view, and nobody uses it any more.
         unsafe { self.platform().unview(start, run) };
-        if pool.label() == PoolLabel::GuestShared {
+        if self.regime().is_guest() {
+            self.ledger().unpin(Pin::of_pool(run));
+        }
+        if shared {
             // SAFETY: the region was the pool's alone, and nothing of it is in use.
             unsafe { self.reclaim(run) }.map_err(ShrinkFailed::Convert)?;
         }

@@ -3,7 +3,6 @@
 // UNSAFETY: memory is handed to the platform.
 #![expect(unsafe_code)]
 
-use super::transaction::believed;
 use crate::addr::PhysRange;
 use crate::dma::Dma;
 use crate::observe::Event;
@@ -32,7 +31,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
             // SAFETY: memory in quarantine is nobody's, and the ledger gave it to us alone.
             let proved = match unsafe { self.platform().convert(run, Visibility::Private) } {
                 Ok(()) => run.len(),
-                Err(error) => believed(run, error).0,
+                Err(error) => self.believed(run, error).0,
             };
             let back = match run.slice(0, proved) {
                 Some(part) if self.wipe(part, State::PRIVATE) => proved,

@@ -2,15 +2,21 @@
 // UNSAFETY: memory is wiped through raw views and handed to the platform.
 #![expect(unsafe_code)]
 
+use core::ops::Range;
+
 use super::ConvertFailed;
 use super::Why;
 use crate::addr::PhysRange;
 use crate::copy::zero;
 use crate::dma::Dma;
+use crate::ledger::Conflict;
 use crate::ledger::Conversion;
+use crate::ledger::Found;
+use crate::ledger::GranuleState;
 use crate::observe::Event;
 use crate::platform::ConvertError;
 use crate::platform::Platform;
+use crate::pool::Pool;
 use crate::regime::Contents;
 use crate::regime::Regime;
 use crate::state::Context;
@@ -29,28 +35,43 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
     /// The caller owns the memory: nobody else uses it, no reference points into it, and its
     /// contents are not needed any more.
     pub unsafe fn share(&self, run: PhysRange) -> Result<(), ConvertFailed> {
-        let failed =
-            |why| ConvertFailed { run, to: Visibility::Shared, why, converted: 0, quarantined: 0 };
+        // SAFETY: this function's condition.
+        unsafe { self.try_share(run) }.map_err(|(failed, _)| failed)
+    }
+
+    /// The same; a failure also says which bytes of the run are lost to quarantine. The others
+    /// are private, as before.
+    ///
+    /// # Safety
+    ///
+    /// As for [`share`](Self::share).
+    pub(crate) unsafe fn try_share(
+        &self,
+        run: PhysRange,
+    ) -> Result<(), (ConvertFailed, Range<u64>)> {
+        let to = Visibility::Shared;
+        let failed = |why| (ConvertFailed { run, to, why, converted: 0, quarantined: 0 }, 0..0);
+        self.check_run(run, GranuleState::Private).map_err(failed)?;
         self.check_quarantine().map_err(failed)?;
         let conversion = self
             .ledger()
             .begin(run, Visibility::Private)
             .map_err(|conflict| failed(Why::Ledger(conflict)))?;
         if self.keeps_contents_on_share() && !self.wipe(run, State::PRIVATE) {
-            self.ledger().settle(conversion, 0, 0, Visibility::Shared);
+            self.ledger().settle(conversion, 0, 0, to);
             return Err(failed(Why::NoView));
         }
         // SAFETY: the run is the caller's alone by this function's condition, and the ledger's
         // answer says that no device has it mapped.
-        let why = match unsafe { self.platform().convert(run, Visibility::Shared) } {
+        let why = match unsafe { self.platform().convert(run, to) } {
             Ok(()) if self.wipe(run, State::SHARED) => {
-                self.ledger().settle(conversion, run.len(), 0, Visibility::Shared);
-                self.tell(&Event::Converted { run, to: Visibility::Shared });
+                self.ledger().settle(conversion, run.len(), 0, to);
+                self.tell(&Event::Converted { run, to });
                 return Ok(());
             }
             Ok(()) => (Why::NoView, run.len(), 0),
             Err(error) => {
-                let (done, doubt) = believed(run, error);
+                let (done, doubt) = self.believed(run, error);
                 (Why::Platform(error), done, doubt)
             }
         };
@@ -68,11 +89,33 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
     /// The caller owns the memory, no device uses it, no reference points into it, and its
     /// contents are not needed any more.
     pub unsafe fn reclaim(&self, run: PhysRange) -> Result<(), ConvertFailed> {
+        // SAFETY: this function's condition.
+        unsafe { self.take_back(run, Rest::Stays) }
+    }
+
+    /// Takes memory back that nobody answers for afterwards; says which bytes of it did not come.
+    /// They are in quarantine, those included that the host refused to touch: nobody is left who
+    /// could ask again. (Only memory that the ledger does not let go of, because a map of it still
+    /// lives, stays as it is.)
+    ///
+    /// # Safety
+    ///
+    /// As for [`reclaim`](Self::reclaim).
+    pub(crate) unsafe fn reclaim_or_lose(&self, run: PhysRange) -> Range<u64> {
+        // SAFETY: this function's condition.
+        match unsafe { self.take_back(run, Rest::Lost) } {
+            Ok(()) => 0..0,
+            Err(failed) => failed.converted..run.len(),
+        }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`reclaim`](Self::reclaim).
+    unsafe fn take_back(&self, run: PhysRange, rest: Rest) -> Result<(), ConvertFailed> {
         let to = Visibility::Private;
         let failed = |why| ConvertFailed { run, to, why, converted: 0, quarantined: 0 };
-        if !self.regime().is_guest() {
-            return Err(failed(Why::NoGuest));
-        }
+        self.check_run(run, GranuleState::Shared).map_err(failed)?;
         let conversion = self
             .ledger()
             .begin(run, Visibility::Shared)
@@ -81,7 +124,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         let (why, done, doubt) = match unsafe { self.platform().convert(run, to) } {
             Ok(()) => (None, run.len(), 0),
             Err(error) => {
-                let (done, doubt) = believed(run, error);
+                let (done, doubt) = self.believed(run, error);
                 (Some(Why::Platform(error)), done, doubt)
             }
         };
@@ -90,7 +133,10 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
             Some(part) if self.wipe(part, State::PRIVATE) => done,
             _ => 0,
         };
-        let doubt = doubt + (done - usable);
+        let doubt = match rest {
+            Rest::Stays => doubt + (done - usable),
+            Rest::Lost => run.len() - usable,
+        };
         let why = why.or((usable < run.len()).then_some(Why::NoView));
         let settled = self.ledger().settle(conversion, usable, doubt, to);
         let Some(why) = why else {
@@ -107,7 +153,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         &self,
         conversion: Conversion,
         (why, done, doubt): (Why, u64, u64),
-    ) -> ConvertFailed {
+    ) -> (ConvertFailed, Range<u64>) {
         let run = conversion.run();
         let back = match run.slice(0, done) {
             None => 0,
@@ -115,7 +161,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
                 // SAFETY: the run is still the conversion's alone.
                 let undone = match unsafe { self.platform().convert(part, Visibility::Private) } {
                     Ok(()) => done,
-                    Err(error) => believed(part, error).0,
+                    Err(error) => self.believed(part, error).0,
                 };
                 match run.slice(0, undone) {
                     Some(part) if self.wipe(part, State::PRIVATE) => undone,
@@ -129,7 +175,8 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         let settled = self.ledger().settle(conversion, back, lost, Visibility::Private);
         let (to, quarantined) = (Visibility::Shared, settled.doubt);
         self.tell(&Event::ConversionFailed { run, to, quarantined, code: code(&why) });
-        ConvertFailed { run, to, why, converted: 0, quarantined }
+        let failed = ConvertFailed { run, to, why, converted: 0, quarantined };
+        (failed, settled.done..settled.done + quarantined)
     }
 
     /// Zeroes memory through a view in its state; false where there is none.
@@ -147,13 +194,45 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         true
     }
 
-    /// Whether more memory may be put at risk.
-    pub(super) fn check_quarantine(&self) -> Result<(), Why> {
+    /// Whether memory converts here at all, whether this is made of what converts, and whether no
+    /// pool is in use over it. (The ledger's granules may be smaller than the machine's, and the
+    /// memory of a pool that was adopted may be called something else there.)
+    fn check_run(&self, run: PhysRange, wanted: GranuleState) -> Result<(), Why> {
         if !self.regime().is_guest() {
             return Err(Why::NoGuest);
         }
+        let granule = self.regime().granule();
+        if !run.is_aligned(granule) {
+            let found = Found::Misaligned { granule };
+            return Err(Why::Ledger(Conflict { run, wanted, at: run.base(), found }));
+        }
+        let in_use = |pool: &&Pool<'_>| pool.is_open() && pool.range().overlaps(run);
+        match self.pools().iter().find(in_use) {
+            Some(pool) => Err(Why::Pool(pool.range())),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether more memory may be put at risk.
+    fn check_quarantine(&self) -> Result<(), Why> {
         let (held, limit) = (self.ledger().quarantined(), self.quarantine_limit());
         if held > limit { Err(Why::QuarantineFull { held, limit }) } else { Ok(()) }
+    }
+
+    /// What a platform's error says, in whole granules: one that is partly done is in doubt, and
+    /// an answer that is longer than the run says nothing.
+    pub(super) fn believed(&self, run: PhysRange, error: ConvertError) -> (u64, u64) {
+        let granule = self.regime().granule();
+        let touched = error.done.checked_add(error.doubt).filter(|touched| *touched <= run.len());
+        let known = touched.and_then(|touched| touched.checked_next_multiple_of(granule));
+        match known {
+            // The run is made of whole granules, so that what is rounded up still lies in it.
+            Some(known) => {
+                let done = error.done - error.done % granule;
+                (done, known.min(run.len()) - done)
+            }
+            None => (0, run.len()),
+        }
     }
 
     /// Whether sharing leaves the old bytes readable for the host. Where nobody knows, it may.
@@ -165,16 +244,17 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
     }
 }
 
-/// What a platform's error says, as far as it can be: more than all is nothing that it knows.
-pub(super) fn believed(run: PhysRange, error: ConvertError) -> (u64, u64) {
-    match error.done.checked_add(error.doubt) {
-        Some(touched) if touched <= run.len() => (error.done, error.doubt),
-        _ => (0, run.len()),
-    }
+/// What becomes of memory that a conversion did not touch.
+#[derive(Clone, Copy)]
+enum Rest {
+    /// It stays shared: its owner may ask again.
+    Stays,
+    /// Quarantine: it has no owner who could.
+    Lost,
 }
 
 /// The platform's own code, or 0.
-pub(super) fn code(why: &Why) -> u64 {
+fn code(why: &Why) -> u64 {
     match why {
         Why::Platform(error) => error.code,
         _ => 0,

@@ -3,10 +3,13 @@
 
 use super::Device;
 use crate::addr::AddressLimit;
+use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
+use crate::addr::Places;
 use crate::attrs::Attrs;
 use crate::plan;
 use crate::plan::Plan;
+use crate::plan::PoolFace;
 use crate::platform::Platform;
 use crate::regime::Regime;
 use crate::state::Direction;
@@ -19,23 +22,32 @@ const SHARE_OF_POOL: u64 = 16;
 const LEAST_BEST: u64 = 4096;
 
 impl<P: Platform + ?Sized> Device<'_, P> {
-    /// The longest single mapping in bytes that can work at all: without bouncing the longest
-    /// segment, else what its best pool holds when empty, less what kept address bits cost.
-    /// 0 where the device needs a pool and has none that suits. Behind an IOMMU never more than the
-    /// domain's window has addresses for the device.
+    /// The longest single mapping in bytes that works wherever the buffer lies: without bouncing
+    /// the longest segment, else what its best pool holds when empty, less what kept address bits
+    /// and the boundary cost there. 0 where every map needs a pool and none suits. Behind an IOMMU
+    /// never more than the domain's window has addresses for.
     pub fn max_mapping(&self) -> u64 {
         let limits = &self.face().limits;
-        let segment = limits.segment.unwrap_or(u64::MAX);
+        let segment = limits.segment.unwrap_or(u64::MAX).min(self.longest_in_domain());
         let window = limits.boundary.map_or(u64::MAX, |boundary| boundary.bytes());
-        let segment = segment.min(self.longest_in_domain());
-        let longest = segment.min(window);
         if !self.may_bounce() {
-            return longest;
+            return segment.min(window);
         }
-        let kept = limits.min_align.raw();
-        let window = window.saturating_sub(if window == u64::MAX { 0 } else { kept });
-        let pool = self.largest_pool().saturating_sub(kept);
-        segment.min(window).min(pool)
+        let kept = limits.min_align;
+        let longest = self.bounce_pools().map(|(seen_from, pool)| match self.domain() {
+            None => Places::longest(seen_from, pool.range.len(), kept, limits.boundary),
+            // Whole pages; the rest is the domain's matter.
+            Some(domain) => {
+                let page = domain.page();
+                whole_pages(pool.range, page).saturating_sub(kept.raw() & (page - 1))
+            }
+        });
+        match longest.max() {
+            Some(longest) => segment.min(longest),
+            // What needs no bounce goes without a pool.
+            None if !self.must_bounce() => segment.min(window),
+            None => 0,
+        }
     }
 
     /// The size in bytes up to which mappings are cheap: a sixteenth of the pool that a bounce
@@ -45,7 +57,8 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         if !self.may_bounce() {
             return most;
         }
-        (self.largest_pool() / SHARE_OF_POOL).max(LEAST_BEST).min(most)
+        let largest = self.bounce_pools().map(|(_, pool)| pool.range.len()).max();
+        largest.map_or(most, |len| (len / SHARE_OF_POOL).max(LEAST_BEST).min(most))
     }
 
     /// The smallest mask that reaches all memory of the ledger and the pools in the form that this
@@ -70,25 +83,24 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         AddressLimit::bits(bits.max(1))
     }
 
-    /// Whether some memory is past what the device can address, whatever its state. Behind an IOMMU
-    /// none is: the domain gives what the device reaches.
+    /// Whether some memory is past what the device can address, whatever its state: above its
+    /// mask or bus limit, or shown by no window of its bus. Behind an IOMMU none is: the domain
+    /// gives what the device reaches.
     pub fn addressing_limited(&self) -> bool {
-        self.domain().is_none() && self.face().limit() < self.required_mask()
+        if self.domain().is_some() {
+            return false;
+        }
+        let bus = self.face().bus;
+        let mut ranges = self.dma().ledger().ranges().iter().map(|tracked| tracked.range());
+        self.face().limit() < self.required_mask()
+            || ranges.any(|range| bus.to_bus(range).is_none())
     }
 
     /// Whether there is memory of this machine that the device can never touch where it lies:
     /// private memory for an untrusted device, memory behind the C-bit for a device that cannot
     /// carry it, memory past its mask. Known as soon as the device is bound.
     pub fn cannot_reach_memory(&self) -> bool {
-        let face = self.face();
-        let by_state = match self.regime() {
-            Regime::Open => false,
-            Regime::Host(host) => {
-                !face.attachment.is_translated() && face.limit().raw() < host.mark()
-            }
-            Regime::Guest(_) => face.trust == Trust::Untrusted,
-        };
-        by_state || self.addressing_limited()
+        self.reaches_no_ordinary_memory() || self.addressing_limited()
     }
 
     /// Whether a driver has to sync what it maps: its bytes may be bounced, or its device does not
@@ -110,32 +122,57 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             || (self.regime().is_guest() && !self.reaches_shared())
     }
 
+    /// Whether every map of ordinary memory has to go through a pool.
+    fn must_bounce(&self) -> bool {
+        self.face().force_bounce
+            || self.pool_faces().iter().any(|pool| pool.restricted)
+            || self.reaches_no_ordinary_memory()
+    }
+
+    /// Whether memory as this machine has it is in a state that the device never reaches.
+    fn reaches_no_ordinary_memory(&self) -> bool {
+        let face = self.face();
+        match self.regime() {
+            Regime::Open => false,
+            Regime::Host(host) => {
+                !face.attachment.is_translated() && face.limit().raw() < host.mark()
+            }
+            Regime::Guest(_) => face.trust == Trust::Untrusted,
+        }
+    }
+
     /// Whether an address names shared memory for this device.
     fn reaches_shared(&self) -> bool {
         self.domain().is_some()
             || self.regime().dma_mark(self.face().trust, State::SHARED).is_some()
     }
 
-    /// The longest run that the device's domain has addresses for, wherever in its pages it
-    /// begins; no limit where it is behind none.
+    /// The longest mapping that the device's domain has addresses for; no limit where it is behind
+    /// none.
     fn longest_in_domain(&self) -> u64 {
+        let (limits, limit) = (&self.face().limits, self.face().limit());
         self.domain().map_or(u64::MAX, |domain| {
-            let kept = self.face().limits.min_align.raw() | (domain.page() - 1);
-            domain.in_reach(self.face().limit()).saturating_sub(kept)
+            let (base, len) = (domain.window().base().raw(), domain.in_reach(limit));
+            // Wherever in its page a buffer begins; what that breaks of a boundary is bounced.
+            let kept = limits.min_align.raw() | (domain.page() - 1);
+            let bounced = Places::longest(base, len, limits.min_align, limits.boundary);
+            len.saturating_sub(kept).min(bounced)
         })
     }
 
-    /// The length of the largest pool that a bounce could use, in whole pages behind an IOMMU.
-    fn largest_pool(&self) -> u64 {
+    /// The pools that a bounce could use, each with the address from which on the device sees it.
+    fn bounce_pools(&self) -> impl Iterator<Item = (u64, &PoolFace)> {
         let request = self.request(None, 1, Direction::Both, Attrs::NONE);
-        match plan::map(&request, &mut ()) {
-            Plan::Bounce { pools, .. } => pools
-                .filter_map(|candidate| self.pool_faces().get(candidate.index))
-                .map(|pool| whole_pages(pool.range, self.iommu_page()))
-                .max()
-                .unwrap_or(0),
-            _ => 0,
-        }
+        let pools = match plan::map(&request, &mut ()) {
+            Plan::Bounce { pools, .. } => Some(pools),
+            _ => None,
+        };
+        pools.into_iter().flatten().filter_map(|candidate| {
+            let face = self.pool_faces().get(candidate.index)?;
+            // A domain keeps the low bits of what it maps.
+            let base = candidate.base.map_or(face.range.base().raw(), DmaAddr::raw);
+            Some((base, face))
+        })
     }
 }
 

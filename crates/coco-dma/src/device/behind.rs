@@ -60,7 +60,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     pub(crate) unsafe fn untranslate(&self, mapped: Option<&Mapped>) -> bool {
         let (Some(mapped), Some(domain)) = (mapped, self.domain()) else { return true };
         // SAFETY: this function's condition.
-        match unsafe { domain.unmap(mapped) } {
+        match unsafe { domain.unmap(mapped, self.owner()) } {
             Ok(()) => true,
             Err(stuck) => {
                 self.tell_stuck(&stuck);

@@ -12,6 +12,8 @@ pub struct Counters {
     refused: AtomicUsize,
     finished: AtomicUsize,
     lost: AtomicUsize,
+    allocated: AtomicUsize,
+    freed: AtomicUsize,
 }
 
 /// The counters at one moment.
@@ -29,12 +31,21 @@ pub struct CountersNow {
     /// held is kept for good. One that was forgotten nobody sees end; it stays in
     /// [`live`](Self::live).
     pub lost: usize,
+    /// Allocations of coherent memory.
+    pub allocated: usize,
+    /// Allocations that were freed.
+    pub freed: usize,
 }
 
 impl CountersNow {
     /// Maps that are not finished, lost ones among them.
     pub fn live(&self) -> usize {
         self.direct.wrapping_add(self.bounced).wrapping_sub(self.finished)
+    }
+
+    /// Allocations that are not freed, lost ones among them.
+    pub fn allocations(&self) -> usize {
+        self.allocated.wrapping_sub(self.freed)
     }
 }
 
@@ -46,6 +57,8 @@ impl Counters {
             refused: AtomicUsize::new(0),
             finished: AtomicUsize::new(0),
             lost: AtomicUsize::new(0),
+            allocated: AtomicUsize::new(0),
+            freed: AtomicUsize::new(0),
         }
     }
 
@@ -56,6 +69,8 @@ impl Counters {
             refused: self.refused.load(Ordering::Relaxed),
             finished: self.finished.load(Ordering::Relaxed),
             lost: self.lost.load(Ordering::Relaxed),
+            allocated: self.allocated.load(Ordering::Relaxed),
+            freed: self.freed.load(Ordering::Relaxed),
         }
     }
 
@@ -73,6 +88,14 @@ impl Counters {
 
     pub(crate) fn finished(&self) {
         self.finished.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn allocated(&self) {
+        self.allocated.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn freed(&self) {
+        self.freed.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn lost(&self) {

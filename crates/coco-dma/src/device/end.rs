@@ -3,30 +3,30 @@
 #![expect(unsafe_code)]
 
 use super::BindError;
-use super::DISTRUSTED;
 use super::Device;
 use super::Endpoint;
-use super::REVOKED;
 use crate::observe::Event;
 use crate::plan::Limits;
 use crate::platform::Platform;
-use crate::word::Ordering;
 
 impl<'d, P: Platform + ?Sized> Device<'d, P> {
-    /// Ends all maps of a dead device: what it has in its IOMMU domain is unmapped, its slots are
-    /// freed at once, and it is refused new ones. Answers how many slots that were. (None where the
-    /// IOMMU could not unmap everything: slots are then freed by finishing what was unmapped.)
+    /// Ends all maps of a dead device: what it has in its IOMMU domain, allocations included, is
+    /// unmapped, the slots of its maps are freed at once, and it is refused new ones. Answers how
+    /// many slots that were. (None where the IOMMU could not unmap everything: slots are then freed
+    /// by finishing what was unmapped.)
     ///
     /// The records of its mappings stay good for one thing: finishing one gives the buffer back
     /// without reading a byte of what the device left, and ends its pin. Memory that is mapped in
-    /// place stays pinned until then. Any context; takes time in the size of its pools.
+    /// place stays pinned until then, and memory that was allocated is kept until it is freed:
+    /// drivers still look at it. (On an open machine a map of memory in reach asks nobody, and
+    /// does not ask this either.) Any context; takes time in the size of its pools.
     ///
     /// # Safety
     ///
     /// 1. The device does no DMA any more (it was reset, unplugged, or its process is gone).
     /// 2. No other thread is mapping, syncing or finishing for it meanwhile.
     pub unsafe fn revoke(&self) -> usize {
-        self.life.store(REVOKED, Ordering::Relaxed);
+        self.life.revoke();
         // SAFETY: this function's conditions.
         let unmapped = unsafe { self.untranslate_all() };
         let pools = self.pools.iter().flatten().filter(|_| unmapped);
@@ -41,13 +41,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     /// nobody vouches for it. Memory stays safe: private slots are freed only by finishing, and
     /// the platform keeps a device that is not in the RUN state from private memory. Any context.
     pub fn lose_trust(&self) {
-        // A device that is revoked stays so.
-        let _ = self.life.compare_exchange(
-            super::ALIVE,
-            DISTRUSTED,
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        );
+        self.life.distrust();
         self.dma.tell(&Event::TrustLost { device: self.name });
     }
 
@@ -57,9 +51,10 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     /// safe code borrow the device, so that the compiler refuses them.) Any context.
     #[expect(clippy::result_large_err, reason = "the error gives the device back")]
     pub fn rebind(self, endpoint: Endpoint<'d>, limits: Limits) -> Result<Self, (Self, BindError)> {
-        let (maps, slots) = (self.counters.now().live(), self.holds());
-        if maps > 0 || slots > 0 {
-            return Err((self, BindError::InUse { maps, slots }));
+        let counters = self.counters.now();
+        let (maps, allocations, slots) = (counters.live(), counters.allocations(), self.holds());
+        if maps > 0 || allocations > 0 || slots > 0 {
+            return Err((self, BindError::InUse { maps, allocations, slots }));
         }
         match self.dma.bind(endpoint, limits) {
             Ok(device) => Ok(device),
@@ -70,7 +65,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     /// Slots that the device holds in its pools now, for maps and allocations.
     pub fn holds(&self) -> usize {
         let pools = self.pools.iter().flatten();
-        pools.map(|pool| pool.held_by(self.owner)).sum()
+        pools.map(|pool| pool.held_by(self.owner) + pool.held_by(self.owner.allocating())).sum()
     }
 
     /// Whether new maps are still to be had.

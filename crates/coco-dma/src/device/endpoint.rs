@@ -198,6 +198,8 @@ pub enum BindError {
     InUse {
         /// Maps that are not finished.
         maps: usize,
+        /// Allocations that are not freed.
+        allocations: usize,
         /// Slots that it holds.
         slots: usize,
     },
@@ -225,10 +227,10 @@ impl fmt::Display for BindError {
                 f,
                 "the device's restricted pool is {label}, which does not exist on this machine"
             ),
-            Self::InUse { maps, slots } => write!(
+            Self::InUse { maps, allocations, slots } => write!(
                 f,
-                "the device is bound already, with {maps} maps alive and {slots} slots held; \
-                 finish and free them first"
+                "the device is bound already, with {maps} maps and {allocations} allocations \
+                 alive and {slots} slots held; finish and free them first"
             ),
             Self::NoDomain => f.write_str(
                 "the device is behind an IOMMU; give its endpoint the domain that it is in",

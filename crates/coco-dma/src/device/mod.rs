@@ -7,12 +7,15 @@ mod behind;
 mod counters;
 mod end;
 mod endpoint;
+mod life;
 
 pub use counters::Counters;
 pub use counters::CountersNow;
 pub use endpoint::Attested;
 pub use endpoint::BindError;
 pub use endpoint::Endpoint;
+use life::Life;
+use life::Quota;
 
 use core::fmt;
 
@@ -40,18 +43,9 @@ use crate::state::Memory;
 use crate::state::PoolLabel;
 use crate::state::PoolUse;
 use crate::state::State;
-use crate::word::AtomicUsize;
-use crate::word::Ordering;
 
 /// The most pools that one device can have, its own and the machine's together.
 pub const MAX_POOLS: usize = 8;
-
-/// A device that may do what its plans say.
-const ALIVE: usize = 0;
-/// An accepted device that the guest trusts no longer.
-const DISTRUSTED: usize = 1;
-/// A device that is dead or gone.
-const REVOKED: usize = 2;
 
 impl<'m, P: Platform + ?Sized> Dma<'m, P> {
     /// Binds a device: what the bus says of it and what its driver says, together and for good.
@@ -78,9 +72,8 @@ pub struct Device<'d, P: Platform + ?Sized = dyn Platform + 'd> {
     dma: &'d Dma<'d, P>,
     name: &'d str,
     owner: Owner,
-    quota: usize,
-    held: AtomicUsize,
-    life: AtomicUsize,
+    quota: Quota,
+    life: Life,
     face: DeviceFace<'d>,
     pools: [Option<&'d Pool<'d>>; MAX_POOLS],
     pool_faces: [PoolFace; MAX_POOLS],
@@ -120,9 +113,8 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             dma,
             name: endpoint.name,
             owner: dma.next_owner().ok_or(BindError::TooManyDevices)?,
-            quota: endpoint.quota.unwrap_or(usize::MAX),
-            held: AtomicUsize::new(0),
-            life: AtomicUsize::new(ALIVE),
+            quota: Quota::new(endpoint.quota),
+            life: Life::new(),
             face,
             pools,
             pool_faces,
@@ -216,14 +208,14 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     /// books, and of the rest nobody keeps the state.
     pub(crate) fn memory(&self, range: Option<PhysRange>) -> Memory {
         let Some(range) = range else { return Memory::Untracked };
-        for pool in self.pool_faces() {
-            if pool.range.contains(range) {
-                return match state_of(self.dma.regime(), pool.label) {
+        for pool in self.open_pools() {
+            if pool.range().contains(range) {
+                return match state_of(self.dma.regime(), pool.label()) {
                     Some(state) => Memory::Known(state),
                     None => Memory::Untracked,
                 };
             }
-            if pool.range.overlaps(range) {
+            if pool.range().overlaps(range) {
                 return Memory::Mixed;
             }
         }
@@ -243,7 +235,12 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
 
     /// Whether memory lies in a pool, which no conversion touches while it is in use.
     pub(crate) fn in_pool(&self, range: PhysRange) -> bool {
-        self.pool_faces().iter().any(|pool| pool.range.contains(range))
+        self.open_pools().any(|pool| pool.range().contains(range))
+    }
+
+    /// Its pools that are open. A closed one's memory is its owner's, and not what the label says.
+    fn open_pools(&self) -> impl Iterator<Item = &'d Pool<'d>> {
+        self.pools.iter().copied().flatten().filter(|pool| pool.is_open())
     }
 
     /// The layer that it is bound to.
@@ -253,31 +250,22 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
 
     /// Why the device may do nothing any more, if so.
     pub(crate) fn stopped(&self) -> Option<Refuse> {
-        match self.life.load(Ordering::Relaxed) {
-            ALIVE => None,
-            DISTRUSTED => Some(Refuse::TrustLost),
-            _ => Some(Refuse::Revoked),
-        }
+        self.life.stopped()
     }
 
     /// Books `slots` more on the device's quota; false where it has not that many left.
     pub(crate) fn charge(&self, slots: usize) -> bool {
-        if self.quota == usize::MAX {
-            return true;
-        }
-        let held = self.held.fetch_add(slots, Ordering::Relaxed);
-        if held.checked_add(slots).is_some_and(|held| held <= self.quota) {
-            return true;
-        }
-        self.held.fetch_sub(slots, Ordering::Relaxed);
-        false
+        self.quota.charge(slots)
     }
 
     /// Takes them off again.
     pub(crate) fn discharge(&self, slots: usize) {
-        if self.quota != usize::MAX {
-            self.held.fetch_sub(slots, Ordering::Relaxed);
-        }
+        self.quota.discharge(slots);
+    }
+
+    /// Slots on the device's quota now; 0 where it has none.
+    pub fn charged(&self) -> usize {
+        self.quota.held()
     }
 }
 

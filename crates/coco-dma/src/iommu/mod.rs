@@ -12,15 +12,21 @@
 
 mod domain;
 mod driver;
+mod error;
+#[cfg(all(test, loom))]
+mod models;
+mod pages;
+#[cfg(all(test, not(loom)))]
+mod tests;
 mod window;
 
 pub use crate::observe::Fault;
 pub use crate::observe::FaultReason;
 pub use domain::Domain;
-pub use domain::DomainError;
-pub(crate) use domain::Mapped;
-pub(crate) use domain::Stuck;
 pub use driver::Entry;
 pub use driver::Iommu;
 pub use driver::IommuError;
+pub use error::DomainError;
+pub(crate) use pages::Mapped;
+pub(crate) use pages::Stuck;
 pub use window::IovaWindow;

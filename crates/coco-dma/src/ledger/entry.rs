@@ -27,6 +27,10 @@ pub enum GranuleState {
 }
 
 impl GranuleState {
+    /// Every state.
+    pub const ALL: [Self; 5] =
+        [Self::Private, Self::Shared, Self::Converting, Self::Quarantined, Self::Unaccepted];
+
     /// Who may access the granule; `None` where nobody may rely on an answer.
     #[inline]
     pub const fn visibility(self) -> Option<Visibility> {

@@ -1,15 +1,8 @@
 //! The ledger under loom: every interleaving, every order that the atomics allow.
-//!
-//! Each model runs with its two sides in either order, and says which outcomes it has to meet:
-//! loom branches only at the latest access of a word, so that of a side that loads and gives up
-//! it does not see every way that the other could have gone before (`last_dependent_access`,
-//! loom 0.7, `src/rt/atomic.rs`).
 // UNSAFETY: loom's cell stands for the bytes of a granule.
 #![expect(unsafe_code)]
 
 use std::boxed::Box;
-use std::collections::BTreeSet;
-use std::sync::Mutex;
 use std::vec::Vec;
 
 use loom::cell::UnsafeCell;
@@ -21,6 +14,8 @@ use super::*;
 use crate::state::Visibility::Private;
 use crate::state::Visibility::Shared;
 use crate::word::Word;
+use crate::word::race::outcomes;
+use crate::word::race::race;
 
 const PAGE: u64 = 0x1000;
 /// Granules of a ledger of two words: the first word full, and one granule in the second.
@@ -84,35 +79,6 @@ fn convert_once(ledger: &Ledger<'_>, run: PhysRange, bytes: &Bytes) -> bool {
     bytes.wipe();
     ledger.settle(conversion, run.len(), 0, Private);
     true
-}
-
-/// Runs two sides at once, `first` in a thread of its own where `swap` says so.
-fn race<A: 'static, B: 'static>(
-    swap: bool,
-    first: impl FnOnce() -> A + 'static,
-    second: impl FnOnce() -> B + 'static,
-) -> (A, B) {
-    if swap {
-        let first = thread::spawn(first);
-        let second = second();
-        (first.join().unwrap(), second)
-    } else {
-        let second = thread::spawn(second);
-        (first(), second.join().unwrap())
-    }
-}
-
-/// Every outcome of a model, whichever side comes first.
-fn outcomes<O: Ord + Send + 'static>(model: fn(swap: bool) -> O) -> Vec<O> {
-    let met = std::sync::Arc::new(Mutex::new(BTreeSet::new()));
-    for swap in [false, true] {
-        let met = met.clone();
-        loom::model(move || {
-            let outcome = model(swap);
-            met.lock().unwrap().insert(outcome);
-        });
-    }
-    std::mem::take(&mut *met.lock().unwrap()).into_iter().collect()
 }
 
 /// Both may succeed one after the other, or either alone; never neither.

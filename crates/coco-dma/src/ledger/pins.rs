@@ -35,6 +35,14 @@ impl Pin {
     }
 }
 
+impl Pin {
+    /// The pin of a pool that was opened over `run`: the pool itself is the token. (Of memory that
+    /// is not counted there is nothing to give back.)
+    pub(crate) const fn of_pool(run: PhysRange) -> Self {
+        Self { run, counted: true }
+    }
+}
+
 impl fmt::Display for Pin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let how = if self.counted { "pinned" } else { "in use, not counted" };

@@ -7,15 +7,22 @@
 
 mod alloc;
 mod map;
+mod memory;
 mod pools;
 mod request;
 mod step;
+mod transfer;
 
 pub use alloc::AllocPlan;
 pub use alloc::OwnPages;
 pub use alloc::alloc;
 pub use map::Plan;
 pub use map::map;
+pub use memory::Cache;
+pub use memory::Protection;
+pub use memory::attach;
+pub use memory::free;
+pub use memory::protection;
 pub use pools::Candidate;
 pub use pools::Candidates;
 pub(crate) use pools::state_of;
@@ -29,3 +36,8 @@ pub use step::Known;
 pub use step::PoolVerdict;
 pub use step::Step;
 pub use step::Trace;
+pub use transfer::Bytes;
+pub use transfer::MapFace;
+pub use transfer::Moment;
+pub use transfer::Transfer;
+pub use transfer::transfer;

@@ -3,6 +3,9 @@
 
 use core::fmt;
 
+use super::memory::Protection;
+use super::transfer::Bytes;
+use super::transfer::Transfer;
 use crate::addr::AddressLimit;
 use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
@@ -126,6 +129,20 @@ pub enum Step {
         /// Whether they have to be converted for it.
         convert: bool,
     },
+    /// What is done to the bytes of a map.
+    Transfer(Transfer),
+    /// How the CPU maps memory in a state.
+    Protection {
+        /// The state.
+        state: State,
+        /// What its page-table entries carry.
+        protection: Protection,
+    },
+    /// What the record of an allocation says.
+    Free {
+        /// Whether we converted its memory.
+        converted: bool,
+    },
     /// Memory would have to be converted, and the caller may not wait.
     Atomic,
     /// The decision: pages of our own.
@@ -168,6 +185,9 @@ impl Step {
             Self::SharesPages => "external-facing",
             Self::Pool { .. } => "pool",
             Self::Pages { .. } => "pages",
+            Self::Transfer(_) => "copy",
+            Self::Protection { .. } => "cpu-form",
+            Self::Free { .. } => "ownership",
             Self::Atomic => "context",
             Self::Allocate | Self::Direct(_) | Self::Bounce(_) | Self::Refuse(_) => "decision",
         }
@@ -239,6 +259,27 @@ impl fmt::Display for Step {
             }
             Self::Pages { state, convert: false } => {
                 write!(f, "pages of our own are {state} already")
+            }
+            Self::Transfer(Transfer { bytes, cache_work }) => {
+                f.write_str(match bytes {
+                    Bytes::Stay => "no byte is copied",
+                    Bytes::Out => "the buffer is copied into the slot",
+                    Bytes::Zero => "the slot is zeroed: no byte goes out that was not given",
+                    Bytes::Back => "what arrived is copied back to the buffer, and nothing else",
+                })?;
+                f.write_str(if cache_work { "; caches are maintained" } else { "" })
+            }
+            Self::Protection { state, protection: Protection { mark: 0, cache } } => {
+                write!(f, "{state} memory is mapped without a mark ({cache:?})")
+            }
+            Self::Protection { state, protection: Protection { mark, cache } } => {
+                write!(f, "{state} memory is mapped with {mark:#x} in its entries ({cache:?})")
+            }
+            Self::Free { converted: true } => {
+                f.write_str("the record says that we converted the memory, so we convert it back")
+            }
+            Self::Free { converted: false } => {
+                f.write_str("the record says that we did not convert the memory, so nobody does")
             }
             Self::Atomic => f.write_str("atomic context never converts memory"),
             Self::Allocate => f.write_str("allocate pages of our own"),

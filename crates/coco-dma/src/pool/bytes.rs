@@ -4,11 +4,11 @@
 
 use core::ptr;
 use core::ptr::NonNull;
-use core::sync::atomic::AtomicPtr;
-use core::sync::atomic::Ordering;
 
 use crate::copy::copy;
 use crate::copy::zero;
+use crate::word::AtomicPtr;
+use crate::word::Ordering;
 
 /// The memory of one pool, while it is open.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(crate) struct Bytes {
 
 impl Bytes {
     /// No bytes yet, but `len` of them one day.
-    pub(super) const fn new(len: usize) -> Self {
+    pub(super) fn new(len: usize) -> Self {
         Self { start: AtomicPtr::new(ptr::null_mut()), len }
     }
 
@@ -41,6 +41,11 @@ impl Bytes {
     /// Takes the bytes away; answers where they were.
     pub(super) fn unset(&self) -> Option<NonNull<u8>> {
         NonNull::new(self.start.swap(ptr::null_mut(), Ordering::Relaxed))
+    }
+
+    /// How many bytes there are while there are any.
+    pub(super) const fn len(&self) -> usize {
+        self.len
     }
 
     /// Whether there are bytes now.

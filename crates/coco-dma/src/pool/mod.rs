@@ -8,6 +8,8 @@
 #![expect(unsafe_code)]
 
 mod bytes;
+#[cfg(all(test, loom))]
+mod models;
 
 pub use crate::slots::Full;
 pub use crate::slots::HeldRun;
@@ -26,6 +28,8 @@ use crate::slots::SlotsError;
 use crate::state::PoolLabel;
 use crate::state::PoolOrigin;
 use crate::state::PoolUse;
+use crate::word::AtomicUsize;
+use crate::word::Ordering;
 use crate::word::Word;
 use bytes::Bytes;
 
@@ -39,6 +43,20 @@ pub struct Pool<'m> {
     range: PhysRange,
     bytes: Bytes,
     slots: Slots<'m>,
+    /// 1 while somebody grows or shrinks it.
+    changing: AtomicUsize,
+}
+
+/// The turn of whoever grows or shrinks a pool; it ends when this is dropped.
+#[derive(Debug)]
+#[must_use = "the turn ends when this is dropped"]
+pub(crate) struct Turn<'p>(&'p AtomicUsize);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        // Release: what was done in this turn happens before the next one.
+        self.0.store(0, Ordering::Release);
+    }
 }
 
 /// A pool that cannot be.
@@ -124,6 +142,7 @@ impl<'m> Pool<'m> {
             range,
             bytes,
             slots,
+            changing: AtomicUsize::new(0),
         })
     }
 
@@ -145,8 +164,29 @@ impl<'m> Pool<'m> {
         let len = usize::try_from(whole).map_err(|_| PoolError::TooLarge)?;
         let slots = Slots::new(whole, SLOT, words)?;
         let origin = PoolOrigin::ConvertedAtAttach;
-        let bytes = Bytes::new(len);
-        Ok(Self { label, origin, restricted: false, purpose: PoolUse::All, range, bytes, slots })
+        Ok(Self {
+            label,
+            origin,
+            restricted: false,
+            purpose: PoolUse::All,
+            range,
+            bytes: Bytes::new(len),
+            slots,
+            changing: AtomicUsize::new(0),
+        })
+    }
+
+    /// The turn to grow or shrink the pool; `None` while somebody else has it.
+    pub(crate) fn change(&self) -> Option<Turn<'_>> {
+        // Acquire: pairs with the end of the last turn.
+        let turn =
+            self.changing.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        turn.then(|| Turn(&self.changing))
+    }
+
+    /// Its length in bytes, whole slots.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
     }
 
     /// Opens a pool that is closed, over these bytes; false where somebody else opened it first.

@@ -6,8 +6,6 @@
 //! back what it claimed so far and goes on behind it. Since everybody climbs, of several that
 //! meet the one that stands highest always gets on: no lock, no waiting for another CPU.
 
-#[cfg(all(test, loom))]
-mod models;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
@@ -38,21 +36,32 @@ pub(crate) struct Slots<'m> {
     used: &'m Word,
     high_water: &'m Word,
     capacity: usize,
-    /// The length of a slot in bytes, a power of two.
-    unit: u64,
+    /// A slot is 2^shift bytes long.
+    shift: u32,
 }
 
 /// Who takes slots: a device of the layer, by its number. Numbers are never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Owner(usize);
 
+/// What an owner number and a count have in a word each: half of it.
+const HALF: usize = (1 << (Word::BITS / 2)) - 1;
+/// The bit of an owner's half that says that the slots are allocated, not mapped.
+const ALLOCATED: usize = 1 << (Word::BITS / 2 - 1);
+
 impl Owner {
-    /// The most owners there can be: half a word of them.
-    pub(crate) const MOST: usize = (1 << (Word::BITS / 2)) - 1;
+    /// The most owners there can be: half a word of them, but for a bit.
+    pub(crate) const MOST: usize = ALLOCATED - 1;
 
     /// The owner with this number, from 1 on.
     pub(crate) const fn new(number: usize) -> Option<Self> {
         if number == 0 || number > Self::MOST { None } else { Some(Self(number)) }
+    }
+
+    /// The same device as the owner of memory that it allocated: a revocation, which ends maps,
+    /// does not end that.
+    pub(crate) const fn allocating(self) -> Self {
+        Self(self.0 | ALLOCATED)
     }
 
     /// What stands at the first slot of a run of `count`.
@@ -62,7 +71,7 @@ impl Owner {
 
     /// The length of the run that a mark tells, if it is this owner's.
     fn run_of(self, mark: usize) -> Option<usize> {
-        (mark >> (Word::BITS / 2) == self.0).then_some(mark & Self::MOST)
+        (mark >> (Word::BITS / 2) == self.0).then_some(mark & HALF)
     }
 }
 
@@ -78,6 +87,11 @@ pub struct SlotRun {
 }
 
 impl SlotRun {
+    /// The record of an owner that kept only the numbers of the slots (but not the place in them).
+    pub(crate) const fn of(first: usize, count: usize, owner: Owner) -> Self {
+        Self { first, count, offset: 0, owner }
+    }
+
     /// The place in bytes from the start of the pool.
     #[inline]
     pub fn offset(&self) -> usize {
@@ -106,6 +120,8 @@ pub struct HeldRun {
     pub count: usize,
     /// The number of the device that holds it.
     pub device: usize,
+    /// Whether the device allocated it; otherwise it is a map's.
+    pub allocated: bool,
 }
 
 /// Words beside the bitmap: slots in use, and the most that ever were.
@@ -113,20 +129,22 @@ const COUNTERS: usize = 2;
 
 impl<'m> Slots<'m> {
     /// Words of storage for `len` bytes in slots of `unit`, which is not 0.
+    #[expect(clippy::cast_possible_truncation, reason = "half a word fits a word")]
     pub(crate) const fn words(len: u64, unit: u64) -> usize {
         let slots = len / unit;
-        if slots > Owner::MOST as u64 {
+        if slots > HALF as u64 {
             return usize::MAX;
         }
         let slots = slots as usize;
         slots.div_ceil(Word::BITS) + slots + COUNTERS
     }
 
-    /// All slots closed: nobody can take one before [`open`](Self::open).
+    /// Slots of `unit` bytes, a power of two, all closed: nobody can take one before
+    /// [`open`](Self::open).
     pub(crate) fn new(len: u64, unit: u64, words: &'m [Word]) -> Result<Self, SlotsError> {
         let slots = len.checked_div(unit).ok_or(SlotsError::TooSmall)?;
         let capacity = usize::try_from(slots).map_err(|_| SlotsError::TooLarge)?;
-        if capacity > Owner::MOST {
+        if capacity > HALF {
             return Err(SlotsError::TooLarge);
         }
         if capacity == 0 {
@@ -146,7 +164,7 @@ impl<'m> Slots<'m> {
         for word in bits {
             word.0.store(!0, Ordering::Relaxed);
         }
-        Ok(Self { bits, owners, used, high_water, capacity, unit })
+        Ok(Self { bits, owners, used, high_water, capacity, shift: unit.trailing_zeros() })
     }
 
     /// Opens the pool: all slots are free.
@@ -156,7 +174,9 @@ impl<'m> Slots<'m> {
 
     /// Closes the pool, if no slot of it is in use; else nothing changes.
     pub(crate) fn close(&self) -> bool {
-        self.claim(0, self.capacity).is_ok()
+        // A look first: to claim what is free and give it back again would make a map that comes
+        // in between find the pool full.
+        self.used() == 0 && self.claim(0, self.capacity).is_ok()
     }
 
     pub(crate) fn capacity(&self) -> usize {
@@ -178,8 +198,8 @@ impl<'m> Slots<'m> {
         }
         let mut from = 0;
         while let Some(offset) = places.from(from) {
-            let first = to_usize(offset / self.unit).ok_or(Full)?;
-            let count = to_usize(places.units_at(offset, self.unit)).ok_or(Full)?;
+            let first = to_usize(offset >> self.shift).ok_or(Full)?;
+            let count = to_usize(places.units_at(offset, self.shift)).ok_or(Full)?;
             match self.claim(first, count) {
                 Ok(()) => {
                     let Some(offset) = to_usize(offset) else {
@@ -195,7 +215,7 @@ impl<'m> Slots<'m> {
                     return Ok(SlotRun { first, count, offset, owner });
                 }
                 // The next place whose first slot lies behind the one in use.
-                Err(taken) => from = (taken as u64).checked_add(1).ok_or(Full)? * self.unit,
+                Err(taken) => from = (taken as u64).checked_add(1).ok_or(Full)? << self.shift,
             }
         }
         Err(Full)
@@ -263,8 +283,9 @@ impl<'m> Slots<'m> {
     pub(crate) fn held(&self) -> impl Iterator<Item = HeldRun> {
         self.owners.iter().enumerate().filter_map(|(first, mark)| {
             let mark = mark.0.load(Ordering::Relaxed);
-            let (device, count) = (mark >> (Word::BITS / 2), mark & Owner::MOST);
-            (mark != 0).then_some(HeldRun { first, count, device })
+            let (owner, count) = (mark >> (Word::BITS / 2), mark & HALF);
+            let (device, allocated) = (owner & Owner::MOST, owner & ALLOCATED != 0);
+            (mark != 0).then_some(HeldRun { first, count, device, allocated })
         })
     }
 
@@ -272,9 +293,11 @@ impl<'m> Slots<'m> {
     pub(crate) fn revoke(&self, owner: Owner) -> usize {
         let mut freed = 0;
         for run in self.runs_of(owner) {
-            freed += run.count;
-            // The record of this run may come later; it finds the mark gone.
-            self.give(&run);
+            // The record of this run may come later; it finds the mark gone. (Or it came just now:
+            // then it counts there.)
+            if self.give(&run) {
+                freed += run.count;
+            }
         }
         freed
     }
@@ -283,7 +306,7 @@ impl<'m> Slots<'m> {
     pub(crate) fn runs_of(&self, owner: Owner) -> impl Iterator<Item = SlotRun> {
         self.owners.iter().enumerate().filter_map(move |(first, mark)| {
             let count = owner.run_of(mark.0.load(Ordering::Relaxed))?;
-            Some(SlotRun { first, count, offset: 0, owner })
+            Some(SlotRun::of(first, count, owner))
         })
     }
 

@@ -13,6 +13,11 @@ use crate::copy::barrier;
 use crate::device::Device;
 use crate::iommu::Mapped;
 use crate::ledger::Pin;
+use crate::plan;
+use crate::plan::Bytes;
+use crate::plan::MapFace;
+use crate::plan::Moment;
+use crate::plan::Transfer;
 use crate::platform::Platform;
 use crate::pool::Owner;
 use crate::pool::SlotRun;
@@ -29,7 +34,6 @@ pub struct RawMapping {
     pub(super) buffer: NonNull<[u8]>,
     pub(super) direction: Direction,
     pub(super) attrs: Attrs,
-    pub(super) cache_work: bool,
     pub(super) place: Held,
 }
 
@@ -116,97 +120,110 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         }
         // SAFETY: the device has stopped, by this function's condition.
         let unmapped = unsafe { self.untranslate(mapping.place.mapped()) };
-        let wanted = mapping.direction.from_device()
-            && !mapping.attrs.contains(Attrs::SKIP_CPU_SYNC)
-            && self.is_alive();
-        if wanted {
-            // SAFETY: the buffer is writable by condition 1 of `map_raw`.
-            unsafe { self.bring_back(&mapping, 0..written.min(mapping.len())) };
+        // SAFETY: the buffer is writable by condition 1 of `map_raw` where the device writes.
+        unsafe { self.carry(&mapping, Moment::Finish, 0..written.min(mapping.len())) };
+        if let Held::Open = mapping.place {
+            // What the device wrote is read anew.
+            barrier(mapping.buffer.as_ptr().cast());
+            return Ok(());
         }
-        match mapping.place {
-            Held::Open => {
-                // What the device wrote is read anew.
-                barrier(mapping.buffer.as_ptr().cast());
-                return Ok(());
-            }
-            Held::InPlace { pin: Some(pin), .. } if unmapped => self.dma().ledger().unpin(pin),
-            Held::InPlace { .. } => {}
-            Held::Slots { pool, run, .. } if unmapped => {
-                // Slots that were revoked are not ours any more.
-                if self.pool(pool).is_some_and(|pool| pool.give(&run)) {
-                    self.discharge(run.count());
-                }
-            }
-            Held::Slots { .. } => {}
+        // What the device may still reach is kept for good.
+        if unmapped {
+            self.let_go(mapping.place);
         }
         self.count().finished();
         Ok(())
     }
 
+    /// Gives back what a map held, which the device reaches no more.
+    pub(super) fn let_go(&self, place: Held) {
+        match place {
+            Held::Open | Held::InPlace { pin: None, .. } => {}
+            Held::InPlace { pin: Some(pin), .. } => self.dma().ledger().unpin(pin),
+            Held::Slots { pool, run, .. } => {
+                // Slots that were revoked are not ours any more.
+                if self.pool(pool).is_some_and(|pool| pool.give(&run)) {
+                    self.discharge(run.count());
+                }
+            }
+        }
+    }
+
     /// Makes what the driver wrote into `part` of the buffer visible to the device. Where the
     /// device only writes there is nothing to show, and nothing is touched (a driver may give
-    /// memory back to the device this way after the device has written). A part that leaves the
-    /// mapping is cut off at its end. Never blocks.
+    /// memory back to the device this way after the device has written). A device that was revoked
+    /// or lost the guest's trust is shown nothing. A part that leaves the mapping is cut off at its
+    /// end. Never blocks.
     ///
     /// # Safety
     ///
     /// As for [`map_raw`](Self::map_raw); the mapping is this device's.
     pub unsafe fn sync_for_device(&self, mapping: &RawMapping, part: Range<usize>) {
-        let part = clamp(part, mapping.len());
-        if mapping.owner != self.owner() || part.is_empty() {
-            return;
+        if mapping.owner == self.owner() {
+            // SAFETY: the part lies in the buffer, which is readable by condition 1 of `map_raw`.
+            unsafe { self.carry(mapping, Moment::SyncForDevice, clamp(part, mapping.len())) };
         }
-        if let Held::Slots { pool, run, at, .. } = &mapping.place
-            && mapping.direction.to_device()
-            && let Some(pool) = self.pool(*pool).filter(|pool| pool.holds(run))
-            && let Some(from) = start_of(mapping.buffer, part.start)
-        {
-            // SAFETY: the part lies in the buffer, which is readable by condition 1 of `map_raw`;
-            // the slots are held by the mapping.
-            unsafe { pool.bytes().write(at + part.start, from, part.len()) };
-        }
-        self.hand_over(mapping, part);
     }
 
     /// Brings what the device wrote into `part` to the driver's buffer. Where the device only
-    /// reads nothing is touched. A part that leaves the mapping is cut off at its end. Never
-    /// blocks.
+    /// reads nothing is touched, nor is it where nobody vouches for what the device wrote: it was
+    /// revoked, or lost the guest's trust. A part that leaves the mapping is cut off at its end.
+    /// Never blocks.
     ///
     /// # Safety
     ///
     /// As for [`map_raw`](Self::map_raw); the mapping is this device's.
     pub unsafe fn sync_for_cpu(&self, mapping: &RawMapping, part: Range<usize>) {
-        if mapping.owner == self.owner() && mapping.direction.from_device() {
-            // SAFETY: this function's conditions.
-            unsafe { self.bring_back(mapping, clamp(part, mapping.len())) };
+        if mapping.owner == self.owner() {
+            // SAFETY: the part lies in the buffer, which is writable by condition 1 of `map_raw`.
+            unsafe { self.carry(mapping, Moment::SyncForCpu, clamp(part, mapping.len())) };
         }
     }
 
-    /// Copies what the device wrote back to the buffer.
+    /// Does what `plan` says about the bytes of a part at one moment.
     ///
     /// # Safety
     ///
-    /// `part` lies in the mapping, and the buffer is writable.
-    unsafe fn bring_back(&self, mapping: &RawMapping, part: Range<usize>) {
-        if part.is_empty() {
+    /// `part` lies in the mapping; the buffer is readable, and writable where the device writes.
+    pub(super) unsafe fn carry(&self, mapping: &RawMapping, moment: Moment, part: Range<usize>) {
+        if part.is_empty() || matches!(mapping.place, Held::Open) {
             return;
         }
-        if let Some(bytes) = self.seen_by_device(mapping, &part) {
-            self.platform().take_back(bytes, mapping.direction, mapping.cache_work);
+        let face = MapFace {
+            direction: mapping.direction,
+            attrs: mapping.attrs,
+            bounced: mapping.is_bounced(),
+            coherent: self.face().coherent,
+            alive: self.is_alive(),
+        };
+        let Transfer { bytes, cache_work } = plan::transfer(&face, moment, &mut ());
+        let seen = self.seen_by_device(mapping, &part);
+        let incoming = matches!(moment, Moment::SyncForCpu | Moment::Finish);
+        if incoming
+            && mapping.direction.from_device()
+            && let Some(seen) = seen
+        {
+            self.platform().take_back(seen, mapping.direction, cache_work);
         }
         if let Held::Slots { pool, run, at, .. } = &mapping.place
             && let Some(pool) = self.pool(*pool).filter(|pool| pool.holds(run))
-            && let Some(to) = start_of(mapping.buffer, part.start)
+            && let Some(start) = start_of(mapping.buffer, part.start)
         {
-            // SAFETY: the part lies in the buffer, which is writable by the caller's condition;
-            // the slots are held by the mapping.
-            unsafe { pool.bytes().read(at + part.start, to, part.len()) };
+            let (offset, len) = (at + part.start, part.len());
+            match bytes {
+                Bytes::Stay => {}
+                // SAFETY: the slots are held by the mapping; the part lies in the buffer, which is
+                // readable by this function's condition.
+                Bytes::Out => unsafe { pool.bytes().write(offset, start, len) },
+                // SAFETY: the slots are held by the mapping.
+                Bytes::Zero => unsafe { pool.bytes().zero(offset, len) },
+                // SAFETY: as for `Out`; `plan` brings bytes back only where the device writes, so
+                // that the buffer is writable.
+                Bytes::Back => unsafe { pool.bytes().read(offset, start, len) },
+            }
         }
-    }
-
-    pub(super) fn hand_over(&self, mapping: &RawMapping, part: Range<usize>) {
-        if let Some(bytes) = self.seen_by_device(mapping, &part) {
-            self.platform().hand_over(bytes, mapping.direction, mapping.cache_work);
+        if !incoming && let Some(seen) = seen {
+            self.platform().hand_over(seen, mapping.direction, cache_work);
         }
     }
 
@@ -215,8 +232,10 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         let start = match &mapping.place {
             Held::Open => return None,
             Held::InPlace { .. } => start_of(mapping.buffer, part.start)?,
-            Held::Slots { pool, at, .. } => {
-                self.pool(*pool)?.bytes().at(at + part.start, part.len())?
+            Held::Slots { pool, run, at, .. } => {
+                // Slots that were revoked are not ours any more.
+                let pool = self.pool(*pool).filter(|pool| pool.holds(run))?;
+                pool.bytes().at(at + part.start, part.len())?
             }
         };
         Some(NonNull::slice_from_raw_parts(start, part.len()))

@@ -35,8 +35,8 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let request = self.request(range, len, Direction::Both, Attrs::NONE);
         match plan::map(&request, &mut ()) {
             Plan::Refuse(reason) => Err(reason),
+            Plan::Direct { addr: Some(_), .. } => self.room_for(rest),
             Plan::Direct { addr: None, .. } => self.room_behind(range, rest),
-            Plan::Direct { .. } => self.room_for(rest),
             Plan::Bounce { pools, .. } => {
                 for candidate in pools {
                     let Some(pool) = self.pool(candidate.index) else { continue };
@@ -66,7 +66,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         };
         let mapped = domain.take(range, range.base().raw(), self.face(), self.owner())?;
         let answer = self.room_for(rest);
-        domain.give(&mapped);
+        domain.give(&mapped, self.owner());
         answer
     }
 }

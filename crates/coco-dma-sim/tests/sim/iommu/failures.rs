@@ -1,0 +1,136 @@
+//! What is left when the IOMMU fails, and when a device is revoked.
+// UNSAFETY: revoking a device is a promise that it has stopped.
+#![expect(unsafe_code)]
+
+use coco_dma::addr::DmaAddr;
+use coco_dma::iommu::Fault;
+use coco_dma::iommu::FaultReason;
+use coco_dma::plan::Limits;
+use coco_dma::reason::Refuse;
+use coco_dma::regime::PlatformName;
+use coco_dma::state::Direction;
+use coco_dma::state::Trust;
+use coco_dma_sim::Outcome;
+
+use super::rig::PAGE;
+use super::rig::Rig;
+use super::rig::SOURCE;
+use crate::support::finish;
+use crate::support::map;
+
+#[test]
+fn a_map_that_fails_is_refused_and_holds_nothing() {
+    for trust in [Trust::Untrusted, Trust::Accepted] {
+        let rig = Rig::new(PlatformName::Tdx, trust);
+        let device = rig.bind(Limits::NONE);
+        let buffer = rig.machine.alloc(5000).unwrap();
+        rig.iommu.fail_map(0);
+        let refused = map(&device, &buffer, Direction::Both).unwrap_err();
+        assert_eq!(refused.reason, Refuse::IommuFailed);
+        rig.assert_clean();
+        assert_eq!(rig.dma.ledger().quarantined(), 0);
+        super::coherent::share(rig.dma, buffer.run()).unwrap();
+        super::coherent::reclaim(rig.dma, buffer.run()).unwrap();
+        let mapping = map(&device, &buffer, Direction::Both).unwrap();
+        finish(&device, mapping, 0);
+        rig.assert_clean();
+    }
+}
+
+#[test]
+fn a_bounce_that_cannot_be_unmapped_keeps_its_slots_and_addresses() {
+    let rig = Rig::new(PlatformName::Tdx, Trust::Untrusted);
+    let (device, disk) = (rig.bind(Limits::NONE), rig.disk());
+    let buffer = rig.machine.alloc(5000).unwrap();
+    let mapping = map(&device, &buffer, Direction::FromDevice).unwrap();
+    let addr = mapping.addr().raw();
+    disk.write(addr, &[3; 5000]);
+    rig.iommu.fail_unmap(0);
+    finish(&device, mapping, 5000);
+    assert_eq!(buffer.read(), [3; 5000], "the driver has its bytes");
+    assert_eq!((rig.domain.lost(), rig.domain.mapped()), (2 * PAGE, 0));
+    assert_eq!((rig.pool.used(), device.counters().live()), (4, 0));
+    assert!(rig.heard.has("could not be unmapped (code 0x5c21)"));
+    // The device can still write there; nobody else ever has that memory, nor those addresses.
+    assert_eq!(disk.write(addr, &[4; 5000]), Outcome::Clear);
+    for _ in 0..300 {
+        let other = map(&device, &buffer, Direction::FromDevice).unwrap();
+        assert!(other.addr().raw() >= addr + 2 * PAGE);
+        finish(&device, other, 5000);
+        assert_eq!(buffer.read(), [0; 5000], "none of what the device writes there arrives");
+    }
+    assert_eq!(rig.iommu.mistakes(), []);
+}
+
+#[test]
+fn memory_in_place_that_cannot_be_unmapped_stays_pinned() {
+    let rig = Rig::new(PlatformName::Tdx, Trust::Accepted);
+    let device = rig.bind(Limits::NONE);
+    let buffer = rig.machine.alloc(5000).unwrap();
+    let mapping = map(&device, &buffer, Direction::Both).unwrap();
+    assert!(!mapping.is_bounced());
+    rig.iommu.fail_unmap(0);
+    finish(&device, mapping, 0);
+    assert_eq!(rig.domain.lost(), 2 * PAGE);
+    let refused = super::coherent::share(rig.dma, buffer.run());
+    assert!(refused.is_err(), "it never becomes the host's while the device reaches it");
+    let again = map(&device, &buffer, Direction::Both).unwrap();
+    finish(&device, again, 0);
+    assert!(super::coherent::share(rig.dma, buffer.run()).is_err());
+}
+
+#[test]
+fn a_revoked_device_reaches_nothing_and_its_records_hurt_nobody() {
+    let rig = Rig::new(PlatformName::Tdx, Trust::Untrusted);
+    let (device, disk) = (rig.bind(Limits::NONE), rig.disk());
+    let buffer = rig.machine.alloc(5000).unwrap();
+    let old = map(&device, &buffer, Direction::Both).unwrap();
+    let addr = old.addr();
+    assert_eq!(disk.fetch(addr.raw(), 5000).map(|bytes| bytes.len()), Ok(5000));
+    // SAFETY: the device acts only when told.
+    assert_eq!(unsafe { device.revoke() }, 4);
+    rig.assert_clean();
+    assert_eq!(disk.fetch(addr.raw(), 1), Err(Outcome::Fault));
+
+    let next = rig.bind(Limits::NONE);
+    buffer.write(&[9; 5000]);
+    let new = map(&next, &buffer, Direction::Both).unwrap();
+    assert_eq!(new.addr(), addr, "the addresses were free");
+    finish(&device, old, 5000);
+    assert_eq!(disk.fetch(addr.raw(), 5000), Ok(vec![9; 5000]), "the late record ends nothing");
+    finish(&next, new, 0);
+    rig.assert_clean();
+}
+
+#[test]
+fn what_a_revocation_could_not_unmap_stays_with_its_record() {
+    let rig = Rig::new(PlatformName::Tdx, Trust::Untrusted);
+    let device = rig.bind(Limits::NONE);
+    let buffer = rig.machine.alloc(100).unwrap();
+    let (first, second) = (
+        map(&device, &buffer, Direction::Both).unwrap(),
+        map(&device, &buffer, Direction::Both).unwrap(),
+    );
+    rig.iommu.fail_unmap(0);
+    // SAFETY: the device acts only when told.
+    assert_eq!(unsafe { device.revoke() }, 0, "which slots may go is not known");
+    assert_eq!((rig.domain.lost(), rig.iommu.entries().len()), (PAGE, 1));
+    finish(&device, second, 0);
+    finish(&device, first, 0);
+    assert_eq!(rig.pool.used(), 2, "those that the device still reaches");
+    assert_eq!(rig.domain.lost(), PAGE);
+    assert_eq!(rig.iommu.mistakes(), []);
+}
+
+#[test]
+fn faults_are_counted_and_told() {
+    let rig = Rig::new(PlatformName::Tdx, Trust::Untrusted);
+    assert_eq!(rig.disk().write(0xdead_b000, &[0; 8]), Outcome::Fault);
+    let addr = DmaAddr::new(0xdead_b000);
+    let reason = FaultReason::Mapping;
+    let fault = Fault { source: SOURCE, addr, write: true, reason, code: 5 };
+    assert_eq!(rig.iommu.faults(), [fault]);
+    rig.dma.fault(&fault);
+    assert_eq!(rig.dma.faults(), 1);
+    assert!(rig.heard.has("device 0x310: write to 0xdeadb000 refused by the IOMMU"));
+}

@@ -1,0 +1,8 @@
+//! Devices behind an IOMMU: what they are given, what they see, what happens when it fails.
+
+mod attacks;
+mod coherent;
+mod failures;
+mod places;
+mod rig;
+mod streams;

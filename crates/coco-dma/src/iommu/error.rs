@@ -1,0 +1,54 @@
+//! What can be wrong with a domain when it is made.
+
+use core::fmt;
+
+use crate::slots::SlotsError;
+
+/// A domain that cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DomainError {
+    /// The driver's page in bytes is no power of two, or less than 4096.
+    Page(u64),
+    /// The window holds not a single whole page.
+    TooSmall,
+    /// The window has more pages than half a word counts.
+    TooLarge,
+    /// The storage has fewer words than [`Domain::words`](super::Domain::words) asks for.
+    Storage {
+        /// Words needed.
+        wanted: usize,
+        /// Words given.
+        given: usize,
+    },
+}
+
+impl From<SlotsError> for DomainError {
+    fn from(error: SlotsError) -> Self {
+        match error {
+            SlotsError::TooSmall => Self::TooSmall,
+            SlotsError::TooLarge => Self::TooLarge,
+            // The first word is not the slots'.
+            SlotsError::Storage { wanted, given } => {
+                Self::Storage { wanted: wanted.saturating_add(1), given: given.saturating_add(1) }
+            }
+        }
+    }
+}
+
+impl fmt::Display for DomainError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Page(page) => {
+                write!(f, "an IOMMU page of {page} bytes: not a power of two from 4096 on")
+            }
+            Self::TooSmall => f.write_str("the window needs room for at least one page"),
+            Self::TooLarge => f.write_str("the window is longer than this machine can count"),
+            Self::Storage { wanted, given } => {
+                write!(f, "the domain's bookkeeping needs {wanted} words, and {given} were given")
+            }
+        }
+    }
+}
+
+impl core::error::Error for DomainError {}

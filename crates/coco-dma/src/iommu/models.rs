@@ -1,0 +1,121 @@
+//! Domains under loom: in every interleaving an address is mapped for one at a time, and given out
+//! again only after it was unmapped.
+// UNSAFETY: a driver of an IOMMU that has no device behind it.
+#![expect(unsafe_code)]
+
+use std::boxed::Box;
+use std::vec::Vec;
+
+use loom::sync::Arc;
+use loom::sync::atomic::AtomicUsize;
+use loom::sync::atomic::Ordering;
+use loom::thread;
+
+use super::Domain;
+use super::Entry;
+use super::Iommu;
+use super::IommuError;
+use super::IovaWindow;
+use crate::addr::DmaAddr;
+use crate::addr::PhysAddr;
+use crate::addr::PhysRange;
+use crate::plan::DeviceFace;
+use crate::slots::Owner;
+use crate::state::Direction;
+use crate::state::State;
+use crate::word::Word;
+
+const PAGE: u64 = 4096;
+const PAGES: usize = 2;
+
+/// A table of flags. Relaxed: nothing but the domain's own order keeps two apart.
+struct Flags {
+    mapped: [AtomicUsize; PAGES],
+    fail: bool,
+}
+
+impl Flags {
+    fn pages(&self, iova: DmaAddr, len: u64) -> &[AtomicUsize] {
+        let first = usize::try_from(iova.raw() / PAGE - 1).unwrap();
+        &self.mapped[first..first + usize::try_from(len / PAGE).unwrap()]
+    }
+}
+
+// SAFETY: no device is behind it.
+unsafe impl Iommu for Flags {
+    fn page(&self) -> u64 {
+        PAGE
+    }
+
+    unsafe fn map(&self, iova: DmaAddr, run: PhysRange, _: Entry) -> Result<(), IommuError> {
+        for page in self.pages(iova, run.len()) {
+            let seen = page.load(Ordering::Relaxed);
+            assert_eq!(seen, 0, "given out before it was unmapped");
+            page.store(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    unsafe fn unmap(&self, iova: DmaAddr, len: u64) -> Result<(), IommuError> {
+        if self.fail {
+            return Err(IommuError { code: 0 });
+        }
+        for page in self.pages(iova, len) {
+            assert_eq!(page.swap(0, Ordering::Relaxed), 1, "unmapped twice");
+        }
+        Ok(())
+    }
+}
+
+fn domain(fail: bool) -> Arc<Domain<'static>> {
+    let len = PAGES as u64 * PAGE;
+    let words: Vec<_> = (0..Domain::words(len, PAGE)).map(|_| Word::new()).collect();
+    let flags = Flags { mapped: [AtomicUsize::new(0), AtomicUsize::new(0)], fail };
+    let window = IovaWindow::new(PAGE, len).unwrap();
+    Arc::new(Domain::new(Box::leak(Box::new(flags)), window, words.leak()).unwrap())
+}
+
+/// Maps and unmaps once; false where there was no room.
+fn use_once(domain: &Domain<'_>, owner: usize, pages: u64) -> bool {
+    let owner = Owner::new(owner).unwrap();
+    let run = PhysRange::new(PhysAddr::new(0x8000), pages * PAGE).unwrap();
+    let entry = Entry::new(Direction::Both, State::SHARED);
+    // SAFETY: there is no device.
+    let Ok((addr, mapped)) = (unsafe { domain.map(run, 0, entry, &DeviceFace::PLAIN, owner) })
+    else {
+        return false;
+    };
+    assert_ne!(addr.raw(), 0);
+    // SAFETY: as above.
+    let _ = unsafe { domain.unmap(&mapped, owner) };
+    // SAFETY: as above.
+    let _ = unsafe { domain.unmap(&mapped, owner) };
+    true
+}
+
+#[test]
+fn loom_no_address_is_mapped_for_two() {
+    loom::model(|| {
+        let domain = domain(false);
+        let other = domain.clone();
+        let thread = thread::spawn(move || use_once(&other, 1, 2));
+        let mine = use_once(&domain, 2, 1);
+        let theirs = thread.join().unwrap();
+        assert!(mine || theirs, "one of the two gets on");
+        assert_eq!((domain.mapped(), domain.lost()), (0, 0));
+        assert!(use_once(&domain, 3, 2));
+    });
+}
+
+#[test]
+fn loom_what_is_not_unmapped_is_never_given_out() {
+    loom::model(|| {
+        let domain = domain(true);
+        let other = domain.clone();
+        let thread = thread::spawn(move || use_once(&other, 1, 1));
+        assert!(use_once(&domain, 2, 1));
+        assert!(thread.join().unwrap());
+        assert_eq!((domain.mapped(), domain.lost()), (0, 2 * PAGE));
+        assert!(!use_once(&domain, 3, 1));
+    });
+}

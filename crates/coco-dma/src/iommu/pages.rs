@@ -1,0 +1,183 @@
+//! What is mapped in a domain: taken, mapped, unmapped and only then given out again, by record.
+// UNSAFETY: what a device reaches is mapped and unmapped here.
+#![expect(unsafe_code)]
+
+use core::num::NonZeroUsize;
+
+use super::Domain;
+use super::Entry;
+use super::IommuError;
+use crate::addr::AddressLimit;
+use crate::addr::AlignMask;
+use crate::addr::DmaAddr;
+use crate::addr::PhysAddr;
+use crate::addr::PhysRange;
+use crate::addr::Places;
+use crate::addr::Wish;
+use crate::plan::DeviceFace;
+use crate::reason::Refuse;
+use crate::slots::Owner;
+use crate::slots::SlotRun;
+use crate::word::Ordering;
+
+/// What one map of an owner holds in a domain: its pages, by number. Not `Copy`: who holds it holds
+/// the addresses. Small, since it is a part of every record.
+#[derive(Debug)]
+#[must_use = "addresses that are not unmapped are lost"]
+pub(crate) struct Mapped {
+    first: usize,
+    count: NonZeroUsize,
+}
+
+impl Mapped {
+    fn run(&self, owner: Owner) -> SlotRun {
+        SlotRun::of(self.first, self.count.get(), owner)
+    }
+}
+
+/// What could not be unmapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stuck {
+    /// The first address.
+    pub(crate) addr: DmaAddr,
+    /// Bytes, in whole pages.
+    pub(crate) len: u64,
+    /// Why; none where it was lost before, by a revocation.
+    pub(crate) error: Option<IommuError>,
+}
+
+impl Domain<'_> {
+    /// How many bytes of the window lie at `limit` or below.
+    pub(crate) fn in_reach(&self, limit: AddressLimit) -> u64 {
+        let last = limit.raw().min(self.window.last().raw());
+        let past = last.checked_sub(self.window.base().raw());
+        // It never has all 2^64 addresses, as page 0 is no part of it.
+        past.map_or(0, |past| past.saturating_add(1))
+    }
+
+    /// The whole pages that `range` touches.
+    pub(crate) fn pages_of(&self, range: PhysRange) -> Option<PhysRange> {
+        let base = range.base().raw() & !(self.page - 1);
+        let last = range.last().raw() | (self.page - 1);
+        PhysRange::new(PhysAddr::new(base), (last - base).checked_add(1)?)
+    }
+
+    /// Takes addresses for `range`, which keep its place in the page, and further low bits of
+    /// `original` where the device wants that. Maps nothing. Any context.
+    pub(crate) fn take(
+        &self,
+        range: PhysRange,
+        original: u64,
+        face: &DeviceFace<'_>,
+        owner: Owner,
+    ) -> Result<Mapped, Refuse> {
+        let offset = self.page - 1;
+        let wish = Wish {
+            len: range.len(),
+            original: (original & !offset) | (range.base().raw() & offset),
+            keep: AlignMask::new(face.limits.min_align.raw() | offset).ok_or(Refuse::IovaFull)?,
+            align: 1,
+            boundary: face.limits.boundary,
+        };
+        let places = Places::new(self.window.base().raw(), self.in_reach(face.limit()), &wish);
+        let run = self.slots.take(&places.ok_or(Refuse::IovaFull)?, owner);
+        let run = run.map_err(|_| Refuse::IovaFull)?;
+        // A run is never empty.
+        let count = NonZeroUsize::new(run.count()).ok_or(Refuse::IovaFull)?;
+        Ok(Mapped { first: run.first(), count })
+    }
+
+    /// Gives addresses back at which nothing was mapped.
+    pub(crate) fn give(&self, mapped: &Mapped, owner: Owner) {
+        self.slots.give(&mapped.run(owner));
+    }
+
+    /// Maps the whole pages around `range`, and answers with the address of its first byte. Never
+    /// blocks.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Iommu::map`], of the whole pages around the range.
+    pub(crate) unsafe fn map(
+        &self,
+        range: PhysRange,
+        original: u64,
+        entry: Entry,
+        face: &DeviceFace<'_>,
+        owner: Owner,
+    ) -> Result<(DmaAddr, Mapped), Refuse> {
+        let mapped = self.take(range, original, face, owner)?;
+        let (iova, _) = self.pages_at(&mapped.run(owner));
+        let addr = iova.checked_add(range.base().raw() & (self.page - 1));
+        let (Some(addr), Some(pages)) = (addr, self.pages_of(range)) else {
+            self.give(&mapped, owner);
+            return Err(Refuse::InvalidRange);
+        };
+        // SAFETY: this function's condition; the addresses are ours alone.
+        match unsafe { self.iommu.map(iova, pages, entry) } {
+            Ok(()) => Ok((addr, mapped)),
+            Err(_) => {
+                // Nothing changed, by the driver's contract.
+                self.give(&mapped, owner);
+                Err(Refuse::IommuFailed)
+            }
+        }
+    }
+
+    /// Unmaps and flushes; only then the addresses are free. What was revoked before is unmapped
+    /// already. Never blocks.
+    ///
+    /// # Safety
+    ///
+    /// The devices have stopped using it.
+    pub(crate) unsafe fn unmap(&self, mapped: &Mapped, owner: Owner) -> Result<(), Stuck> {
+        // SAFETY: this function's condition.
+        unsafe { self.end(&mapped.run(owner)) }
+    }
+
+    /// Unmaps all that an owner holds. What cannot be unmapped is told to `stuck`.
+    ///
+    /// # Safety
+    ///
+    /// The device has stopped, and no other thread maps for this owner meanwhile.
+    pub(crate) unsafe fn revoke(&self, owner: Owner, mut stuck: impl FnMut(Stuck)) {
+        for run in self.slots.runs_of(owner) {
+            // SAFETY: this function's condition.
+            if let Err(what) = unsafe { self.end(&run) } {
+                stuck(what);
+            }
+        }
+    }
+
+    /// # Safety
+    ///
+    /// The devices have stopped using it.
+    unsafe fn end(&self, run: &SlotRun) -> Result<(), Stuck> {
+        let (addr, len) = self.pages_at(run);
+        // Whoever ends the holding is the one who unmaps.
+        if !self.slots.end(run) {
+            let lost = self.slots.is_lost(run);
+            return if lost { Err(Stuck { addr, len, error: None }) } else { Ok(()) };
+        }
+        // SAFETY: a run that is held is mapped, by us; this function's condition.
+        match unsafe { self.iommu.unmap(addr, len) } {
+            Ok(()) => {
+                self.slots.free(run);
+                Ok(())
+            }
+            Err(error) => {
+                self.slots.lose(run);
+                self.lost.0.fetch_add(run.count(), Ordering::Relaxed);
+                Err(Stuck { addr, len, error: Some(error) })
+            }
+        }
+    }
+
+    /// The first address and the length in bytes of the pages of a run.
+    fn pages_at(&self, run: &SlotRun) -> (DmaAddr, u64) {
+        // Within the window, whose end is an address.
+        let offset = (run.first() as u64).wrapping_mul(self.page);
+        let addr = DmaAddr::new(self.window.base().raw().wrapping_add(offset));
+        (addr, (run.count() as u64).wrapping_mul(self.page))
+    }
+}
