@@ -1,5 +1,6 @@
 //! The steps of `test` and `deep`, in the order in which they run.
 
+mod bare;
 mod builds;
 mod deep;
 mod end_to_end;
@@ -54,6 +55,11 @@ pub(crate) const DEEP: &[Step] = &[
     step("properties", "property tests, 20,000 cases each", deep::properties),
     step("loom", "every interleaving, 4 preemptions", deep::loom),
     step("asan", "the core's tests under AddressSanitizer", deep::asan),
+    step(
+        "bare",
+        "the crates for bare x86-64, Arm and RISC-V, also without 64-bit atomics",
+        bare::run,
+    ),
     step("mutants", "does a test notice when the code is changed?", deep::mutants),
     step("deny", "licences, sources and duplicates of dependencies", deep::deny),
 ];
