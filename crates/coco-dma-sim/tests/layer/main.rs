@@ -1,6 +1,7 @@
 //! The layer on whole machines: random sequences against a plain model, a search for what nobody
 //! gave, and one case for each way in which it went wrong once.
 
+#![allow(
     clippy::indexing_slicing,
     clippy::unwrap_used,
     clippy::panic,
