@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use crate::case::{Case, read_file};
-use crate::read::Wrong;
+use crate::read::{LONGEST, Wrong};
 use crate::run::{Outcome, run};
 
 include!(concat!(env!("OUT_DIR"), "/built_in.rs"));
@@ -73,7 +74,7 @@ pub(crate) fn built_in_lists() -> [(&'static str, &'static str); 2] {
 
 /// The files at a path: itself, or all case files of a folder and its subfolders, sorted.
 pub fn load(path: &Path) -> Result<Vec<File>, String> {
-    let said = |error: std::io::Error| format!("{}: {error}", path.display());
+    let said = |error: io::Error| format!("{}: {error}", path.display());
     let mut paths = Vec::new();
     if fs::metadata(path).map_err(said)?.is_dir() {
         walk(path, &mut paths, 0).map_err(said)?;
@@ -84,13 +85,25 @@ pub fn load(path: &Path) -> Result<Vec<File>, String> {
     let mut files = Vec::new();
     for path in paths {
         let name = path.display().to_string();
-        let text = fs::read_to_string(&path).map_err(|error| format!("{name}: {error}"))?;
+        let text = text_of(&path).map_err(|error| format!("{name}: {error}"))?;
         files.push(File { name, text });
     }
     Ok(files)
 }
 
-fn walk(folder: &Path, found: &mut Vec<PathBuf>, depth: usize) -> std::io::Result<()> {
+/// A file's text; of a longer one as much as says that it is too long.
+fn text_of(path: &Path) -> io::Result<String> {
+    let file = fs::File::open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("this is no file"));
+    }
+    let mut text = String::new();
+    let most = u64::try_from(LONGEST).unwrap_or(u64::MAX).saturating_add(1);
+    file.take(most).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn walk(folder: &Path, found: &mut Vec<PathBuf>, depth: usize) -> io::Result<()> {
     // Folders that lead back into themselves end somewhere.
     if depth > 16 {
         return Ok(());

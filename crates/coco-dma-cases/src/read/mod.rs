@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub(crate) use reader::{Reader, size_of, table_of, text_of};
-pub(crate) use tree::{Node, Table, Value, parse};
+pub(crate) use tree::{LONGEST, Node, Table, Value, parse};
 pub(crate) use words::{lookup, unknown};
 
 /// A file with its text.

@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 use super::{Place, Source, Wrong};
 
 /// A file is not longer than this, in bytes.
-const LONGEST: usize = 1 << 20;
+pub(crate) const LONGEST: usize = 1 << 20;
 
 /// A value with its place.
 #[derive(Clone, Debug)]
