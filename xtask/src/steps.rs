@@ -39,6 +39,7 @@ pub(crate) const TEST: &[Step] = &[
     step("clippy", "lints, warnings denied", builds::clippy),
     step("build", "the command, as it is shipped", builds::release),
     step("test", "unit, integration and documentation tests", tests::all),
+    step("exhaustive", "every point of the finite core of plan", tests::exhaustive),
     step("examples", "the examples of the README run", tests::examples),
     step("loom", "every interleaving of the lock-free parts, 3 preemptions", tests::loom),
     step("gate", "no std, no alloc, no way to panic", gate::run),

@@ -146,7 +146,7 @@ pub(crate) struct ExplainArgs {
     /// blocking or atomic [default: blocking]
     #[arg(long, value_name = "CONTEXT", value_parser = words::context)]
     pub(crate) context: Option<coco_dma::state::Context>,
-    /// The operation: map [default: map]
+    /// The operation: map, unmap, sync, alloc, free, mmap or attach [default: map]
     #[arg(long, value_name = "OP", value_parser = words::operation)]
     pub(crate) operation: Option<words::Operation>,
     /// Print one JSON document

@@ -15,6 +15,14 @@ pub(super) fn all(shop: &mut Workshop) -> Result<()> {
     Ok(())
 }
 
+/// The decision at every point, which takes an optimised build.
+pub(super) fn exhaustive(shop: &mut Workshop) -> Result<()> {
+    let test = "test --release --locked -p coco-dma --test exhaustive -- --show-output";
+    let passed = shop.run_tests(&mut shop.cargo(test))?;
+    ensure!(passed > 0, "not a single test ran");
+    Ok(())
+}
+
 /// The examples that README and documentation show, each to its end.
 pub(super) fn examples(shop: &mut Workshop) -> Result<()> {
     for (package, example) in

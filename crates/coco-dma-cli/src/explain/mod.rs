@@ -1,23 +1,22 @@
 //! `coco-dma explain`: one decision, with every step and its reason.
 
+mod question;
 pub(crate) mod words;
 
 use coco_dma::addr::AddressLimit;
 use coco_dma::addr::BusRanges;
 use coco_dma::addr::PhysAddr;
 use coco_dma::attrs::Attrs;
-use coco_dma::plan;
 use coco_dma::plan::DeviceFace;
 use coco_dma::plan::Limits;
 use coco_dma::plan::MapRequest;
 use coco_dma::plan::Place;
-use coco_dma::plan::Plan;
 use coco_dma::plan::PoolFace;
-use coco_dma::plan::Step;
 use coco_dma::regime::Parameters;
 use coco_dma::regime::PlatformName;
 use coco_dma::regime::Regime;
 use coco_dma::state::Attachment;
+use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::Memory;
 use coco_dma::state::State;
@@ -29,8 +28,10 @@ use crate::failure::Failure;
 use crate::number::Address;
 use crate::output;
 use crate::words::unknown;
+use question::Question;
 use words::MEMORY;
 use words::MemoryWord;
+use words::Operation;
 
 /// The answer.
 #[derive(Debug, Serialize)]
@@ -95,12 +96,8 @@ fn decide(args: &ExplainArgs) -> Result<Answer<'_>, Failure> {
         force_bounce: args.force_bounce,
     };
     let direction = assumed.or(args.direction, Direction::Both, "direction", |way| way.to_string());
-    if args.operation.is_none() {
-        assumed.note("operation map".to_owned());
-    }
-    if args.context.is_none() {
-        assumed.note("context blocking".to_owned());
-    }
+    let operation = assumed.or(args.operation, Operation::Map, "operation", |_| "map");
+    let context = assumed.or(args.context, Context::Blocking, "context", |_| "blocking");
     let pools: Vec<PoolFace> = args.pools.iter().map(|pool| pool.face).collect();
     let request = MapRequest {
         regime: &regime,
@@ -113,36 +110,8 @@ fn decide(args: &ExplainArgs) -> Result<Answer<'_>, Failure> {
         align: 1,
         pools: &pools,
     };
-    Ok(answer(args, &request, assumed.0))
-}
-
-fn answer<'a>(args: &'a ExplainArgs, request: &MapRequest<'_>, assumed: Vec<String>) -> Answer<'a> {
-    let mut steps = Vec::new();
-    let plan = plan::map(request, &mut |step: Step| {
-        steps.push(StepText { rule: step.rule(), text: step.to_string() });
-    });
-    let (outcome, dma_addr, pool, reason) = match plan {
-        Plan::Direct { reason, addr, .. } => ("direct", addr, None, reason.slug()),
-        Plan::Refuse(reason) => ("refuse", None, None, reason.slug()),
-        Plan::Bounce { reason, mut pools, .. } => {
-            let first = pools.next();
-            let addr = first.and_then(|pool| pool.base?.checked_add(pool.places.lowest()));
-            let pool = first.and_then(|pool| args.pools.get(pool.index));
-            let name = pool.map(|pool| pool.name.as_str());
-            let place = match (name, addr) {
-                (Some(name), Some(addr)) => {
-                    format!("into {name}; in an empty pool the device is given {addr}")
-                }
-                (name, _) => {
-                    format!("into {}; the domain gives the address", name.unwrap_or("a pool"))
-                }
-            };
-            steps.push(StepText { rule: "slot", text: place });
-            ("bounce", addr, name, reason.slug())
-        }
-    };
-    let dma_addr = dma_addr.map(|addr| Address(addr.raw()));
-    Answer { operation: "map", outcome, dma_addr, pool, reason, steps, assumed }
+    let question = Question { operation, context, request, pools: &args.pools };
+    Ok(question.answer(assumed.0))
 }
 
 /// The rules of the machine; options that the platform does not use are left out with a note.

@@ -47,7 +47,24 @@ pub(crate) const MEMORY: [(&str, MemoryWord); 7] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
     Map,
+    Unmap,
+    Sync,
+    Alloc,
+    Free,
+    Mmap,
+    Attach,
 }
+
+/// The words of `--operation`.
+pub(crate) const OPERATIONS: [(&str, Operation); 7] = [
+    ("map", Operation::Map),
+    ("unmap", Operation::Unmap),
+    ("sync", Operation::Sync),
+    ("alloc", Operation::Alloc),
+    ("free", Operation::Free),
+    ("mmap", Operation::Mmap),
+    ("attach", Operation::Attach),
+];
 
 /// A pool as it was written.
 #[derive(Clone, Debug)]
@@ -100,7 +117,7 @@ pub(crate) fn context(text: &str) -> Result<Context, String> {
 }
 
 pub(crate) fn operation(text: &str) -> Result<Operation, String> {
-    lookup("operation", text, &[("map", Operation::Map)])
+    lookup("operation", text, &OPERATIONS)
 }
 
 pub(crate) fn mask(text: &str) -> Result<u32, String> {

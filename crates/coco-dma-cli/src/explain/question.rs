@@ -1,0 +1,211 @@
+//! One question for `plan`, of any operation, and the story of its answer.
+
+use coco_dma::addr::DmaAddr;
+use coco_dma::addr::PhysRange;
+use coco_dma::attrs::Attrs;
+use coco_dma::plan;
+use coco_dma::plan::AllocPlan;
+use coco_dma::plan::AllocRequest;
+use coco_dma::plan::Candidates;
+use coco_dma::plan::MapFace;
+use coco_dma::plan::MapRequest;
+use coco_dma::plan::Moment;
+use coco_dma::plan::OwnPages;
+use coco_dma::plan::Place;
+use coco_dma::plan::Plan;
+use coco_dma::plan::Step;
+use coco_dma::reason::Direct;
+use coco_dma::reason::Refuse;
+use coco_dma::state::Context;
+use coco_dma::state::Memory;
+use coco_dma::state::State;
+
+use super::Answer;
+use super::StepText;
+use super::words::NamedPool;
+use super::words::OPERATIONS;
+use super::words::Operation;
+use crate::number::Address;
+
+/// Allocations are aligned to this, in bytes.
+const PAGE: u64 = 4096;
+
+/// What is asked.
+pub(super) struct Question<'q, 'a> {
+    pub(super) operation: Operation,
+    pub(super) context: Context,
+    pub(super) request: MapRequest<'q>,
+    pub(super) pools: &'a [NamedPool],
+}
+
+/// The outcome, before it is words.
+struct Outcome<'a> {
+    word: &'static str,
+    reason: &'static str,
+    addr: Option<DmaAddr>,
+    pool: Option<&'a str>,
+}
+
+impl<'a> Question<'_, 'a> {
+    /// Asks, and keeps every step.
+    pub(super) fn answer(&self, assumed: Vec<String>) -> Answer<'a> {
+        let mut steps = Vec::new();
+        let mut trace = |step: Step| {
+            steps.push(StepText { rule: step.rule(), text: step.to_string() });
+        };
+        let answered = match self.operation {
+            Operation::Map => self.map(&mut trace).map(|(outcome, _)| outcome),
+            Operation::Unmap => self.carry(&[Moment::Finish], &mut trace),
+            Operation::Sync => self.carry(self.syncs(), &mut trace),
+            Operation::Alloc => self.alloc(&mut trace).map(|(outcome, _)| outcome),
+            Operation::Free => self.free(&mut trace),
+            Operation::Mmap => self.mmap(&mut trace),
+            Operation::Attach => plan::attach(&self.request, &mut trace)
+                .map(|(reason, addr)| Outcome::direct("direct", reason, addr)),
+        };
+        let Outcome { word, reason, addr, pool } = answered.unwrap_or_else(|refused| Outcome {
+            word: "refuse",
+            reason: refused.slug(),
+            addr: None,
+            pool: None,
+        });
+        if let Some(pool) = pool {
+            let place = match addr {
+                Some(addr) => format!("from {pool}; in an empty pool the device is given {addr}"),
+                None => format!("from {pool}; the domain gives the address"),
+            };
+            steps.push(StepText { rule: "slot", text: place });
+        }
+        let named = OPERATIONS.iter().find(|(_, operation)| *operation == self.operation);
+        Answer {
+            operation: named.map_or("map", |(name, _)| name),
+            outcome: word,
+            dma_addr: addr.map(|addr| Address(addr.raw())),
+            pool,
+            reason,
+            steps,
+            assumed,
+        }
+    }
+
+    fn map(&self, trace: &mut impl FnMut(Step)) -> Result<(Outcome<'a>, bool), Refuse> {
+        let (outcome, cache_work) = match plan::map(&self.request, trace) {
+            Plan::Refuse(reason) => return Err(reason),
+            Plan::Direct { reason, addr, cache_work, .. } => {
+                (Outcome::direct("direct", reason, addr), cache_work)
+            }
+            Plan::Bounce { reason, pools, cache_work } => {
+                (self.pooled("bounce", reason.slug(), pools), cache_work)
+            }
+        };
+        Ok((outcome, cache_work))
+    }
+
+    /// What happens to the bytes of the map later on.
+    fn carry(
+        &self,
+        moments: &[Moment],
+        trace: &mut impl FnMut(Step),
+    ) -> Result<Outcome<'a>, Refuse> {
+        let (outcome, cache_work) = self.map(trace)?;
+        for moment in moments {
+            let face = MapFace {
+                direction: self.request.direction,
+                attrs: self.request.attrs,
+                bounced: outcome.pool.is_some(),
+                cache_work,
+                alive: true,
+            };
+            let _ = plan::transfer(&face, *moment, trace);
+        }
+        Ok(Outcome { word: "done", ..outcome })
+    }
+
+    fn syncs(&self) -> &'static [Moment] {
+        match (self.request.direction.to_device(), self.request.direction.from_device()) {
+            (true, false) => &[Moment::SyncForDevice],
+            (false, true) => &[Moment::SyncForCpu],
+            _ => &[Moment::SyncForDevice, Moment::SyncForCpu],
+        }
+    }
+
+    /// An allocation of pages that lie at `--phys`, or from a pool.
+    fn alloc(&self, trace: &mut impl FnMut(Step)) -> Result<(Outcome<'a>, bool), Refuse> {
+        let request = &self.request;
+        let Place::At(base) = request.place else { return Err(Refuse::InvalidRange) };
+        let len = request.len.checked_next_multiple_of(PAGE).ok_or(Refuse::InvalidRange)?;
+        let range = PhysRange::new(base, len).ok_or(Refuse::InvalidRange)?;
+        let asked = AllocRequest {
+            regime: request.regime,
+            device: request.device,
+            len,
+            align: PAGE,
+            attrs: request.attrs,
+            context: self.context,
+            pages: true,
+            pools: request.pools,
+        };
+        let AllocPlan { pages, pools } = plan::alloc(&asked, trace)?;
+        if let Some(OwnPages { state, convert }) = pages
+            && let Some(addr) = self.form(range, state)
+        {
+            return Ok((Outcome::direct("allocate", Direct::InReach, Some(addr)), convert));
+        }
+        let restricted = request.pools.iter().any(|pool| pool.restricted);
+        let reason = if restricted { "restricted-pool" } else { Direct::InReach.slug() };
+        Ok((self.pooled("allocate", reason, pools?), false))
+    }
+
+    /// The address of pages in a state, if the device reaches all of them.
+    fn form(&self, range: PhysRange, state: State) -> Option<DmaAddr> {
+        let device = self.request.device;
+        let bus = device.bus.to_bus(range)?;
+        let addr = self.request.regime.dma_form(device.trust, state, bus)?;
+        let last = addr.checked_add(range.len() - 1)?;
+        (last.raw() <= device.limit().raw()).then_some(addr)
+    }
+
+    fn free(&self, trace: &mut impl FnMut(Step)) -> Result<Outcome<'a>, Refuse> {
+        // What the record says was decided when the memory was allocated, from context that may
+        // block.
+        let made = Question { context: Context::Blocking, request: self.request, ..*self };
+        let (outcome, converted) = made.alloc(trace)?;
+        plan::free(converted, self.context, trace)?;
+        Ok(Outcome { word: "done", ..outcome })
+    }
+
+    fn mmap(&self, trace: &mut impl FnMut(Step)) -> Result<Outcome<'a>, Refuse> {
+        let request = &self.request;
+        if !request.attrs.without(Attrs::FOR_ALLOC).is_empty() {
+            trace(Step::Refuse(Refuse::BadAttribute));
+            return Err(Refuse::BadAttribute);
+        }
+        let state = match request.memory {
+            Memory::Known(state) => state,
+            Memory::Mixed => return Err(Refuse::MixedRun),
+            _ => request.regime.states().first().copied().ok_or(Refuse::InvalidRange)?,
+        };
+        let coherent = request.device.coherent;
+        plan::protection(request.regime, state, coherent, request.attrs, trace)?;
+        let reason = if state == State::SHARED { Direct::AlreadyShared } else { Direct::InReach };
+        Ok(Outcome::direct("done", reason, None))
+    }
+
+    fn pooled(
+        &self,
+        word: &'static str,
+        reason: &'static str,
+        mut pools: Candidates<'_>,
+    ) -> Outcome<'a> {
+        let first = pools.next();
+        let addr = first.and_then(|pool| pool.base?.checked_add(pool.places.lowest()));
+        let pool = first.and_then(|pool| self.pools.get(pool.index));
+        Outcome { word, reason, addr, pool: pool.map(|pool| pool.name.as_str()) }
+    }
+}
+
+impl Outcome<'_> {
+    fn direct(word: &'static str, reason: Direct, addr: Option<DmaAddr>) -> Self {
+        Self { word, reason: reason.slug(), addr, pool: None }
+    }
+}
