@@ -27,7 +27,10 @@ fn walk(folder: &Path, root: &Path, files: &mut Vec<String>) -> io::Result<()> {
     for entry in entries {
         let path = entry?.path();
         if path.is_dir() {
-            walk(&path, root, files)?;
+            // Cases that are known not to hold yet are not built in.
+            if path != root.join("open") {
+                walk(&path, root, files)?;
+            }
         } else if path.extension().is_some_and(|extension| extension == "toml") {
             let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy();
             files.push(name.replace('\\', "/"));

@@ -14,6 +14,8 @@ use crate::run::{Outcome, run};
 
 include!(concat!(env!("OUT_DIR"), "/built_in.rs"));
 
+/// The folder of cases that are known not to hold yet, straight below the one that is run.
+const OPEN: &str = "open";
 /// Files of the folder that hold no case.
 const NO_CASES: [&str; 2] = ["ids.toml", "missing.toml"];
 
@@ -111,7 +113,10 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>, depth: usize) -> io::Result<()>
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         if fs::metadata(&path)?.is_dir() {
-            walk(&path, found, depth + 1)?;
+            // What is known not to hold yet runs only where it is asked for by name.
+            if depth > 0 || path.file_name() != Some(OPEN.as_ref()) {
+                walk(&path, found, depth + 1)?;
+            }
         } else if is_case(&path) {
             found.push(path);
         }

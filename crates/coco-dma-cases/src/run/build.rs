@@ -4,11 +4,12 @@
 
 use coco_dma::addr::{AddressLimit, BusRanges, PhysRange};
 use coco_dma::device::{Attested, Endpoint};
+use coco_dma::iommu::{Domain, IovaWindow};
 use coco_dma::ledger::Ledger;
 use coco_dma::pool::Pool;
 use coco_dma::state::{PoolOrigin, State, Trust};
 use coco_dma::{Dma, Word};
-use coco_dma_sim::{Faulty, Machine, NoMemory, Traced};
+use coco_dma_sim::{Faulty, Machine, NoMemory, SimIommu, Traced};
 
 use super::convert;
 use super::events::Events;
@@ -18,6 +19,11 @@ use super::world::{Ground, Platform, World};
 use super::{Failed, Told};
 use crate::case::{Case, DeviceSpec, PoolSpec, whole};
 use crate::read::Place;
+
+/// The page of the IOMMU, in bytes.
+const IOMMU_PAGE: u64 = 4096;
+/// The addresses that it translates: below the shortest mask that a case has use for.
+const WINDOW: (u64, u64) = (0x10_0000, 0x60_0000);
 
 fn failed(place: &Place, expected: &str, got: impl ToString) -> Failed {
     Failed { place: place.clone(), expected: expected.to_owned(), got: got.to_string() }
@@ -78,7 +84,15 @@ pub(super) fn execute(case: &Case, story: &mut Vec<Told>) -> Result<(), Failed> 
             grown.map_err(|got| failed(&pool.place, "a pool that grows", got))?;
         }
     }
+    // Where a device is behind an IOMMU, a domain of its own.
+    let iommu = SimIommu::new(IOMMU_PAGE);
+    let window = IovaWindow::new(WINDOW.0, WINDOW.1)
+        .ok_or_else(|| failed(&spec.place, "a window", "none"))?;
+    let addresses = words(Domain::words(WINDOW.1, IOMMU_PAGE));
+    let domain = Domain::new(&iommu, window, &addresses)
+        .map_err(|error| failed(&spec.place, "a domain", error))?;
     let ground = Ground {
+        domain: &domain,
         machine: &machine,
         dma: &dma,
         events: &events,
@@ -151,11 +165,16 @@ fn make_pool<'m>(
 }
 
 /// A device as the bus says it.
-pub(super) fn endpoint<'d>(spec: &'d DeviceSpec, pools: &'d [&'d Pool<'d>]) -> Endpoint<'d> {
-    let mut endpoint = Endpoint::new(&spec.name)
-        .bus(BusRanges::new(&spec.bus))
-        .attachment(spec.attachment)
-        .pools(pools);
+pub(super) fn endpoint<'d>(
+    spec: &'d DeviceSpec,
+    pools: &'d [&'d Pool<'d>],
+    domain: Option<&'d Domain<'d>>,
+) -> Endpoint<'d> {
+    let mut endpoint = Endpoint::new(&spec.name).bus(BusRanges::new(&spec.bus)).pools(pools);
+    endpoint = match domain {
+        Some(domain) if spec.attachment.is_translated() => endpoint.translated(domain),
+        _ => endpoint.attachment(spec.attachment),
+    };
     if spec.trust == Trust::Accepted {
         // SAFETY: a simulated device is whatever the case says.
         endpoint = endpoint.accepted(unsafe { Attested::vouch() });

@@ -156,7 +156,7 @@ impl World<'_> {
             direction: live.mapping.direction(),
             attrs: live.attrs,
             bounced: live.mapping.is_bounced(),
-            cache_work: !device.face().coherent,
+            coherent: device.face().coherent,
             alive: device.is_alive(),
         };
         let _ = plan::transfer(&face, moment, &mut rules);

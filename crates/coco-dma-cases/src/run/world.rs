@@ -7,6 +7,7 @@ use coco_dma::addr::{PhysAddr, PhysRange};
 use coco_dma::attrs::Attrs;
 use coco_dma::coherent::RawCoherent;
 use coco_dma::device::{BindError, Device};
+use coco_dma::iommu::Domain;
 use coco_dma::platform::Platform as _;
 use coco_dma::pool::Pool;
 use coco_dma::stream::RawMapping;
@@ -46,6 +47,8 @@ pub(super) struct Ground<'w> {
     pub(super) pools: Vec<&'w Pool<'w>>,
     /// The pools of each device, by number.
     pub(super) own: &'w [Vec<&'w Pool<'w>>],
+    /// The domain of the devices behind an IOMMU.
+    pub(super) domain: &'w Domain<'w>,
 }
 
 /// A case that runs.
@@ -84,7 +87,8 @@ impl<'w> World<'w> {
         let case = self.case;
         let Some(spec) = case.devices.get(index) else { return Ok(()) };
         let pools = self.ground.own.get(index).map(Vec::as_slice).unwrap_or_default();
-        let device = self.ground.dma.bind(endpoint(spec, pools), spec.limits)?;
+        let device =
+            self.ground.dma.bind(endpoint(spec, pools, Some(self.ground.domain)), spec.limits)?;
         if let Some(place) = self.devices.get_mut(index) {
             *place = Some(device);
         }

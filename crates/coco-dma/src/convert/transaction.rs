@@ -52,7 +52,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         let to = Visibility::Shared;
         let failed = |why| (ConvertFailed { run, to, why, converted: 0, quarantined: 0 }, 0..0);
         self.check_run(run, GranuleState::Private).map_err(failed)?;
-        self.check_quarantine().map_err(failed)?;
+        self.check_quarantine(run).map_err(failed)?;
         let conversion = self
             .ledger()
             .begin(run, Visibility::Private)
@@ -213,10 +213,14 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         }
     }
 
-    /// Whether more memory may be put at risk.
-    fn check_quarantine(&self) -> Result<(), Why> {
+    /// Whether the run may be put at risk: all of it could end in quarantine.
+    fn check_quarantine(&self, run: PhysRange) -> Result<(), Why> {
         let (held, limit) = (self.ledger().quarantined(), self.quarantine_limit());
-        if held > limit { Err(Why::QuarantineFull { held, limit }) } else { Ok(()) }
+        if held.saturating_add(run.len()) > limit {
+            Err(Why::QuarantineFull { held, limit })
+        } else {
+            Ok(())
+        }
     }
 
     /// What a platform's error says, in whole granules: one that is partly done is in doubt, and

@@ -61,7 +61,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             return Ok(record(addr, Held::Open));
         }
         if let Some(reason) = self.stopped() {
-            return Err(self.refused(reason, buffer.len(), range));
+            return Err(self.refused(reason, buffer.len(), range, attrs));
         }
         // A length past 64 bits cannot be.
         let len = u64::try_from(buffer.len()).unwrap_or(0);
@@ -77,9 +77,11 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
                 }
                 Plan::Bounce { pools, reason, .. } => match self.bounce(pools) {
                     Ok((addr, state, place)) => (addr, state, place, Some(reason)),
-                    Err(reason) => return Err(self.refused(reason, buffer.len(), range)),
+                    Err(reason) => return Err(self.refused(reason, buffer.len(), range, attrs)),
                 },
-                Plan::Refuse(reason) => return Err(self.refused(reason, buffer.len(), range)),
+                Plan::Refuse(reason) => {
+                    return Err(self.refused(reason, buffer.len(), range, attrs));
+                }
             };
             let mut mapping = record(addr.unwrap_or(NOWHERE), place);
             // SAFETY: the whole buffer, which is readable by condition 1.
@@ -90,7 +92,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
                 // SAFETY: conditions 1 to 3; the state is pinned, or cannot change.
                 if let Err(reason) = unsafe { self.put_behind(&mut mapping, range, state) } {
                     self.let_go(mapping.place);
-                    return Err(self.refused(reason, buffer.len(), range));
+                    return Err(self.refused(reason, buffer.len(), range, attrs));
                 }
             }
             match bounce {
@@ -103,7 +105,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             }
             return Ok(mapping);
         }
-        Err(self.refused(Refuse::Busy, buffer.len(), range))
+        Err(self.refused(Refuse::Busy, buffer.len(), range, attrs))
     }
 
     /// Pins memory that is mapped in place, if it is in a state that can change.
@@ -147,9 +149,17 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         Err(why)
     }
 
-    fn refused(&self, reason: Refuse, len: usize, range: Option<PhysRange>) -> MapError<'d> {
+    fn refused(
+        &self,
+        reason: Refuse,
+        len: usize,
+        range: Option<PhysRange>,
+        attrs: Attrs,
+    ) -> MapError<'d> {
         self.count().refused();
-        self.dma().tell(&Event::Refused { device: self.name(), len, reason });
+        if !attrs.contains(Attrs::NO_WARN) {
+            self.dma().tell(&Event::Refused { device: self.name(), len, reason });
+        }
         MapError { device: self.name(), reason, len, memory: self.memory(range) }
     }
 }

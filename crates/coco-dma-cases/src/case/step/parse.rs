@@ -219,7 +219,6 @@ impl Around<'_, '_> {
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "the parts of one step")]
     fn access(
         &self,
         write: bool,

@@ -159,8 +159,9 @@ impl World<'_> {
         }
     }
 
-    fn quarantine_full(&self) -> bool {
-        self.model.in_quarantine() > LOST * self.model.granule
+    /// Whether `len` bytes more, all in doubt, would be too much.
+    fn quarantine_full(&self, len: u64) -> bool {
+        self.model.in_quarantine() + len > LOST * self.model.granule
     }
 
     fn convert_heap(&mut self, place: Place, odd: bool, to: GranuleState) {
@@ -189,7 +190,7 @@ impl World<'_> {
         let refused = odd
             || self.model.state(granules.clone()) != Some(from)
             || self.model.pinned(granules.clone())
-            || (to == SHARED && self.quarantine_full());
+            || (to == SHARED && self.quarantine_full(run.len()));
         let (asked, dma) = (self.host.converts(), self.dma);
         let convert = |_: &mut Self| if to == SHARED { share(dma, run) } else { reclaim(dma, run) };
         let (answer, faulted) = self.failing(convert);
@@ -258,7 +259,7 @@ impl World<'_> {
             return assert_eq!(answer, Err(GrowFailed::Open), "{}", self.now);
         }
         let could = self.model.state(granules.clone()) == Some(PRIVATE)
-            && !(shared && self.quarantine_full());
+            && !(shared && self.quarantine_full(granules.len() as u64 * self.model.granule));
         match answer {
             Ok(()) => {
                 assert!(could, "{}", self.now);
@@ -384,7 +385,8 @@ impl World<'_> {
         let unit = if convert { usize::try_from(self.model.granule).unwrap() } else { 4096 };
         let pages = len.next_multiple_of(unit);
         let may = stopped.is_none() && model.restricted.is_none();
-        let may = may && (!convert || (context == Context::Blocking && !self.quarantine_full()));
+        let may = may
+            && (!convert || (context == Context::Blocking && !self.quarantine_full(pages as u64)));
         let room = may && self.arena.has_room(pages, unit);
         let (machine, waiting) = (self.machine.clone(), self.host.waiting());
         let answer = match context {

@@ -49,7 +49,7 @@ const ARENA: usize = 12;
 const HEAP: usize = 16;
 const GRANULES: usize = 48;
 /// Granules that may be in quarantine.
-pub(crate) const LOST: u64 = 6;
+pub(crate) const LOST: u64 = 20;
 
 /// Label, granules, use, and whether the layer converts it: the pools, in the order in which the
 /// devices have them. The last one is the restricted device's own.
