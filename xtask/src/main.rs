@@ -6,10 +6,12 @@
 //! | `packages` | programs that the tests need, and how to get them |
 //! | `floors` | who may import whom: the table (data) and its check |
 //! | `checks` | the other house rules that a machine can hold: `unsafe`, file sizes, the open path |
+//! | `guest` | boots the bare-metal guest before QEMU's devices and IOMMUs |
 //! | `source`, `shell` | reading Rust files as tokens; running commands |
 
 mod checks;
 mod floors;
+mod guest;
 mod omissions;
 mod packages;
 mod shell;
@@ -45,6 +47,8 @@ enum Command {
     Files,
     /// Count the instructions of a map on an open machine
     OpenPath,
+    /// Boot the bare-metal guest: every device, every IOMMU, every way, and the attacks
+    Guest,
 }
 
 fn main() -> ExitCode {
@@ -66,5 +70,6 @@ fn run(command: Command) -> Result<()> {
         Command::Unsafe => checks::unsafety::step(&mut shop),
         Command::Files => checks::files::step(&mut shop),
         Command::OpenPath => checks::open_path::step(&mut shop),
+        Command::Guest => guest::command(&mut shop),
     }
 }

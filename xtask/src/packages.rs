@@ -25,6 +25,12 @@ const NEEDED: &[Needed] = &[
         without_it: "checks on images that qemu-img makes",
     },
     Needed {
+        program: "qemu-system-x86_64",
+        // The firmware is only recommended by the emulator's package.
+        packages: &["qemu-system-x86", "seabios"],
+        without_it: "the bare-metal guest, with it every check behind an IOMMU",
+    },
+    Needed {
         program: "mkfs.ext4",
         packages: &["e2fsprogs"],
         without_it: "checks on a real ext4 image",

@@ -1,5 +1,6 @@
 //! The steps of `test` and `deep`, in the order in which they run.
 
+mod bare;
 mod builds;
 mod deep;
 mod end_to_end;
@@ -13,7 +14,7 @@ use clap::Args;
 
 use crate::checks::{files, open_path, unsafety};
 use crate::shell::Workshop;
-use crate::{floors, packages};
+use crate::{floors, guest, packages};
 
 /// One check: it holds, or it says why not.
 pub(crate) struct Step {
@@ -46,6 +47,7 @@ pub(crate) const TEST: &[Step] = &[
     step("open-path", "what a map costs on an open machine", open_path::step),
     step("doc", "documentation builds, links hold", builds::doc),
     step("run", "real I/O with each device, equal hashes", end_to_end::run),
+    step("guest", "a bare-metal guest, real IOMMUs, attacks and their controls", guest::step),
 ];
 
 /// `cargo xtask deep`.
@@ -53,6 +55,11 @@ pub(crate) const DEEP: &[Step] = &[
     step("properties", "property tests, 20,000 cases each", deep::properties),
     step("loom", "every interleaving, 4 preemptions", deep::loom),
     step("asan", "the core's tests under AddressSanitizer", deep::asan),
+    step(
+        "bare",
+        "the crates for bare x86-64, Arm and RISC-V, also without 64-bit atomics",
+        bare::run,
+    ),
     step("mutants", "does a test notice when the code is changed?", deep::mutants),
     step("deny", "licences, sources and duplicates of dependencies", deep::deny),
 ];
@@ -96,7 +103,7 @@ pub(crate) fn run(
 
     let start = Instant::now();
     // The checks of sources need no program of Debian's.
-    let needy = ["test", "run", "properties"];
+    let needy = ["test", "run", "guest", "properties"];
     if chosen.iter().any(|step| needy.contains(&step.name)) {
         packages::install(shop)?;
     }

@@ -12,7 +12,7 @@ use crate::explain::words;
 use crate::number;
 
 /// The commands by name.
-pub(crate) const COMMANDS: [&str; 3] = ["run", "explain", "platforms"];
+pub(crate) const COMMANDS: [&str; 4] = ["run", "explain", "platforms", "check"];
 
 /// DMA mapping for confidential guests: run it on a real device, explain a decision.
 #[derive(Debug, Parser)]
@@ -31,6 +31,32 @@ pub(crate) enum Command {
     Explain(Box<ExplainArgs>),
     /// List the platforms: address forms, conversion, failures
     Platforms(PlatformsArgs),
+    /// Run case files: what should happen, on simulated machines, and whether it does
+    Check(CheckArgs),
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    coco-dma check\n  \
+    coco-dma check cases/map --filter tdx --json\n  \
+    coco-dma check --compare linux-7.3")]
+pub(crate) struct CheckArgs {
+    /// Case files, and folders of them (default: the folder cases/ of the repository; the cases
+    /// that are built in, where there is none)
+    #[arg(value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Only cases whose name holds this text, or whose reference id it is
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) filter: Option<String>,
+    /// Cases at a time [default: as many as there are processors]
+    #[arg(long, value_name = "N", value_parser = number::small)]
+    pub(crate) jobs: Option<u32>,
+    /// Say for each case what another system does where it differs: linux-7.3
+    #[arg(long, value_name = "SYSTEM", value_parser = crate::check::system)]
+    pub(crate) compare: Option<crate::check::System>,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args, Debug)]
@@ -69,6 +95,34 @@ pub(crate) struct PlatformsArgs {
     pub(crate) json: bool,
 }
 
+/// The options of `explain` that a case file says all by itself.
+const BESIDE_A_CASE: [&str; 24] = [
+    "platform",
+    "trust",
+    "mask",
+    "bus_limit",
+    "bus_range",
+    "boundary",
+    "min_align_mask",
+    "phys",
+    "size",
+    "memory",
+    "attrs",
+    "direction",
+    "pools",
+    "force_bounce",
+    "external_facing",
+    "iommu",
+    "c_bit",
+    "ipa_bits",
+    "gpaw",
+    "vtom",
+    "granule",
+    "coherent",
+    "context",
+    "operation",
+];
+
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  \
     coco-dma explain --platform cca --ipa-bits 40 --mask 64 --phys 0x80000000 --size 4096 \\\n    \
@@ -97,11 +151,11 @@ pub(crate) struct ExplainArgs {
     #[arg(long, value_name = "MASK", value_parser = words::align_mask)]
     pub(crate) min_align_mask: Option<coco_dma::addr::AlignMask>,
     /// Where the buffer lies in memory
-    #[arg(long, value_name = "ADDR", value_parser = number::size)]
-    pub(crate) phys: u64,
+    #[arg(long, value_name = "ADDR", value_parser = number::size, required_unless_present = "case")]
+    pub(crate) phys: Option<u64>,
     /// How long it is
-    #[arg(long, value_name = "N", value_parser = number::size)]
-    pub(crate) size: u64,
+    #[arg(long, value_name = "N", value_parser = number::size, required_unless_present = "case")]
+    pub(crate) size: Option<u64>,
     /// Its state: private, shared, untracked, mixed or mmio; on sme encrypted, plain or mmio
     /// [default: private, on sme encrypted]
     #[arg(long, value_name = "STATE", value_parser = words::memory)]
@@ -149,6 +203,9 @@ pub(crate) struct ExplainArgs {
     /// The operation: map, unmap, sync, alloc, free, mmap or attach [default: map]
     #[arg(long, value_name = "OP", value_parser = words::operation)]
     pub(crate) operation: Option<words::Operation>,
+    /// Tell the story of a case file instead: each step, with every rule that it applied
+    #[arg(long, value_name = "FILE", conflicts_with_all = BESIDE_A_CASE)]
+    pub(crate) case: Option<PathBuf>,
     /// Print one JSON document
     #[arg(long)]
     pub(crate) json: bool,

@@ -1,6 +1,7 @@
 //! The command `coco-dma`: runs, explains and checks DMA mappings of confidential guests.
 
 mod args;
+mod check;
 mod explain;
 mod failure;
 mod number;
@@ -45,5 +46,6 @@ fn dispatch(command: &Command) -> Result<(), failure::Failure> {
         Command::Run(args) => run::run(args),
         Command::Explain(args) => explain::explain(args),
         Command::Platforms(args) => platforms::platforms(args),
+        Command::Check(args) => check::check(args),
     }
 }

@@ -37,7 +37,12 @@ pub(crate) fn sentence(error: &clap::Error) -> Failure {
         ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             format!("a command is required: {}", crate::args::COMMANDS.join(", "))
         }
-        ErrorKind::ArgumentConflict => format!("{option} was given more than once"),
+        ErrorKind::ArgumentConflict => match context(ContextKind::PriorArg) {
+            Some(other) if other != option => {
+                format!("{} does not go with {}", name(&option), name(&other))
+            }
+            _ => format!("{option} was given more than once"),
+        },
         ErrorKind::TooManyValues | ErrorKind::WrongNumberOfValues => {
             format!("{option} takes one value")
         }
@@ -45,6 +50,11 @@ pub(crate) fn sentence(error: &clap::Error) -> Failure {
     };
     let text = text.lines().collect::<Vec<_>>().join(" ");
     Failure::Usage(format!("{text}; see --help"))
+}
+
+/// An option without the name of its value.
+fn name(option: &str) -> String {
+    option.split_whitespace().next().unwrap_or(option).to_owned()
 }
 
 fn words(value: &ContextValue) -> String {

@@ -53,6 +53,9 @@ struct StepText {
 
 /// Runs the command.
 pub(crate) fn explain(args: &ExplainArgs) -> Result<(), Failure> {
+    if let Some(file) = &args.case {
+        return crate::check::explain(file, args.json);
+    }
     let answer = decide(args)?;
     if args.json {
         return output::json(&answer);
@@ -102,8 +105,8 @@ fn decide(args: &ExplainArgs) -> Result<Answer<'_>, Failure> {
     let request = MapRequest {
         regime: &regime,
         device: &device,
-        place: Place::At(PhysAddr::new(args.phys)),
-        len: args.size,
+        place: Place::At(PhysAddr::new(args.phys.unwrap_or(0))),
+        len: args.size.unwrap_or(0),
         memory,
         direction,
         attrs,

@@ -1,7 +1,13 @@
 //! The layer on whole machines: random sequences against a plain model, a search for what nobody
 //! gave, and one case for each way in which it went wrong once.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test stops where it fails")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "a test stops where it fails"
+)]
 
 mod found_convert;
 mod found_device;

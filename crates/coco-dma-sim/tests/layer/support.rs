@@ -141,7 +141,7 @@ unsafe impl PageSource for Arena {
         let count = usize::try_from(len / PAGE).unwrap();
         let free = |first: &usize| {
             let base = self.run.base().raw() + u64::try_from(*first).unwrap() * PAGE;
-            base % align == 0
+            base.is_multiple_of(align)
                 && base + len - 1 <= last.raw()
                 && taken.get(*first..first + count).is_some_and(|pages| !pages.contains(&true))
         };

@@ -183,8 +183,9 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         self.pool_faces.get(..self.pool_count).unwrap_or(&[])
     }
 
-    /// A request of this device, for `plan`.
-    pub(crate) fn request(
+    /// What `plan` is asked for a map of this memory by this device: for showing a decision, or
+    /// for thinking one through, without doing anything. Any context.
+    pub fn request(
         &self,
         range: Option<PhysRange>,
         len: u64,

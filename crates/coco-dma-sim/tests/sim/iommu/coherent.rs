@@ -47,8 +47,12 @@ struct Pages(Machine, Mutex<Vec<PhysRange>>);
 
 // SAFETY: the machine gives each run to one alone.
 unsafe impl PageSource for Pages {
-    fn take(&self, len: u64, align: u64, _: PhysAddr, _: Context) -> Option<PhysRange> {
+    fn take(&self, len: u64, align: u64, last: PhysAddr, _: Context) -> Option<PhysRange> {
         let run = self.0.take(len).ok()?;
+        if run.last() > last {
+            self.0.give(run);
+            return None;
+        }
         assert!(run.base().raw().is_multiple_of(align.min(4096)));
         self.1.lock().unwrap().push(run);
         Some(run)

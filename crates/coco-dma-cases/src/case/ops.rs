@@ -1,0 +1,278 @@
+//! What a step can do, and what each can come to.
+
+use coco_dma::attrs::Attrs;
+use coco_dma::platform::ConvertError;
+use coco_dma::state::{Context, Direction, Memory, State, Visibility};
+use coco_dma_sim::{Really, Refusal};
+
+use super::bytes::Bytes;
+
+/// What a step does. Devices, pools and memories are by number, maps and allocations by name.
+#[derive(Clone, Debug)]
+pub(crate) enum Op {
+    Map {
+        device: usize,
+        memory: usize,
+        offset: u64,
+        size: u64,
+        direction: Direction,
+        attrs: Attrs,
+        name: Option<String>,
+    },
+    MapList {
+        device: usize,
+        memories: Vec<usize>,
+        direction: Direction,
+        attrs: Attrs,
+        name: Option<String>,
+    },
+    Finish {
+        map: String,
+        written: Option<u64>,
+    },
+    Sync {
+        map: String,
+        for_device: bool,
+        offset: u64,
+        size: Option<u64>,
+    },
+    Alloc {
+        device: usize,
+        size: u64,
+        context: Context,
+        name: Option<String>,
+    },
+    Free {
+        alloc: String,
+        context: Context,
+    },
+    Convert {
+        memory: usize,
+        offset: u64,
+        size: u64,
+        to: Visibility,
+    },
+    Grow(usize),
+    Shrink(usize),
+    Refill,
+    Retry(usize),
+    Bind(usize),
+    Rebind {
+        device: usize,
+        to: usize,
+    },
+    Revoke(usize),
+    LoseTrust(usize),
+    Ask(usize),
+    DeviceAccess {
+        device: Option<usize>,
+        target: Target,
+        offset: u64,
+        size: Option<u64>,
+        write: Option<Bytes>,
+    },
+    HostAccess {
+        target: Target,
+        offset: u64,
+        size: Option<u64>,
+        write: Option<Bytes>,
+    },
+    DriverAccess {
+        target: Target,
+        offset: u64,
+        size: Option<u64>,
+        write: Option<Bytes>,
+    },
+    FailConversion {
+        skip: u64,
+        says: Result<(), ConvertError>,
+        really: Really,
+    },
+    RefuseConversions {
+        to: Visibility,
+        how: Refusal,
+    },
+    FailView(u64),
+    Heal,
+    Protection {
+        of: Protected,
+        device: usize,
+        attrs: Attrs,
+    },
+    Decide {
+        device: usize,
+        operation: Operation,
+        at: Option<u64>,
+        size: u64,
+        memory: Memory,
+    },
+    Check,
+}
+
+/// What a protection is asked for.
+#[derive(Clone, Debug)]
+pub(crate) enum Protected {
+    State(State),
+    Target(Target),
+}
+
+/// What bytes are touched in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    Map(String),
+    Alloc(String),
+    Memory(usize),
+    Pool(usize),
+    Address(u64),
+}
+
+/// What `decide` asks `plan`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Operation {
+    Map { direction: Direction, attrs: Attrs, align: u64 },
+    Attach { direction: Direction, attrs: Attrs },
+    Alloc { context: Context, attrs: Attrs, align: u64, pages: bool },
+    Free { context: Context, converted: bool },
+}
+
+/// The kind of a fact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Number,
+    Flag,
+    /// One of these words; of any where there is none.
+    Word(&'static [&'static str]),
+    Words,
+}
+
+/// Which reasons there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reasons {
+    None,
+    Plan,
+    Conversion,
+    Bind,
+}
+
+/// What one op can come to.
+#[derive(Debug)]
+pub(super) struct Rule {
+    pub(super) op: &'static str,
+    pub(super) outcomes: &'static [&'static str],
+    pub(super) reasons: Reasons,
+    pub(super) facts: &'static [(&'static str, Kind)],
+    pub(super) bytes: bool,
+    pub(super) rules: bool,
+}
+
+impl Rule {
+    /// The outcomes that have a fact, where not all of them do.
+    pub(super) fn only(&self, fact: &str) -> Option<&'static [&'static str]> {
+        match fact {
+            "address" | "length" | "from" => Some(&["direct", "bounce", "allocate"]),
+            "pool" | "pools" => Some(&["bounce", "allocate", "done"]),
+            "segment" => Some(&["refuse"]),
+            "mark" | "cache" => Some(&["done"]),
+            _ => None,
+        }
+    }
+}
+
+const fn rule(op: &'static str, outcomes: &'static [&'static str]) -> Rule {
+    Rule { op, outcomes, reasons: Reasons::None, facts: &[], bytes: false, rules: false }
+}
+
+const MAPPED: &[&str] = &["direct", "bounce", "refuse"];
+const DONE: &[&str] = &["done"];
+const DONE_OR_NOT: &[&str] = &["done", "refuse"];
+const READ: &[&str] = &["clear", "ciphertext", "fault"];
+const WRITTEN: &[&str] = &["clear", "corrupted", "lost", "fault"];
+const POOL: Kind = Kind::Word(&[]);
+const CONVERTED: &[(&str, Kind)] = &[("converted", Kind::Number), ("quarantined", Kind::Number)];
+const ANSWERS: &[(&str, Kind)] = &[
+    ("max-mapping", Kind::Number),
+    ("opt-mapping", Kind::Number),
+    ("required-mask", Kind::Number),
+    ("addressing-limited", Kind::Flag),
+    ("cannot-reach-memory", Kind::Flag),
+    ("needs-sync", Kind::Flag),
+];
+
+/// Every op.
+pub(super) const RULES: &[Rule] = &[
+    Rule {
+        reasons: Reasons::Plan,
+        facts: &[("address", Kind::Number), ("pool", POOL)],
+        rules: true,
+        ..rule("map", MAPPED)
+    },
+    Rule {
+        reasons: Reasons::Plan,
+        facts: &[("segment", Kind::Number)],
+        ..rule("map-list", DONE_OR_NOT)
+    },
+    rule("finish", DONE),
+    rule("sync-for-cpu", DONE),
+    rule("sync-for-device", DONE),
+    Rule {
+        reasons: Reasons::Plan,
+        facts: &[
+            ("address", Kind::Number),
+            ("pool", POOL),
+            ("from", Kind::Word(&["pages", "pool"])),
+            ("length", Kind::Number),
+        ],
+        rules: true,
+        ..rule("alloc", &["allocate", "refuse"])
+    },
+    Rule { reasons: Reasons::Plan, ..rule("free", DONE_OR_NOT) },
+    Rule { reasons: Reasons::Conversion, facts: CONVERTED, ..rule("share", DONE_OR_NOT) },
+    Rule { reasons: Reasons::Conversion, facts: CONVERTED, ..rule("reclaim", DONE_OR_NOT) },
+    Rule { reasons: Reasons::Conversion, facts: CONVERTED, ..rule("grow", DONE_OR_NOT) },
+    Rule { reasons: Reasons::Conversion, facts: CONVERTED, ..rule("shrink", DONE_OR_NOT) },
+    Rule {
+        reasons: Reasons::Conversion,
+        facts: &[("pool", POOL), ("converted", Kind::Number), ("quarantined", Kind::Number)],
+        ..rule("refill", DONE_OR_NOT)
+    },
+    Rule {
+        facts: &[("recovered", Kind::Number), ("held", Kind::Number)],
+        ..rule("retry-quarantine", DONE)
+    },
+    Rule { reasons: Reasons::Bind, ..rule("bind", DONE_OR_NOT) },
+    Rule { reasons: Reasons::Bind, ..rule("rebind", DONE_OR_NOT) },
+    Rule { facts: &[("slots", Kind::Number)], ..rule("revoke", DONE) },
+    rule("lose-trust", DONE),
+    Rule { facts: ANSWERS, ..rule("ask", DONE) },
+    Rule { bytes: true, ..rule("device-read", READ) },
+    rule("device-write", WRITTEN),
+    Rule { bytes: true, ..rule("host-read", READ) },
+    rule("host-write", WRITTEN),
+    Rule { bytes: true, ..rule("driver-read", DONE) },
+    rule("driver-write", DONE),
+    rule("fail-conversion", DONE),
+    rule("refuse-conversions", DONE),
+    rule("fail-view", DONE),
+    rule("heal", DONE),
+    Rule {
+        reasons: Reasons::Plan,
+        facts: &[
+            ("mark", Kind::Number),
+            ("cache", Kind::Word(&["write-back", "write-combine", "uncached"])),
+        ],
+        rules: true,
+        ..rule("protection", DONE_OR_NOT)
+    },
+    Rule {
+        reasons: Reasons::Plan,
+        facts: &[
+            ("address", Kind::Number),
+            ("pool", POOL),
+            ("pools", Kind::Words),
+            ("from", Kind::Word(&["pages", "pool"])),
+        ],
+        rules: true,
+        ..rule("decide", &["direct", "bounce", "refuse", "allocate", "done"])
+    },
+    rule("check", DONE),
+];

@@ -1,0 +1,383 @@
+//! Reading what a step does.
+
+use std::collections::HashSet;
+
+use coco_dma::attrs::Attrs;
+use coco_dma::platform::ConvertError;
+use coco_dma::regime::Regime;
+use coco_dma::state::{Context, Direction, Memory, State, Visibility};
+use coco_dma_sim::{Really, Refusal};
+
+use super::Names;
+use crate::case::bytes::Bytes;
+use crate::case::machine::MachineSpec;
+use crate::case::ops::{Op, Operation, Protected, Target};
+use crate::case::things::MemoryState;
+use crate::case::vocabulary::{CONTEXTS, DIRECTIONS, VISIBILITY};
+use crate::read::{Reader, Value, Wrong, lookup, size_of, text_of, unknown};
+
+/// The most bytes that one step touches.
+const MOST_BYTES: u64 = 16 << 20;
+
+/// What all of a step's readers know.
+struct Around<'a, 't> {
+    reader: &'a Reader<'t>,
+    names: Names<'a>,
+    machine: &'a MachineSpec,
+}
+
+pub(super) fn op(
+    reader: &Reader<'_>,
+    op: &'static str,
+    names: Names<'_>,
+    machine: &MachineSpec,
+    made: &mut HashSet<String>,
+) -> Result<Op, Wrong> {
+    let around = Around { reader, names, machine };
+    let device = || around.device("device");
+    let name = || reader.text("as").map(|name| name.map(str::to_owned));
+    let op = match op {
+        "map" => around.map(name()?)?,
+        "map-list" => {
+            let mut memories = Vec::new();
+            for (name, place) in reader.texts("memories")? {
+                memories.push(names.memory(name, place)?);
+            }
+            let (direction, attrs) = (around.direction()?, around.attrs()?);
+            Op::MapList { device: device()?, memories, direction, attrs, name: name()? }
+        }
+        "finish" => Op::Finish { map: around.made("map", made)?, written: reader.size("written")? },
+        "sync-for-cpu" | "sync-for-device" => Op::Sync {
+            map: around.made("map", made)?,
+            for_device: op == "sync-for-device",
+            offset: reader.size("offset")?.unwrap_or(0),
+            size: reader.size("size")?,
+        },
+        "alloc" => Op::Alloc {
+            device: device()?,
+            size: reader.need("size", reader.size("size")?)?,
+            context: around.context()?,
+            name: name()?,
+        },
+        "free" => Op::Free { alloc: around.made("alloc", made)?, context: around.context()? },
+        "share" | "reclaim" => {
+            let (memory, offset, size) = around.part()?;
+            let to = if op == "share" { Visibility::Shared } else { Visibility::Private };
+            Op::Convert { memory, offset, size, to }
+        }
+        "grow" => Op::Grow(around.pool()?),
+        "shrink" => Op::Shrink(around.pool()?),
+        "refill" => Op::Refill,
+        "retry-quarantine" => {
+            Op::Retry(usize::try_from(reader.size("tries")?.unwrap_or(1)).unwrap_or(usize::MAX))
+        }
+        "bind" => Op::Bind(around.unbound("device")?),
+        "rebind" => Op::Rebind { device: device()?, to: around.unbound("to")? },
+        "revoke" => Op::Revoke(device()?),
+        "lose-trust" => Op::LoseTrust(device()?),
+        "ask" => Op::Ask(device()?),
+        "device-read" | "device-write" => around.device_access(op == "device-write", made)?,
+        "host-read" | "host-write" => {
+            let (target, offset, size, write) = around.access(op == "host-write", made)?;
+            Op::HostAccess { target, offset, size, write }
+        }
+        "driver-read" | "driver-write" => {
+            let (target, offset, size, write) = around.access(op == "driver-write", made)?;
+            if !matches!(target, Target::Memory(_) | Target::Alloc(_)) {
+                return Err(reader.place().wrong("a driver touches a 'memory' or an 'alloc'"));
+            }
+            Op::DriverAccess { target, offset, size, write }
+        }
+        "fail-conversion" => around.fail_conversion()?,
+        "refuse-conversions" => Op::RefuseConversions {
+            to: reader.need("to", reader.word("to", &VISIBILITY)?)?,
+            how: reader
+                .word("how", &[("unchanged", Refusal::Unchanged), ("in-doubt", Refusal::InDoubt)])?
+                .unwrap_or(Refusal::Unchanged),
+        },
+        "fail-view" => Op::FailView(reader.size("skip")?.unwrap_or(0)),
+        "heal" => Op::Heal,
+        "protection" => around.protection(made)?,
+        "decide" => around.decide()?,
+        _ => Op::Check,
+    };
+    match &op {
+        Op::Map { name: Some(name), .. } | Op::Alloc { name: Some(name), .. } => {
+            made.insert(name.clone());
+        }
+        Op::MapList { name: Some(name), memories, .. } => {
+            made.extend((0..memories.len()).map(|index| format!("{name}.{index}")));
+        }
+        _ => {}
+    }
+    Ok(op)
+}
+
+impl Around<'_, '_> {
+    fn device(&self, key: &'static str) -> Result<usize, Wrong> {
+        let name = self.reader.need(key, self.reader.text(key)?)?;
+        self.names.device(name, self.reader.place_of(key))
+    }
+
+    /// A device that is not bound at first.
+    fn unbound(&self, key: &'static str) -> Result<usize, Wrong> {
+        let device = self.device(key)?;
+        match self.names.devices.get(device) {
+            Some(spec) if spec.bound => Err(self
+                .reader
+                .place_of(key)
+                .wrong(format!("'{}' is bound already: say 'bound = false'", spec.name))),
+            _ => Ok(device),
+        }
+    }
+
+    fn pool(&self) -> Result<usize, Wrong> {
+        let name = self.reader.need("pool", self.reader.text("pool")?)?;
+        self.names.pool(name, self.reader.place_of("pool"))
+    }
+
+    fn memory(&self) -> Result<usize, Wrong> {
+        let name = self.reader.need("memory", self.reader.text("memory")?)?;
+        self.names.memory(name, self.reader.place_of("memory"))
+    }
+
+    /// A map or an allocation that an earlier step makes.
+    fn made(&self, key: &'static str, made: &HashSet<String>) -> Result<String, Wrong> {
+        let name = self.reader.need(key, self.reader.text(key)?)?;
+        if made.contains(name) {
+            return Ok(name.to_owned());
+        }
+        let mut all: Vec<&str> = made.iter().map(String::as_str).collect();
+        all.sort_unstable();
+        Err(self.reader.place_of(key).wrong(unknown(key, name, all.into_iter())))
+    }
+
+    fn direction(&self) -> Result<Direction, Wrong> {
+        Ok(self.reader.word("direction", &DIRECTIONS)?.unwrap_or(Direction::Both))
+    }
+
+    fn context(&self) -> Result<Context, Wrong> {
+        Ok(self.reader.word("context", &CONTEXTS)?.unwrap_or_default())
+    }
+
+    fn attrs(&self) -> Result<Attrs, Wrong> {
+        let mut attrs = Attrs::NONE;
+        for (name, place) in self.reader.texts("attrs")? {
+            let attr = lookup("attribute", name, Attrs::NAMED).map_err(|text| place.wrong(text))?;
+            attrs = attrs.with(attr);
+        }
+        Ok(attrs)
+    }
+
+    /// A part of a memory; all of it where nothing else is said.
+    fn part(&self) -> Result<(usize, u64, u64), Wrong> {
+        let memory = self.memory()?;
+        let len = self.names.memories.get(memory).map_or(0, |memory| memory.size);
+        let offset = self.reader.size("offset")?.unwrap_or(0);
+        let size = match self.reader.size("size")? {
+            Some(size) => size,
+            None => len.saturating_sub(offset),
+        };
+        if offset.checked_add(size).is_none_or(|end| end > len) {
+            let place = self.reader.place_of("size");
+            return Err(place.wrong(format!(
+                "{size:#x} bytes from {offset:#x} on are beyond the memory, which has {len:#x}"
+            )));
+        }
+        Ok((memory, offset, size))
+    }
+
+    fn map(&self, name: Option<String>) -> Result<Op, Wrong> {
+        let (memory, offset, size) = self.part()?;
+        Ok(Op::Map {
+            device: self.device("device")?,
+            memory,
+            offset,
+            size,
+            direction: self.direction()?,
+            attrs: self.attrs()?,
+            name,
+        })
+    }
+
+    fn target(&self, made: &HashSet<String>) -> Result<Target, Wrong> {
+        let given = ["map", "alloc", "memory", "pool", "address"];
+        let given: Vec<_> =
+            given.into_iter().filter(|key| self.reader.node(key).is_some()).collect();
+        match given.as_slice() {
+            ["map"] => self.made("map", made).map(Target::Map),
+            ["alloc"] => self.made("alloc", made).map(Target::Alloc),
+            ["memory"] => self.memory().map(Target::Memory),
+            ["pool"] => self.pool().map(Target::Pool),
+            ["address"] => {
+                Ok(Target::Address(self.reader.need("address", self.reader.size("address")?)?))
+            }
+            _ => Err(self
+                .reader
+                .place()
+                .wrong("the step needs one of 'map', 'alloc', 'memory', 'pool' and 'address'")),
+        }
+    }
+
+    #[expect(clippy::type_complexity, reason = "the parts of one step")]
+    fn access(
+        &self,
+        write: bool,
+        made: &HashSet<String>,
+    ) -> Result<(Target, u64, Option<u64>, Option<Bytes>), Wrong> {
+        let target = self.target(made)?;
+        let offset = self.reader.size("offset")?.unwrap_or(0);
+        let mut size = self.reader.size("size")?;
+        let bytes = if write {
+            let node = self.reader.need("bytes", self.reader.node("bytes"))?;
+            let bytes = Bytes::read(node, "bytes")?;
+            for name in bytes.names() {
+                self.names.memory(name, &node.place)?;
+            }
+            size = size.or(bytes.own_len());
+            Some(bytes)
+        } else {
+            None
+        };
+        if size.is_none() && matches!(target, Target::Address(_)) {
+            return Err(self.reader.place().wrong("an access by 'address' needs 'size'"));
+        }
+        if size.is_some_and(|size| size == 0 || size > MOST_BYTES) {
+            return Err(self.reader.place_of("size").wrong("an access has 1 byte to 16 MiB"));
+        }
+        Ok((target, offset, size, bytes))
+    }
+
+    fn device_access(&self, write: bool, made: &HashSet<String>) -> Result<Op, Wrong> {
+        let (target, offset, size, write) = self.access(write, made)?;
+        let device = match self.reader.node("device") {
+            Some(_) => Some(self.device("device")?),
+            None => None,
+        };
+        match (&target, device) {
+            (Target::Map(_) | Target::Alloc(_), _) | (Target::Address(_), Some(_)) => {
+                Ok(Op::DeviceAccess { device, target, offset, size, write })
+            }
+            (Target::Address(_), None) => {
+                Err(self.reader.place().wrong("an access by 'address' needs 'device'"))
+            }
+            _ => Err(self.reader.place().wrong(
+                "a device touches a 'map', an 'alloc' or an 'address': it knows no memory by name",
+            )),
+        }
+    }
+
+    fn fail_conversion(&self) -> Result<Op, Wrong> {
+        let reader = self.reader;
+        let [skip, done, doubt] = ["skip", "done", "doubt"].map(|key| reader.size(key));
+        let (done, doubt) = (done?.unwrap_or(0), doubt?.unwrap_or(0));
+        let code = reader.size("code")?.unwrap_or(1);
+        let error = Err(ConvertError { done, doubt, code });
+        let says = reader.word("says", &[("ok", true), ("error", false)])?.unwrap_or(false);
+        let words = [
+            ("done", Really::Done),
+            ("done-and-doubt", Really::DoneAndDoubt),
+            ("nothing", Really::Nothing),
+            ("all", Really::All),
+        ];
+        let really = match reader.node("really") {
+            None => Really::Done,
+            Some(node) if matches!(node.value, Value::Number(_)) => {
+                Really::First(size_of(node, "really")?)
+            }
+            Some(node) => lookup("truth", text_of(node, "really")?, &words)
+                .map_err(|text| node.place.wrong(text))?,
+        };
+        let says = if says { Ok(()) } else { error };
+        Ok(Op::FailConversion { skip: skip?.unwrap_or(0), says, really })
+    }
+
+    fn protection(&self, made: &HashSet<String>) -> Result<Op, Wrong> {
+        let words: Vec<(&str, State)> = [
+            ("private", State::PRIVATE),
+            ("shared", State::SHARED),
+            ("encrypted", State::ENCRYPTED),
+            ("plain", State::PLAIN),
+            ("ordinary", State::Ordinary),
+        ]
+        .into();
+        let of = match self.reader.word("state", &words)? {
+            Some(state) => Protected::State(state),
+            None => Protected::Target(self.target(made)?),
+        };
+        Ok(Op::Protection { of, device: self.device("device")?, attrs: self.attrs()? })
+    }
+
+    fn decide(&self) -> Result<Op, Wrong> {
+        let reader = self.reader;
+        let (device, attrs, direction) = (self.device("device")?, self.attrs()?, self.direction()?);
+        let (context, align) = (self.context()?, reader.size("align")?.unwrap_or(1));
+        let word = reader.text("operation")?.unwrap_or("map");
+        let operation = match word {
+            "map" => Operation::Map { direction, attrs, align },
+            "attach" => Operation::Attach { direction, attrs },
+            "alloc" => {
+                let pages = reader.flag("pages")?.unwrap_or(self.machine.pages);
+                Operation::Alloc { context, attrs, align, pages }
+            }
+            "free" => {
+                let converted = reader.flag("converted")?.unwrap_or(false);
+                Operation::Free { context, converted }
+            }
+            _ => {
+                let known = ["map", "alloc", "attach", "free"];
+                let text = unknown("operation", word, known.into_iter());
+                return Err(reader.place_of("operation").wrong(text));
+            }
+        };
+        if reader.node("memory").is_some() {
+            let index = self.memory()?;
+            let Some(memory) = self.names.memories.get(index) else {
+                return Err(reader.place().wrong("no such memory"));
+            };
+            let known = known(&self.machine.regime, memory.state);
+            let at = memory.at;
+            return Ok(Op::Decide { device, operation, at, size: memory.size, memory: known });
+        }
+        let size = match operation {
+            Operation::Free { .. } => reader.size("size")?.unwrap_or(0),
+            _ => reader.need("size", reader.size("size")?)?,
+        };
+        let mmio = attrs.contains(Attrs::MMIO);
+        let memory = match reader.word("state", &MEMORY)? {
+            Some(memory) => memory,
+            None if mmio => Memory::Mmio,
+            None => known(&self.machine.regime, MemoryState::AsItComes),
+        };
+        Ok(Op::Decide { device, operation, at: reader.size("at")?, size, memory })
+    }
+}
+
+/// What `decide` takes for the state of memory.
+const MEMORY: [(&str, Memory); 10] = [
+    ("private", Memory::Known(State::PRIVATE)),
+    ("shared", Memory::Known(State::SHARED)),
+    ("encrypted", Memory::Known(State::ENCRYPTED)),
+    ("plain", Memory::Known(State::PLAIN)),
+    ("untracked", Memory::Untracked),
+    ("mixed", Memory::Mixed),
+    ("mmio", Memory::Mmio),
+    ("unaccepted", Memory::Unaccepted),
+    ("quarantined", Memory::Quarantined),
+    ("converting", Memory::Converting),
+];
+
+/// What is known of memory in this state.
+fn known(regime: &Regime, state: MemoryState) -> Memory {
+    match (regime, state) {
+        (_, MemoryState::Mmio) => Memory::Mmio,
+        (Regime::Open, _) => Memory::Untracked,
+        (_, MemoryState::Untracked | MemoryState::Unlocated) => Memory::Untracked,
+        (Regime::Host(_), MemoryState::Plain) => Memory::Known(State::PLAIN),
+        (Regime::Host(_), _) => Memory::Known(State::ENCRYPTED),
+        (_, MemoryState::Shared | MemoryState::ForeignShared) => Memory::Known(State::SHARED),
+        (_, MemoryState::Mixed) => Memory::Mixed,
+        (_, MemoryState::Unaccepted) => Memory::Unaccepted,
+        _ => Memory::Known(State::PRIVATE),
+    }
+}

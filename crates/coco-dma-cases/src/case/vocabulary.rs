@@ -1,0 +1,153 @@
+//! The words of the format, each to its type.
+
+use coco_dma::reason::{Bounce, Direct, Refuse};
+use coco_dma::regime::PlatformName;
+use coco_dma::state::{
+    Attachment, Context, Direction, PoolLabel, PoolOrigin, PoolUse, State, Trust, Visibility,
+};
+
+use crate::case::Truth;
+
+/// The state of memory in the layer's books, as a case names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Books {
+    Private,
+    Shared,
+    Unaccepted,
+    Quarantined,
+    Converting,
+    Mixed,
+    Untracked,
+    ForeignPrivate,
+    ForeignShared,
+}
+
+pub(crate) fn platforms() -> [(&'static str, PlatformName); PlatformName::ALL.len()] {
+    PlatformName::ALL.map(|platform| (platform.name(), platform))
+}
+
+pub(crate) fn labels() -> [(&'static str, PoolLabel); 4] {
+    PoolLabel::ALL.map(|label| (label.name(), label))
+}
+
+pub(crate) const TRUST: [(&str, Trust); 2] =
+    [("untrusted", Trust::Untrusted), ("accepted", Trust::Accepted)];
+
+pub(crate) const DIRECTIONS: [(&str, Direction); 3] =
+    [("to", Direction::ToDevice), ("from", Direction::FromDevice), ("both", Direction::Both)];
+
+pub(crate) const IOMMU: [(&str, Attachment); 3] = [
+    ("none", Attachment::None),
+    ("passthrough", Attachment::Passthrough),
+    ("translated", Attachment::Translated),
+];
+
+pub(crate) const CONTEXTS: [(&str, Context); 2] =
+    [("blocking", Context::Blocking), ("atomic", Context::Atomic)];
+
+pub(crate) const ORIGINS: [(&str, PoolOrigin); 2] =
+    [("adopted", PoolOrigin::Adopted), ("convertible", PoolOrigin::ConvertedAtAttach)];
+
+pub(crate) const USES: [(&str, PoolUse); 3] =
+    [("all", PoolUse::All), ("streaming", PoolUse::Streaming), ("reserve", PoolUse::Reserve)];
+
+pub(crate) const VISIBILITY: [(&str, Visibility); 2] =
+    [("shared", Visibility::Shared), ("private", Visibility::Private)];
+
+pub(crate) const TRUTHS: [(&str, Truth); 8] = [
+    ("private", Truth::In(State::PRIVATE)),
+    ("shared", Truth::In(State::SHARED)),
+    ("encrypted", Truth::In(State::ENCRYPTED)),
+    ("plain", Truth::In(State::PLAIN)),
+    ("ordinary", Truth::In(State::Ordinary)),
+    ("unaccepted", Truth::Unaccepted),
+    ("lost", Truth::Lost),
+    ("mixed", Truth::Mixed),
+];
+
+pub(crate) const BOOKS: [(&str, Books); 9] = [
+    ("private", Books::Private),
+    ("shared", Books::Shared),
+    ("unaccepted", Books::Unaccepted),
+    ("quarantined", Books::Quarantined),
+    ("converting", Books::Converting),
+    ("mixed", Books::Mixed),
+    ("untracked", Books::Untracked),
+    ("foreign-private", Books::ForeignPrivate),
+    ("foreign-shared", Books::ForeignShared),
+];
+
+/// What the observer can be told.
+pub(crate) const EVENTS: [&str; 8] = [
+    "bounced",
+    "refused",
+    "converted",
+    "conversion-failed",
+    "recovered",
+    "low-water",
+    "revoked",
+    "trust-lost",
+];
+
+/// The rules that a decision can name.
+pub(crate) const RULES: [&str; 18] = [
+    "attributes",
+    "range",
+    "memory-state",
+    "reach",
+    "restricted-pool",
+    "forced",
+    "bus-range",
+    "dma-form",
+    "limit",
+    "alignment",
+    "external-facing",
+    "pool",
+    "pages",
+    "copy",
+    "cpu-form",
+    "ownership",
+    "context",
+    "decision",
+];
+
+/// Why a conversion, or a pool's growing, did not go through.
+pub(crate) const CONVERSION_REASONS: [&str; 15] = [
+    "wrong-state",
+    "pinned",
+    "untracked",
+    "foreign",
+    "misaligned",
+    "border",
+    "platform",
+    "no-view",
+    "quarantine-full",
+    "no-guest",
+    "label",
+    "already-open",
+    "adopted",
+    "closed",
+    "in-use",
+];
+
+/// Why a device is not bound.
+pub(crate) const BIND_REASONS: [&str; 6] = [
+    "no-accepted-devices",
+    "accepted-with-shared-pool",
+    "restricted-label",
+    "too-many-pools",
+    "too-many-devices",
+    "in-use",
+];
+
+pub(crate) fn direct_reasons() -> Vec<&'static str> {
+    Direct::ALL.iter().map(|reason| reason.slug()).collect()
+}
+
+pub(crate) fn bounce_reasons() -> Vec<&'static str> {
+    Bounce::ALL.iter().map(|reason| reason.slug()).collect()
+}
+
+pub(crate) fn refuse_reasons() -> Vec<&'static str> {
+    Refuse::ALL.iter().map(|reason| reason.slug()).collect()
+}

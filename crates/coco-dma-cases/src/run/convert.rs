@@ -1,0 +1,117 @@
+//! Conversions, pools that grow and shrink, and the quarantine.
+// UNSAFETY: whoever converts memory says that it is theirs.
+#![expect(unsafe_code)]
+
+use coco_dma::convert::{ConvertFailed, GrowFailed, ShrinkFailed, Why};
+use coco_dma::ledger::Found;
+use coco_dma::state::Visibility;
+
+use super::Got;
+use super::stream::wide;
+use super::world::World;
+use crate::case::{Op, whole};
+
+impl Got {
+    /// The outcome in words, for a message.
+    pub(super) fn describe(&self) -> String {
+        super::compare::short(self)
+    }
+}
+
+/// What a failed conversion is as an outcome.
+fn failed(error: &ConvertFailed) -> Got {
+    let slug = match error.why {
+        Why::Ledger(conflict) => match conflict.found {
+            Found::State(_) => "wrong-state",
+            Found::Pinned | Found::TooManyPins => "pinned",
+            Found::Foreign(_) => "foreign",
+            Found::Untracked => "untracked",
+            Found::Border => "border",
+            Found::Misaligned { .. } => "misaligned",
+            _ => "unknown",
+        },
+        Why::Platform(_) => "platform",
+        Why::NoView => "no-view",
+        Why::QuarantineFull { .. } => "quarantine-full",
+        Why::NoGuest => "no-guest",
+        _ => "unknown",
+    };
+    let got = Got::refused(slug).number("converted", error.converted);
+    got.number("quarantined", error.quarantined)
+}
+
+/// What a pool that did not grow is as an outcome.
+pub(super) fn grow(error: &GrowFailed) -> Got {
+    match error {
+        GrowFailed::Convert(error) => failed(error),
+        GrowFailed::Open => Got::refused("already-open"),
+        GrowFailed::Label(_) => Got::refused("label"),
+        GrowFailed::NoView => Got::refused("no-view"),
+        _ => Got::refused("unknown"),
+    }
+}
+
+impl World<'_> {
+    pub(super) fn convert(&mut self, op: &Op) -> Result<Got, String> {
+        let dma = self.ground.dma;
+        let pool = |index: &usize| self.ground.pools.get(*index).copied().ok_or("no such pool");
+        Ok(match op {
+            Op::Convert { memory, offset, size, to } => {
+                let range = self.buffers.get(*memory).and_then(|buffer| buffer.range);
+                let range = range.ok_or("the memory lies in no single run")?;
+                let run = range.slice(*offset, *size).ok_or("an empty part")?;
+                // All of a memory means its granules; a part of it is taken as it was written.
+                let granule = self.case.machine.regime.granule();
+                let run = if run == range { whole(run, granule).unwrap_or(run) } else { run };
+                let converted = match to {
+                    // SAFETY: the memory is the case's; it keeps no references into it.
+                    Visibility::Shared => unsafe { dma.share(run) },
+                    // SAFETY: as above.
+                    Visibility::Private => unsafe { dma.reclaim(run) },
+                };
+                match converted {
+                    Ok(()) => Got::new("done").number("converted", run.len()),
+                    Err(error) => failed(&error),
+                }
+            }
+            Op::Grow(index) => match dma.grow(pool(index)?) {
+                Ok(()) => Got::new("done"),
+                Err(error) => grow(&error),
+            },
+            Op::Shrink(index) => match dma.shrink(pool(index)?) {
+                Ok(()) => Got::new("done"),
+                Err(ShrinkFailed::Adopted) => Got::refused("adopted"),
+                Err(ShrinkFailed::Closed) => Got::refused("closed"),
+                Err(ShrinkFailed::InUse { .. }) => Got::refused("in-use"),
+                Err(ShrinkFailed::Convert(error)) => failed(&error),
+                Err(_) => Got::refused("unknown"),
+            },
+            Op::Refill => match dma.refill() {
+                Ok(None) => Got::new("done"),
+                Ok(Some(range)) => {
+                    let pools = &self.case.pools;
+                    let pool = pools.iter().find(|pool| pool.range.base() == range.base());
+                    Got::new("done").word("pool", pool.map_or("", |pool| &pool.name))
+                }
+                Err(error) => grow(&error),
+            },
+            Op::Retry(tries) => {
+                let mut runs = Vec::new();
+                let retried = dma.retry_quarantine(*tries, |run| runs.push(run));
+                for run in &runs {
+                    self.ground.pages.recover(*run);
+                }
+                let recovered = runs.iter().map(|run| run.len()).sum();
+                if retried.recovered != recovered {
+                    return Err(format!(
+                        "{:#x} bytes told to be recovered, but {recovered:#x} given",
+                        retried.recovered
+                    ));
+                }
+                let got = Got::new("done").number("recovered", recovered);
+                got.number("held", retried.held)
+            }
+            _ => return Err(format!("no conversion among {} pools", wide(self.case.pools.len()))),
+        })
+    }
+}

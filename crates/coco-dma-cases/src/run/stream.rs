@@ -1,0 +1,240 @@
+//! Maps and allocations.
+// UNSAFETY: raw maps and raw allocations are unsafe to make and to end.
+#![expect(unsafe_code)]
+
+use std::ptr::NonNull;
+
+use coco_dma::attrs::Attrs;
+use coco_dma::plan::{self, MapFace, Moment, Plan};
+use coco_dma::state::{Context, Direction};
+
+use super::world::{LiveAlloc, LiveMap, World};
+use super::{Got, Rules};
+use crate::case::Op;
+
+/// A length or an offset of this process.
+pub(super) fn size(bytes: u64) -> Result<usize, String> {
+    usize::try_from(bytes).map_err(|_| "more bytes than this process can count".to_owned())
+}
+
+/// A length in addresses.
+pub(super) fn wide(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
+impl World<'_> {
+    pub(super) fn stream(&mut self, op: &Op) -> Result<Got, String> {
+        match op {
+            Op::Map { device, memory, offset, size: len, direction, attrs, name } => {
+                let buffer = self.buffers.get(*memory).ok_or("no such memory")?;
+                let part = buffer.part(size(*offset)?, size(*len)?).ok_or("no such part")?;
+                let name = self.name(name.as_ref());
+                self.map(*device, part, (*direction, *attrs), name)
+            }
+            Op::MapList { device, memories, direction, attrs, name } => {
+                let name = self.name(name.as_ref());
+                self.map_list(*device, memories, (*direction, *attrs), &name)
+            }
+            Op::Finish { map, written } => self.finish(map, *written),
+            Op::Sync { map, for_device, offset, size: len } => {
+                let live = self.maps.get(map).ok_or_else(|| format!("no map '{map}' lives"))?;
+                let device = self.device(live.device)?;
+                let start = size(*offset)?;
+                let end = match len {
+                    Some(len) => start.saturating_add(size(*len)?),
+                    None => live.mapping.len(),
+                };
+                let moment = if *for_device { Moment::SyncForDevice } else { Moment::SyncForCpu };
+                let rules = self.carried(live, moment);
+                self.ground.machine.atomic(|| {
+                    if *for_device {
+                        // SAFETY: the buffer lives as long as the case; devices act when told.
+                        unsafe { device.sync_for_device(&live.mapping, start..end) };
+                    } else {
+                        // SAFETY: as above.
+                        unsafe { device.sync_for_cpu(&live.mapping, start..end) };
+                    }
+                });
+                Ok(Got::new("done").ruled(rules))
+            }
+            _ => Err("no step of a map".to_owned()),
+        }
+    }
+
+    fn map(
+        &mut self,
+        index: usize,
+        buffer: NonNull<[u8]>,
+        (direction, attrs): (Direction, Attrs),
+        name: String,
+    ) -> Result<Got, String> {
+        use coco_dma::platform::Platform as _;
+        let device = self.device(index)?;
+        let mut rules = Rules::default();
+        let range = if buffer.is_empty() { None } else { self.ground.machine.locate(buffer) };
+        let request = device.request(range, wide(buffer.len()), direction, attrs);
+        // What it is decided to be; the layer decides by itself below.
+        let (planned, reason) = match plan::map(&request, &mut rules) {
+            Plan::Direct { reason, .. } => ("direct", reason.slug()),
+            Plan::Bounce { reason, .. } => ("bounce", reason.slug()),
+            Plan::Refuse(reason) => ("refuse", reason.slug()),
+        };
+        let used = self.used();
+        // SAFETY: the buffer lives as long as the case; the device acts when told.
+        let made =
+            self.ground.machine.atomic(|| unsafe { device.map_raw(buffer, direction, attrs) });
+        let mapping = match made {
+            Err(error) => return Ok(Got::refused(error.reason.slug()).ruled(rules)),
+            Ok(mapping) => mapping,
+        };
+        let outcome = if mapping.is_bounced() { "bounce" } else { "direct" };
+        if outcome != planned {
+            return Err(format!("{outcome}, where plan says {planned} ({reason})"));
+        }
+        let mut got = Got::new(outcome).because(reason).ruled(rules);
+        got = got.number("address", mapping.addr().raw());
+        if let Some(pool) = self.grown(&used) {
+            got = got.word("pool", &pool);
+        }
+        self.maps.insert(name, LiveMap { device: index, mapping, attrs });
+        Ok(got)
+    }
+
+    fn map_list(
+        &mut self,
+        index: usize,
+        memories: &[usize],
+        (direction, attrs): (Direction, Attrs),
+        name: &str,
+    ) -> Result<Got, String> {
+        let device = self.device(index)?;
+        let mut parts = Vec::new();
+        for memory in memories {
+            let buffer = self.buffers.get(*memory).ok_or("no such memory")?;
+            parts.push(buffer.part(0, buffer.len).ok_or("no such part")?);
+        }
+        let mut records = Vec::new();
+        records.resize_with(parts.len(), || None);
+        // SAFETY: as for a map.
+        let made = self
+            .ground
+            .machine
+            .atomic(|| unsafe { device.map_list(&parts, direction, attrs, &mut records) });
+        match made {
+            Ok(()) => {}
+            Err(coco_dma::stream::ListError::Segment { index, error }) => {
+                return Ok(Got::refused(error.reason.slug()).number("segment", wide(index)));
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+        for (number, mapping) in records.into_iter().flatten().enumerate() {
+            self.maps.insert(format!("{name}.{number}"), LiveMap { device: index, mapping, attrs });
+        }
+        Ok(Got::new("done"))
+    }
+
+    fn finish(&mut self, map: &str, written: Option<u64>) -> Result<Got, String> {
+        let live = self.maps.remove(map).ok_or_else(|| format!("no map '{map}' lives"))?;
+        let rules = self.carried(&live, Moment::Finish);
+        let written = match written {
+            Some(written) => usize::try_from(written).unwrap_or(usize::MAX),
+            None => live.mapping.len(),
+        };
+        let device = self.device(live.device)?;
+        // SAFETY: the device acts when told, and is not told to any more.
+        let ended =
+            self.ground.machine.atomic(|| unsafe { device.finish_raw(live.mapping, written) });
+        ended.map_err(|error| error.to_string())?;
+        Ok(Got::new("done").ruled(rules))
+    }
+
+    /// The rules about the bytes of a map at a moment.
+    fn carried(&self, live: &LiveMap, moment: Moment) -> Rules {
+        let mut rules = Rules::default();
+        let Ok(device) = self.device(live.device) else { return rules };
+        let face = MapFace {
+            direction: live.mapping.direction(),
+            attrs: live.attrs,
+            bounced: live.mapping.is_bounced(),
+            cache_work: !device.face().coherent,
+            alive: device.is_alive(),
+        };
+        let _ = plan::transfer(&face, moment, &mut rules);
+        rules
+    }
+
+    pub(super) fn coherent(&mut self, op: &Op) -> Result<Got, String> {
+        match op {
+            Op::Alloc { device, size: len, context, name } => {
+                let name = self.name(name.as_ref());
+                let len = usize::try_from(*len).unwrap_or(usize::MAX);
+                self.alloc(*device, len, *context, name)
+            }
+            Op::Free { alloc, context } => self.free(alloc, *context),
+            _ => Err("no step of an allocation".to_owned()),
+        }
+    }
+
+    fn alloc(
+        &mut self,
+        index: usize,
+        len: usize,
+        context: Context,
+        name: String,
+    ) -> Result<Got, String> {
+        let device = self.device(index)?;
+        let rules = self.alloc_rules(device, wide(len), context);
+        let used = self.used();
+        let work = || device.alloc_raw(len, context);
+        let made = match context {
+            Context::Atomic => self.ground.machine.atomic(work),
+            Context::Blocking => work(),
+        };
+        let memory = match made {
+            Err(error) => return Ok(Got::refused(error.reason.slug()).ruled(rules)),
+            Ok(memory) => memory,
+        };
+        let mut got = Got::new("allocate").ruled(rules);
+        got = got.number("address", memory.addr().raw());
+        got = got.number("length", wide(memory.bytes().len()));
+        got = match self.grown(&used) {
+            Some(pool) => got.word("pool", &pool).word("from", "pool"),
+            None => got.word("from", "pages"),
+        };
+        self.allocs.insert(name, LiveAlloc { device: index, memory });
+        Ok(got)
+    }
+
+    fn free(&mut self, alloc: &str, context: Context) -> Result<Got, String> {
+        let gone = || format!("no allocation '{alloc}' lives");
+        let live = self.allocs.get(alloc).ok_or_else(gone)?;
+        let mut rules = Rules::default();
+        if let Err(reason) = plan::free(live.memory.converts_on_free(), context, &mut rules) {
+            return Ok(Got::refused(reason.slug()).ruled(rules));
+        }
+        let live = self.allocs.remove(alloc).ok_or_else(gone)?;
+        let device = self.device(live.device)?;
+        // SAFETY: the device acts when told, and is not told to any more.
+        let work = || unsafe { device.free_raw(live.memory) };
+        let freed = match context {
+            Context::Atomic => self.ground.machine.atomic(work),
+            Context::Blocking => work(),
+        };
+        freed.map_err(|_| "the memory is another device's".to_owned())?;
+        Ok(Got::new("done").ruled(rules))
+    }
+
+    /// Slots in use, by pool.
+    fn used(&self) -> Vec<usize> {
+        self.ground.pools.iter().map(|pool| pool.used()).collect()
+    }
+
+    /// The pool of which more slots are in use than before.
+    fn grown(&self, before: &[usize]) -> Option<String> {
+        let pools = self.ground.pools.iter().zip(&self.case.pools);
+        let mut pools = pools.zip(before);
+        pools
+            .find(|((pool, _), before)| pool.used() > **before)
+            .map(|((_, spec), _)| spec.name.clone())
+    }
+}

@@ -1,0 +1,165 @@
+//! Touching bytes: as a device, as the host, as the driver.
+// UNSAFETY: the driver's view of coherent memory is unsafe to make.
+#![expect(unsafe_code)]
+
+use coco_dma::addr::{BusRanges, DmaAddr};
+use coco_dma_sim::{Outcome, SimDevice};
+
+use super::Got;
+use super::stream::{size, wide};
+use super::world::World;
+use crate::case::{Bytes, Op, Target};
+
+/// The word of an outcome.
+fn word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Clear => "clear",
+        Outcome::Ciphertext => "ciphertext",
+        Outcome::Corrupted => "corrupted",
+        Outcome::Lost => "lost",
+        Outcome::Fault => "fault",
+    }
+}
+
+impl World<'_> {
+    pub(super) fn touch(&mut self, op: &Op) -> Result<Got, String> {
+        match op {
+            Op::DeviceAccess { device, target, offset, size, write } => {
+                self.as_device(*device, target, (*offset, *size), write.as_ref())
+            }
+            Op::HostAccess { target, offset, size, write } => {
+                self.as_host(target, (*offset, *size), write.as_ref())
+            }
+            Op::DriverAccess { target, offset, size, write } => {
+                self.as_driver(target, (*offset, *size), write.as_ref())
+            }
+            _ => Err("no access".to_owned()),
+        }
+    }
+
+    fn as_device(
+        &self,
+        device: Option<usize>,
+        target: &Target,
+        (offset, len): (u64, Option<u64>),
+        write: Option<&Bytes>,
+    ) -> Result<Got, String> {
+        let (owner, addr, whole) = match target {
+            Target::Map(name) => {
+                let live = self.maps.get(name).ok_or_else(|| format!("no map '{name}' lives"))?;
+                (live.device, live.mapping.addr().raw(), wide(live.mapping.len()))
+            }
+            Target::Alloc(name) => {
+                let live = self.allocs.get(name);
+                let live = live.ok_or_else(|| format!("no allocation '{name}' lives"))?;
+                (live.device, live.memory.addr().raw(), wide(live.memory.bytes().len()))
+            }
+            Target::Address(addr) => (0, *addr, 0),
+            _ => return Err("a device knows no memory by name".to_owned()),
+        };
+        let device = device.unwrap_or(owner);
+        let len = size(len.unwrap_or(whole.saturating_sub(offset)))?;
+        let addr = addr.wrapping_add(offset);
+        let (device, addr) = self.sim_device(device, addr, len)?;
+        Ok(match write {
+            Some(bytes) => Got::new(word(device.write(addr, &self.make(bytes, len)))),
+            None => {
+                let mut bytes = vec![0; len];
+                let outcome = device.read(addr, &mut bytes);
+                Got { bytes: Some(bytes), ..Got::new(word(outcome)) }
+            }
+        })
+    }
+
+    /// The device as the machine has it, and the address that comes out of its bus.
+    fn sim_device(&self, index: usize, addr: u64, len: usize) -> Result<(SimDevice, u64), String> {
+        let described = self.described.get(index).copied().unwrap_or(index);
+        let spec = self.case.devices.get(described).ok_or("no such device")?;
+        let device = SimDevice::new(self.ground.machine, &spec.name, spec.trust);
+        if spec.bus.is_empty() {
+            return Ok((device.address_bits(spec.mask), addr));
+        }
+        // The windows of the bus stand between the device and the machine.
+        let lines = 1u64.checked_shl(spec.mask).map_or(u64::MAX, |past| past - 1);
+        let regime = &self.case.machine.regime;
+        let shown = regime.decode_dma(spec.trust, DmaAddr::new(addr & lines)).and_then(|decoded| {
+            let phys = BusRanges::new(&spec.bus).to_phys(decoded.bus, wide(len))?;
+            let mark = (addr & lines).checked_sub(decoded.bus)?;
+            phys.base().raw().checked_add(mark)
+        });
+        // Past every window there is nothing: no machine has memory at the last address.
+        Ok((device, shown.unwrap_or(u64::MAX)))
+    }
+
+    fn as_host(
+        &self,
+        target: &Target,
+        (offset, len): (u64, Option<u64>),
+        write: Option<&Bytes>,
+    ) -> Result<Got, String> {
+        let machine = self.ground.machine;
+        let (at, whole) = match target {
+            Target::Address(addr) => (coco_dma::addr::PhysAddr::new(*addr), 0),
+            target => {
+                let run = self.run_of(target).ok_or("it lies in no single run of memory")?;
+                (run.base(), run.len())
+            }
+        };
+        let at = at.checked_add(offset).ok_or("past the address space")?;
+        let len = size(len.unwrap_or(whole.saturating_sub(offset)))?;
+        Ok(match write {
+            Some(bytes) => Got::new(word(machine.host_write(at, &self.make(bytes, len)))),
+            None => {
+                let mut bytes = vec![0; len];
+                let outcome = machine.host_read(at, &mut bytes);
+                Got { bytes: Some(bytes), ..Got::new(word(outcome)) }
+            }
+        })
+    }
+
+    fn as_driver(
+        &self,
+        target: &Target,
+        (offset, len): (u64, Option<u64>),
+        write: Option<&Bytes>,
+    ) -> Result<Got, String> {
+        let offset = size(offset)?;
+        let beyond = "these bytes are beyond the memory";
+        let done = Got::new("done");
+        match target {
+            Target::Memory(index) => {
+                let buffer = self.buffers.get(*index).ok_or("no such memory")?;
+                let len = len.map_or(Ok(buffer.len.saturating_sub(offset)), size)?;
+                match write {
+                    Some(bytes) if buffer.write(offset, &self.make(bytes, len)) => Ok(done),
+                    Some(_) => Err(beyond.to_owned()),
+                    None => {
+                        let bytes = buffer.read(offset, len).ok_or(beyond)?;
+                        Ok(Got { bytes: Some(bytes), ..done })
+                    }
+                }
+            }
+            Target::Alloc(name) => {
+                let live = self.allocs.get(name);
+                let live = live.ok_or_else(|| format!("no allocation '{name}' lives"))?;
+                // SAFETY: the device and its pools live as long as the case, which is of one
+                // thread.
+                let shared = unsafe { live.memory.shared_bytes() };
+                let len = len.map_or(Ok(shared.len().saturating_sub(offset)), size)?;
+                match write {
+                    Some(bytes) => {
+                        let bytes = self.make(bytes, len);
+                        shared.write(offset, &bytes).map_err(|_| beyond)?;
+                        Ok(done)
+                    }
+                    None => {
+                        let mut bytes = vec![0; len];
+                        shared.read(offset, &mut bytes).map_err(|_| beyond)?;
+                        Ok(Got { bytes: Some(bytes), ..done })
+                    }
+                }
+            }
+            _ => Err("a driver touches a memory or an allocation".to_owned()),
+        }
+    }
+}

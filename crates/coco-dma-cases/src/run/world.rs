@@ -1,0 +1,221 @@
+//! Everything that a case has while it runs.
+
+use std::collections::BTreeMap;
+
+use coco_dma::Dma;
+use coco_dma::addr::{PhysAddr, PhysRange};
+use coco_dma::attrs::Attrs;
+use coco_dma::coherent::RawCoherent;
+use coco_dma::device::{BindError, Device};
+use coco_dma::platform::Platform as _;
+use coco_dma::pool::Pool;
+use coco_dma::stream::RawMapping;
+use coco_dma_sim::{Call, ConvertFault, Faulty, GranuleState, Machine, Traced};
+
+use super::build::endpoint;
+use super::events::Events;
+use super::memory::{Buffer, Pages};
+use super::{Failed, Got, Told, compare, look};
+use crate::case::{Bytes, Case, Op, Step, Target};
+
+/// The platform that the layer stands on.
+pub(super) type Platform = Traced<Faulty<Machine>>;
+
+/// A map that is not finished.
+#[derive(Debug)]
+pub(super) struct LiveMap {
+    pub(super) device: usize,
+    pub(super) mapping: RawMapping,
+    pub(super) attrs: Attrs,
+}
+
+/// An allocation that is not freed.
+#[derive(Debug)]
+pub(super) struct LiveAlloc {
+    pub(super) device: usize,
+    pub(super) memory: RawCoherent,
+}
+
+/// Everything that a world stands on.
+pub(super) struct Ground<'w> {
+    pub(super) machine: &'w Machine,
+    pub(super) dma: &'w Dma<'w, Platform>,
+    pub(super) events: &'w Events,
+    pub(super) pages: &'w Pages,
+    /// The pools, by number.
+    pub(super) pools: Vec<&'w Pool<'w>>,
+    /// The pools of each device, by number.
+    pub(super) own: &'w [Vec<&'w Pool<'w>>],
+}
+
+/// A case that runs.
+pub(super) struct World<'w> {
+    pub(super) case: &'w Case,
+    pub(super) ground: Ground<'w>,
+    pub(super) devices: Vec<Option<Device<'w, Platform>>>,
+    /// The description that each device has now, by number.
+    pub(super) described: Vec<usize>,
+    pub(super) buffers: Vec<Buffer>,
+    pub(super) maps: BTreeMap<String, LiveMap>,
+    pub(super) allocs: BTreeMap<String, LiveAlloc>,
+    /// The state of every granule before the first step.
+    pub(super) began: BTreeMap<u64, GranuleState>,
+    counter: usize,
+}
+
+impl<'w> World<'w> {
+    pub(super) fn new(case: &'w Case, ground: Ground<'w>, buffers: Vec<Buffer>) -> Self {
+        let count = case.devices.len();
+        Self {
+            case,
+            ground,
+            devices: (0..count).map(|_| None).collect(),
+            described: (0..count).collect(),
+            buffers,
+            maps: BTreeMap::new(),
+            allocs: BTreeMap::new(),
+            began: BTreeMap::new(),
+            counter: 0,
+        }
+    }
+
+    /// Binds a device as its description says.
+    pub(super) fn bind(&mut self, index: usize) -> Result<(), BindError> {
+        let case = self.case;
+        let Some(spec) = case.devices.get(index) else { return Ok(()) };
+        let pools = self.ground.own.get(index).map(Vec::as_slice).unwrap_or_default();
+        let device = self.ground.dma.bind(endpoint(spec, pools), spec.limits)?;
+        if let Some(place) = self.devices.get_mut(index) {
+            *place = Some(device);
+        }
+        Ok(())
+    }
+
+    /// Remembers how everything is before the first step.
+    pub(super) fn begin(&mut self) {
+        let granule = self.case.machine.regime.granule();
+        for ram in &self.case.machine.ram {
+            for index in 0..ram.len() / granule {
+                let at = ram.base().raw() + index * granule;
+                if let Some(state) = self.ground.machine.state(PhysAddr::new(at)) {
+                    self.began.insert(at, state);
+                }
+            }
+        }
+    }
+
+    /// Does one step and compares.
+    pub(super) fn step(&mut self, step: &Step) -> Result<Told, Failed> {
+        let before = self.ground.machine.counts();
+        self.ground.events.take();
+        self.ground.dma.platform().take_calls();
+        let got = self.act(&step.op).map_err(|got| Failed {
+            place: step.place.clone(),
+            expected: format!("that '{}' can be done", step.name),
+            got,
+        })?;
+        let cache_work = self.ground.dma.platform().take_calls().iter().any(|call| {
+            matches!(
+                call,
+                Call::HandOver { cache_work: true, .. } | Call::TakeBack { cache_work: true, .. }
+            )
+        });
+        let events = self.ground.events.take();
+        compare::compare(self, step, &got)?;
+        let seen = look::Seen { before, events, cache_work };
+        look::look(self, &step.expect.check, Some(&seen), &step.place)?;
+        Ok(Told { step: self.tell(step), outcome: compare::short(&got), rules: got.rules.0 })
+    }
+
+    fn act(&mut self, op: &Op) -> Result<Got, String> {
+        let faulty = self.ground.dma.platform().inner();
+        match op {
+            Op::Map { .. } | Op::MapList { .. } | Op::Finish { .. } | Op::Sync { .. } => {
+                return self.stream(op);
+            }
+            Op::Alloc { .. } | Op::Free { .. } => return self.coherent(op),
+            Op::Convert { .. } | Op::Grow(_) | Op::Shrink(_) | Op::Refill | Op::Retry(_) => {
+                return self.convert(op);
+            }
+            Op::Bind(_) | Op::Rebind { .. } | Op::Revoke(_) | Op::LoseTrust(_) | Op::Ask(_) => {
+                return self.devices(op);
+            }
+            Op::Protection { .. } | Op::Decide { .. } => return self.decide(op),
+            Op::DeviceAccess { .. } | Op::HostAccess { .. } | Op::DriverAccess { .. } => {
+                return self.touch(op);
+            }
+            Op::FailConversion { skip, says, really } => {
+                faulty.fail_convert(*skip, ConvertFault { says: *says, really: *really });
+            }
+            Op::RefuseConversions { to, how } => faulty.refuse(*to, *how),
+            Op::FailView(skip) => faulty.fail_view(*skip),
+            Op::Heal => faulty.heal(),
+            Op::Check => {}
+        }
+        Ok(Got::new("done"))
+    }
+
+    /// What a step does, in a line.
+    fn tell(&self, step: &Step) -> String {
+        let device =
+            |index: &usize| self.case.devices.get(*index).map_or("", |device| &device.name);
+        let memory =
+            |index: &usize| self.case.memories.get(*index).map_or("", |memory| &memory.name);
+        let what = match &step.op {
+            Op::Map { device: d, memory: m, size, direction, attrs, .. } => {
+                let with = if attrs.is_empty() { String::new() } else { format!(", {attrs}") };
+                format!(" {size} bytes of {} for {} ({direction}{with})", memory(m), device(d))
+            }
+            Op::MapList { device: d, memories, .. } => {
+                format!(" of {} memories for {}", memories.len(), device(d))
+            }
+            Op::Finish { map, .. } | Op::Sync { map, .. } => format!(" {map}"),
+            Op::Alloc { device: d, size, context, .. } => {
+                format!(" {size} bytes for {} ({context:?})", device(d))
+            }
+            Op::Free { alloc, .. } => format!(" {alloc}"),
+            Op::Convert { memory: m, size, .. } => format!(" {size:#x} bytes of {}", memory(m)),
+            Op::Bind(d) | Op::Revoke(d) | Op::LoseTrust(d) | Op::Ask(d) => {
+                format!(" {}", device(d))
+            }
+            Op::Rebind { device: d, to } => format!(" {} as {}", device(d), device(to)),
+            Op::Decide { device: d, operation, .. } => format!(" {operation:?} for {}", device(d)),
+            _ => String::new(),
+        };
+        format!("{}{what}", step.name)
+    }
+
+    /// The device of this number, where it is bound.
+    pub(super) fn device(&self, index: usize) -> Result<&Device<'w, Platform>, String> {
+        let device = self.devices.get(index).and_then(Option::as_ref);
+        device.ok_or_else(|| "a device that is not bound".to_owned())
+    }
+
+    /// A name for what was not given one.
+    pub(super) fn name(&mut self, given: Option<&String>) -> String {
+        self.counter += 1;
+        given.cloned().unwrap_or_else(|| format!("unnamed-{}", self.counter))
+    }
+
+    /// `len` bytes of a pattern.
+    pub(super) fn make(&self, bytes: &Bytes, len: usize) -> Vec<u8> {
+        bytes.make(len, &|name| {
+            let index = self.case.memories.iter().position(|memory| memory.name == name);
+            let buffer = index.and_then(|index| self.buffers.get(index));
+            let fill = buffer.map(|buffer| buffer.fill.clone()).unwrap_or_default();
+            if fill.is_empty() { vec![0] } else { fill }
+        })
+    }
+
+    /// Where a target lies in memory; what devices alone name lies nowhere.
+    pub(super) fn run_of(&self, target: &Target) -> Option<PhysRange> {
+        match target {
+            Target::Memory(index) => self.buffers.get(*index)?.range,
+            Target::Pool(index) => self.ground.pools.get(*index).map(|pool| pool.range()),
+            Target::Alloc(name) => {
+                self.ground.machine.locate(self.allocs.get(name)?.memory.bytes())
+            }
+            Target::Map(_) | Target::Address(_) => None,
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! Every case of the folder holds.
+
+use std::time::{Duration, Instant};
+
+use coco_dma_cases::{Loaded, built_in, run_all};
+
+#[test]
+fn every_case_holds() {
+    let loaded = Loaded::read(&built_in());
+    let wrong: Vec<String> = loaded.wrong.iter().map(ToString::to_string).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(!loaded.cases.is_empty());
+    let start = Instant::now();
+    let failed: Vec<String> = run_all(&loaded.cases, 8)
+        .iter()
+        .filter(|outcome| !outcome.ok)
+        .map(|o| format!("{} at {}:\n  expected {}\n  got {}", o.name, o.place, o.expected, o.got))
+        .collect();
+    assert!(failed.is_empty(), "{} cases failed:\n{}", failed.len(), failed.join("\n"));
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_case_comes_to_the_same_each_time() {
+    let loaded = Loaded::read(&built_in());
+    for case in loaded.cases.iter().take(40) {
+        let story = |_| {
+            let outcome = coco_dma_cases::run(case);
+            outcome.story.into_iter().map(|told| (told.step, told.outcome)).collect::<Vec<_>>()
+        };
+        assert_eq!(story(1), story(2), "{}", case.name);
+    }
+}

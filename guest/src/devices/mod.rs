@@ -1,0 +1,39 @@
+//! Drivers: virtio's are `virtio-drivers`' own, unmodified; NVMe and edu are small ones.
+
+pub mod edu;
+pub mod nvme;
+pub mod registers;
+pub mod shared_buffer;
+pub mod virtio;
+
+use coco_dma::stream::MapError;
+
+/// A device did not do what it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceError {
+    /// It answered with an error of its own.
+    Status(u16),
+    /// It did not answer in time, and was stopped.
+    Silent,
+    /// It is not there any more.
+    Gone,
+    /// The layer refused the map.
+    Map(MapError<'static>),
+}
+
+impl core::fmt::Display for DeviceError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Status(status) => write!(f, "the device answered with status {status:#x}"),
+            Self::Silent => f.write_str("the device did not answer"),
+            Self::Gone => f.write_str("the device is gone"),
+            Self::Map(error) => error.fmt(f),
+        }
+    }
+}
+
+impl From<MapError<'static>> for DeviceError {
+    fn from(error: MapError<'static>) -> Self {
+        Self::Map(error)
+    }
+}
