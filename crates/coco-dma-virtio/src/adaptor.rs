@@ -13,6 +13,7 @@ use coco_dma::attrs::Attrs;
 use coco_dma::device::Device;
 use coco_dma::platform::Platform;
 use coco_dma::reason::Refuse;
+use coco_dma::regime::Regime;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::State;
@@ -20,6 +21,7 @@ use virtio_drivers::BufferDirection;
 use virtio_drivers::PAGE_SIZE;
 use virtio_drivers::PhysAddr;
 
+use crate::table::Key;
 use crate::table::Live;
 use crate::table::Record;
 use crate::table::Table;
@@ -97,7 +99,7 @@ impl<'d, P: Platform + ?Sized> Adaptor<'d, P> {
             return UNREACHABLE;
         };
         let addr = mapping.addr().raw();
-        if let Err(Live::Mapped(mapping)) = self.table.keep(addr, Live::Mapped(mapping)) {
+        if let Err(Live::Mapped(mapping)) = self.table.keep(Live::Mapped(mapping)) {
             // SAFETY: no device was given the address.
             let _ = unsafe { self.device.finish_raw(mapping, 0) };
             self.strays.fetch_add(1, Ordering::Relaxed);
@@ -122,14 +124,7 @@ impl<'d, P: Platform + ?Sized> Adaptor<'d, P> {
         if addr == UNREACHABLE {
             return;
         }
-        let found = self.table.remove(addr, |live| match live {
-            Live::Mapped(mapping) => {
-                mapping.addr().raw() == addr
-                    && core::ptr::eq(mapping.buffer().as_ptr(), buffer.as_ptr())
-                    && mapping.direction() == translate(direction)
-            }
-            Live::Allocated(_) => false,
-        });
+        let found = self.table.remove(&Key::mapped(addr, buffer, translate(direction)));
         let Some(Live::Mapped(mapping)) = found else {
             self.strangers.fetch_add(1, Ordering::Relaxed);
             return;
@@ -179,7 +174,7 @@ impl<'d, P: Platform + ?Sized> Adaptor<'d, P> {
             memory = other;
         }
         let (addr, start) = (memory.addr().raw(), memory.bytes().cast());
-        match self.table.keep(addr, Live::Allocated(memory)) {
+        match self.table.keep(Live::Allocated(memory)) {
             Ok(()) => (addr, start),
             Err(Live::Allocated(memory)) => {
                 // SAFETY: nobody was given the memory.
@@ -197,14 +192,10 @@ impl<'d, P: Platform + ?Sized> Adaptor<'d, P> {
     ///
     /// As there; and the device has stopped using the memory.
     pub unsafe fn dma_dealloc(&self, addr: PhysAddr, start: NonNull<u8>, pages: usize) -> i32 {
-        let found = self.table.remove(addr, |live| match live {
-            Live::Allocated(memory) => {
-                memory.addr().raw() == addr
-                    && memory.bytes().cast() == start
-                    && pages.checked_mul(PAGE_SIZE) == Some(memory.bytes().len())
-            }
-            Live::Mapped(_) => false,
-        });
+        let key = pages
+            .checked_mul(PAGE_SIZE)
+            .map(|len| Key::allocated(addr, NonNull::slice_from_raw_parts(start, len)));
+        let found = key.and_then(|key| self.table.remove(&key));
         match found {
             Some(Live::Allocated(memory)) => {
                 // SAFETY: this function's condition; the record was ours.
@@ -226,7 +217,11 @@ impl<'d, P: Platform + ?Sized> Adaptor<'d, P> {
     /// As there.
     pub unsafe fn mmio_phys_to_virt(&self, addr: PhysAddr, size: usize) -> NonNull<u8> {
         let range = u64::try_from(size).ok().and_then(|len| PhysRange::new(Phys::new(addr), len));
-        let state = if self.device.regime().is_guest() { State::SHARED } else { State::Ordinary };
+        let state = match self.device.regime() {
+            Regime::Open => State::Ordinary,
+            Regime::Host(_) => State::PLAIN,
+            Regime::Guest(_) => State::SHARED,
+        };
         let view = range.and_then(|range| {
             // SAFETY: the range is registers by this function's condition; a driver of
             // `virtio-drivers` uses them for its whole life.

@@ -21,6 +21,9 @@
 //! [`Hal::unshare`]: virtio_drivers::Hal::unshare
 #![no_std]
 
+#[cfg(test)]
+extern crate std;
+
 mod adaptor;
 mod binding;
 mod table;

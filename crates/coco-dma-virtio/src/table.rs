@@ -3,19 +3,48 @@
 // UNSAFETY: records are handed between threads by an atomic state of their own.
 #![expect(unsafe_code)]
 
-use core::cell::UnsafeCell;
+#[cfg(all(test, loom))]
+mod models;
+
 use core::fmt;
+use core::ptr::NonNull;
+
+#[cfg(not(all(test, loom)))]
+use core::cell::UnsafeCell;
+#[cfg(not(all(test, loom)))]
 use core::sync::atomic::AtomicUsize;
+#[cfg(not(all(test, loom)))]
 use core::sync::atomic::Ordering;
 
+#[cfg(all(test, loom))]
+use loom::cell::UnsafeCell;
+#[cfg(all(test, loom))]
+use loom::sync::atomic::AtomicUsize;
+#[cfg(all(test, loom))]
+use loom::sync::atomic::Ordering;
+
 use coco_dma::coherent::RawCoherent;
+use coco_dma::state::Direction;
 use coco_dma::stream::RawMapping;
 
 /// Storage for one live mapping or allocation of an adaptor. A queue of `n` requests needs one
 /// for each buffer of each request, and a few for its rings.
-pub struct Record {
-    state: AtomicUsize,
-    live: UnsafeCell<Option<Live>>,
+#[derive(Debug)]
+pub struct Record(Entry<Live>);
+
+impl Record {
+    /// An empty record.
+    #[cfg(not(all(test, loom)))]
+    #[expect(clippy::new_without_default, reason = "a Default would not be const")]
+    pub const fn new() -> Self {
+        Self(Entry { state: AtomicUsize::new(FREE), live: UnsafeCell::new(None) })
+    }
+}
+
+impl AsRef<Entry<Live>> for Record {
+    fn as_ref(&self) -> &Entry<Live> {
+        &self.0
+    }
 }
 
 /// What an address stands for.
@@ -25,22 +54,86 @@ pub(crate) enum Live {
     Allocated(RawCoherent),
 }
 
+/// What a driver knows of a record: its address, and what it is of. One address may be live
+/// several times, where a buffer is mapped in place for several requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Key {
+    addr: u64,
+    start: *mut u8,
+    len: usize,
+    /// The direction of a mapping; none of an allocation.
+    direction: Option<Direction>,
+}
+
+impl Key {
+    pub(crate) fn mapped(addr: u64, buffer: NonNull<[u8]>, direction: Direction) -> Self {
+        let (start, len) = (buffer.as_ptr().cast(), buffer.len());
+        Self { addr, start, len, direction: Some(direction) }
+    }
+
+    pub(crate) fn allocated(addr: u64, bytes: NonNull<[u8]>) -> Self {
+        Self { addr, start: bytes.as_ptr().cast(), len: bytes.len(), direction: None }
+    }
+
+    /// The state of a live record with this key. Others pass it over without claiming it; of two
+    /// keys that share a tag the records themselves tell which is which. A tag of all of the key,
+    /// not of the address alone: while one thread holds another one's record to look at it, that
+    /// one would not find it.
+    fn tag(&self) -> usize {
+        let kind = match self.direction {
+            None => 0,
+            Some(Direction::ToDevice) => 1,
+            Some(Direction::FromDevice) => 2,
+            Some(Direction::Both) => 3,
+        };
+        // Fibonacci hashing, a word at a time.
+        let mix = |seen: u64, word: u64| {
+            (seen.rotate_left(29) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        };
+        let parts = [self.addr, self.start.addr() as u64, self.len as u64, kind];
+        let hash = parts.into_iter().fold(0, mix);
+        #[expect(clippy::cast_possible_truncation, reason = "the tag is a hint")]
+        let hash = (hash ^ (hash >> 32)) as usize;
+        hash.wrapping_shl(2) | LIVE
+    }
+}
+
+/// What can stand in a table.
+pub(crate) trait Keyed {
+    fn key(&self) -> Key;
+}
+
+impl Keyed for Live {
+    fn key(&self) -> Key {
+        match self {
+            Self::Mapped(mapping) => {
+                Key::mapped(mapping.addr().raw(), mapping.buffer(), mapping.direction())
+            }
+            Self::Allocated(memory) => Key::allocated(memory.addr().raw(), memory.bytes()),
+        }
+    }
+}
+
+/// One place of a table.
+pub(crate) struct Entry<T> {
+    state: AtomicUsize,
+    live: UnsafeCell<Option<T>>,
+}
+
 /// Nothing in it.
 const FREE: usize = 0;
 /// One thread is at it.
 const BUSY: usize = 1;
-/// The lowest tag of a live record. A tag holds the address, so that the others need not be
-/// claimed to be passed over.
+/// The lowest tag of a live record.
 const LIVE: usize = 2;
 
-// SAFETY: `live` is only touched by the thread that moved `state` to BUSY.
-unsafe impl Sync for Record {}
+// SAFETY: `live` is only touched by the thread that moved `state` to BUSY, and what is in it is
+// handed over with that.
+unsafe impl<T: Send> Sync for Entry<T> {}
 
-impl Record {
-    /// An empty record.
-    #[expect(clippy::new_without_default, reason = "a Default would not be const")]
-    pub const fn new() -> Self {
-        Self { state: AtomicUsize::new(FREE), live: UnsafeCell::new(None) }
+impl<T> Entry<T> {
+    fn is(&self, state: usize) -> bool {
+        self.state.load(Ordering::Relaxed) == state
     }
 
     /// Moves the record from `from` to BUSY.
@@ -52,76 +145,82 @@ impl Record {
     fn settle(&self, state: usize) {
         self.state.store(state, Ordering::Release);
     }
+
+    /// Runs `work` with what is in the record.
+    ///
+    /// # Safety
+    ///
+    /// This thread moved the record to BUSY.
+    unsafe fn with<R>(&self, work: impl FnOnce(&mut Option<T>) -> R) -> R {
+        #[cfg(not(all(test, loom)))]
+        let live = self.live.get();
+        #[cfg(all(test, loom))]
+        let pointer = self.live.get_mut();
+        #[cfg(all(test, loom))]
+        let live = pointer.with(|live| live);
+        // SAFETY: nobody else is at a record that is BUSY.
+        work(unsafe { &mut *live })
+    }
 }
 
-impl fmt::Debug for Record {
+impl<T> fmt::Debug for Entry<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Record").field("state", &self.state).finish_non_exhaustive()
     }
 }
 
-/// Finds records by address. Neighbours in address are neighbours in the table.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Table<'d>(pub(crate) &'d [Record]);
+/// Finds records by key. Neighbours in address are neighbours in the table.
+#[derive(Debug)]
+pub(crate) struct Table<'d, E = Record>(pub(crate) &'d [E]);
 
-impl<'d> Table<'d> {
-    /// Keeps what `addr` stands for; gives it back where the table is full.
-    pub(crate) fn keep(self, addr: u64, live: Live) -> Result<(), Live> {
-        for record in self.from(addr) {
-            if record.state.load(Ordering::Relaxed) == FREE && record.claim(FREE) {
+impl<'d, E> Table<'d, E> {
+    /// Keeps a record; gives it back where the table is full.
+    pub(crate) fn keep<T: Keyed>(&self, live: T) -> Result<(), T>
+    where
+        E: AsRef<Entry<T>>,
+    {
+        let key = live.key();
+        for entry in self.from(key.addr).map(AsRef::as_ref) {
+            if entry.is(FREE) && entry.claim(FREE) {
                 // SAFETY: BUSY, so this thread alone is at it.
-                unsafe { *record.live.get() = Some(live) };
-                record.settle(tag(addr));
+                unsafe { entry.with(|place| *place = Some(live)) };
+                entry.settle(key.tag());
                 return Ok(());
             }
         }
         Err(live)
     }
 
-    /// Takes out what `addr` stands for, if `is` says that it is the one. `None` where there is
-    /// none; then nothing has changed.
-    pub(crate) fn remove(self, addr: u64, is: impl Fn(&Live) -> bool) -> Option<Live> {
-        for record in self.from(addr) {
-            if record.state.load(Ordering::Relaxed) != tag(addr) || !record.claim(tag(addr)) {
-                continue;
-            }
-            // SAFETY: BUSY, so this thread alone is at it.
-            let live = unsafe { &mut *record.live.get() };
-            if live.as_ref().is_some_and(&is) {
-                let found = live.take();
-                record.settle(FREE);
-                return found;
-            }
-            record.settle(tag(addr));
-        }
-        None
+    /// Takes out a record with this key; `None` where there is none, and then nothing has changed.
+    pub(crate) fn remove<T: Keyed>(&self, key: &Key) -> Option<T>
+    where
+        E: AsRef<Entry<T>>,
+    {
+        self.from(key.addr).find_map(|entry| take(entry.as_ref(), key.tag(), |at| at == *key))
     }
 
     /// Takes out any live record; `None` where there is none.
-    pub(crate) fn remove_any(self) -> Option<Live> {
-        for record in self.0 {
-            let state = record.state.load(Ordering::Relaxed);
-            if state < LIVE || !record.claim(state) {
-                continue;
-            }
-            // SAFETY: BUSY, so this thread alone is at it.
-            let live = unsafe { (*record.live.get()).take() };
-            record.settle(FREE);
-            if live.is_some() {
-                return live;
-            }
-        }
-        None
+    pub(crate) fn remove_any<T: Keyed>(&self) -> Option<T>
+    where
+        E: AsRef<Entry<T>>,
+    {
+        self.0.iter().map(AsRef::as_ref).find_map(|entry| {
+            let state = entry.state.load(Ordering::Relaxed);
+            if state < LIVE { None } else { take(entry, state, |_| true) }
+        })
     }
 
     /// Whether `wanted` records are free at this moment.
-    pub(crate) fn has_free(self, wanted: usize) -> bool {
-        let free = |record: &&Record| record.state.load(Ordering::Relaxed) == FREE;
+    pub(crate) fn has_free<T: Keyed>(&self, wanted: usize) -> bool
+    where
+        E: AsRef<Entry<T>>,
+    {
+        let free = |entry: &&E| entry.as_ref().is(FREE);
         self.0.iter().filter(free).take(wanted).count() == wanted
     }
 
     /// All records, those where `addr` is likely to be found first.
-    fn from(self, addr: u64) -> impl Iterator<Item = &'d Record> {
+    fn from(&self, addr: u64) -> impl Iterator<Item = &'d E> + use<'d, E> {
         let slot = (addr / coco_dma::addr::SLOT) % (self.0.len().max(1) as u64);
         let start = usize::try_from(slot).unwrap_or(0);
         let (before, after) = self.0.split_at_checked(start).unwrap_or((self.0, &[]));
@@ -129,9 +228,17 @@ impl<'d> Table<'d> {
     }
 }
 
-/// The state of a live record for `addr`. On narrow machines two addresses may share one; `is`
-/// tells them apart.
-#[expect(clippy::cast_possible_truncation, reason = "the tag is a hint, checked by `is`")]
-fn tag(addr: u64) -> usize {
-    (addr as usize).wrapping_shl(2) | LIVE
+/// Takes a record out of a place in this state, if it is the one.
+fn take<T: Keyed>(entry: &Entry<T>, tag: usize, is: impl Fn(Key) -> bool) -> Option<T> {
+    if !entry.is(tag) || !entry.claim(tag) {
+        return None;
+    }
+    // SAFETY: BUSY, so this thread alone is at it.
+    let found = unsafe {
+        entry.with(|live| {
+            if live.as_ref().is_some_and(|live| is(live.key())) { live.take() } else { None }
+        })
+    };
+    entry.settle(if found.is_some() { FREE } else { tag });
+    found
 }

@@ -38,7 +38,8 @@ pub(super) fn loom(shop: &mut Workshop) -> Result<()> {
     loom_with(shop, 3)
 }
 
-/// The models: in the core's library, tests with `loom` in their path; and all of `tests/loom*.rs`.
+/// The models: in the libraries of the core and of the adaptor, tests with `loom` in their path; and
+/// all of the core's `tests/loom*.rs`.
 pub(super) fn loom_with(shop: &mut Workshop, preemptions: u8) -> Result<()> {
     let core = shop.root.join("crates/coco-dma");
     let mut files = Vec::new();
@@ -50,7 +51,8 @@ pub(super) fn loom_with(shop: &mut Workshop, preemptions: u8) -> Result<()> {
         }
     }
     let mut passed = 0;
-    for (targets, filter) in [(vec!["--lib".to_owned()], "loom"), (files, "")] {
+    let libraries = ["--package", "coco-dma-virtio", "--lib"].map(str::to_owned).to_vec();
+    for (targets, filter) in [(libraries, "loom"), (files, "")] {
         if targets.is_empty() {
             continue;
         }

@@ -232,7 +232,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         match known {
             // The run is made of whole granules, so that what is rounded up still lies in it.
             Some(known) => {
-                let done = error.done - error.done % granule;
+                let done = error.done - error.done.checked_rem(granule).unwrap_or(0);
                 (done, known.min(run.len()) - done)
             }
             None => (0, run.len()),

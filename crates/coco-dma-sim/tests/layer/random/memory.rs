@@ -92,7 +92,8 @@ impl World<'_> {
         let (says, really) = match lie {
             Lie::NoneOfDoubt => (Err(error), Really::Done),
             Lie::AllOfDoubt => (Err(error), Really::DoneAndDoubt),
-            Lie::Claims => (Ok(()), Really::First(done)),
+            Lie::Claims if !self.honest => (Ok(()), Really::First(done)),
+            Lie::Claims => (Err(error), Really::Done),
             Lie::Wild(mask) => (Err(error), Really::Mask(mask)),
         };
         self.host.fail_convert(skip, ConvertFault { says, really });

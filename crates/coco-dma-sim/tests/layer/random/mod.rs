@@ -24,6 +24,7 @@ use crate::support::GUESTS;
 use crate::support::convert;
 use call::Call;
 use world::Met;
+use world::Truth;
 use world::with_world;
 
 /// Few cases unless somebody asks for more, always the same unless somebody asks for others.
@@ -37,8 +38,8 @@ pub(crate) fn config(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, rng_seed, failure_persistence: None, ..given }
 }
 
-fn play(met: &mut Met, platform: PlatformName, granule: u64, wild: bool, calls: &[Call]) {
-    with_world(platform, granule, wild, |world| {
+fn play(met: &mut Met, platform: PlatformName, granule: u64, truth: Truth, calls: &[Call]) {
+    with_world(platform, granule, truth, |world| {
         for (number, call) in calls.iter().enumerate() {
             world.now = format!("{platform}, call {number}: {call:?}");
             world.call(call);
@@ -55,11 +56,16 @@ fn play(met: &mut Met, platform: PlatformName, granule: u64, wild: bool, calls: 
 fn play_many(cases: u32, wild: bool, platforms: &[PlatformName]) -> Met {
     let met = RefCell::new(Met::new());
     let calls = proptest::collection::vec(call::call(wild), 1..80);
-    let case = (calls, proptest::bool::weighted(0.25));
-    let played = TestRunner::new(config(cases)).run(&case, |(calls, wide)| {
+    let case = (calls, proptest::bool::weighted(0.25), any::<bool>());
+    let played = TestRunner::new(config(cases)).run(&case, |(calls, wide, honest)| {
+        let truth = match (wild, honest) {
+            (true, _) => Truth::Wild,
+            (false, true) => Truth::Honest,
+            (false, false) => Truth::Seen,
+        };
         for platform in platforms {
             let granule = if wide { 16384 } else { 4096 };
-            play(&mut met.borrow_mut(), *platform, granule, wild, &calls);
+            play(&mut met.borrow_mut(), *platform, granule, truth, &calls);
         }
         Ok(())
     });
@@ -141,7 +147,7 @@ fn the_books_are_kept_whatever_the_platform_says() {
 #[test]
 fn a_planted_leak_is_seen() {
     for platform in GUESTS {
-        with_world(platform, 4096, false, |world| {
+        with_world(platform, 4096, Truth::Honest, |world| {
             let secret = world.secret;
             world.driver_writes(40, &secret);
             world.now = "a secret is mapped".to_owned();
@@ -149,7 +155,7 @@ fn a_planted_leak_is_seen() {
             let leaks = world.machine.leaks();
             assert!(matches!(leaks[..], [Leak { moment: Moment::HandOver, .. }]), "{leaks:?}");
         });
-        with_world(platform, 4096, false, |world| {
+        with_world(platform, 4096, Truth::Honest, |world| {
             let granules = world.heap().start..world.heap().start + 1;
             let granule = world.part(granules);
             convert(world.machine, granule);

@@ -83,6 +83,8 @@ pub(crate) struct World<'w> {
     pub(crate) secret: [u8; 32],
     /// Whether the platform lies as it likes.
     pub(crate) wild: bool,
+    /// Whether it never lies at all.
+    pub(crate) honest: bool,
     pub(crate) now: String,
     /// How often what happened.
     pub(crate) met: Met,
@@ -144,11 +146,22 @@ impl Observer for Log {
     }
 }
 
+/// What the platform's word is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Truth {
+    /// It fails, and says so.
+    Honest,
+    /// It lies, and a look at the memory shows it.
+    Seen,
+    /// It lies as it likes.
+    Wild,
+}
+
 /// Builds a world and lets `play` have it.
 pub(crate) fn with_world(
     platform: PlatformName,
     granule: u64,
-    wild: bool,
+    truth: Truth,
     play: impl FnOnce(&mut World<'_>),
 ) {
     let total = u64::try_from(GRANULES).unwrap() * granule;
@@ -231,7 +244,8 @@ pub(crate) fn with_world(
         model: Model::new(granule, GRANULES, heap, models, device_models),
         log: &log,
         secret,
-        wild,
+        wild: truth == Truth::Wild,
+        honest: truth == Truth::Honest,
         now: String::new(),
         met: Met::new(),
     };
