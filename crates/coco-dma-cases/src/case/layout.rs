@@ -46,16 +46,16 @@ pub(super) fn lay_out(
     let mut things: Vec<Thing<'_>> = Vec::new();
     for pool in pools {
         let run = pool.range;
-        in_ram(machine, &pool.name, run, &pool.place)?;
+        in_ram(machine, &pool.name, run, &pool.at_place)?;
         if !run.is_aligned(granule) {
             let text = format!(
                 "the pool '{}' at {run} is not made of whole granules of {granule:#x} bytes",
                 pool.name
             );
-            return Err(pool.place.wrong(text));
+            return Err(pool.at_place.wrong(text));
         }
         let thing = Thing { name: &pool.name, run, whole: run, state: None };
-        add(&mut things, thing, &pool.place)?;
+        add(&mut things, thing, &pool.at_place)?;
     }
     let mut places: Vec<Option<PhysRange>> = vec![None; memories.len()];
     // Those that say where they lie come first; the rest takes what is left.
@@ -74,7 +74,7 @@ fn locate<'a>(
     memory: &'a MemorySpec,
     things: &mut Vec<Thing<'a>>,
 ) -> Result<Option<PhysRange>, Wrong> {
-    let wrong = |text: String| Err(memory.place.wrong(text));
+    let wrong = |text: String| Err(memory.at_place.wrong(text));
     let name = &memory.name;
     if memory.state == MemoryState::Unlocated {
         return match (memory.at, memory.size) {
@@ -96,7 +96,7 @@ fn locate<'a>(
             None => format!("there is no free RAM for the {:#x} bytes of '{name}'", memory.size),
         });
     };
-    in_ram(machine, name, run, &memory.place)?;
+    in_ram(machine, name, run, &memory.at_place)?;
     let Some(whole) = whole(run, granule) else {
         return wrong(format!("'{name}' at {run} is past the address space"));
     };
@@ -104,7 +104,7 @@ fn locate<'a>(
         return wrong(format!("'{name}' is mixed, which takes two granules"));
     }
     let state = Some((memory.state, memory.really));
-    add(things, Thing { name, run, whole, state }, &memory.place)?;
+    add(things, Thing { name, run, whole, state }, &memory.at_place)?;
     Ok(Some(run))
 }
 

@@ -1,6 +1,7 @@
 //! A case as data: read, merged with an entry of its matrix, and checked against itself.
 
 mod bytes;
+mod devices;
 mod expect;
 mod layout;
 mod machine;
@@ -11,12 +12,13 @@ mod things;
 mod vocabulary;
 
 pub(crate) use bytes::Bytes;
+pub(crate) use devices::DeviceSpec;
 pub(crate) use expect::{Check, CounterCheck, Fact, Thing, Truth};
 pub(crate) use layout::{Layout, whole};
 pub(crate) use machine::MachineSpec;
 pub(crate) use ops::{Op, Operation, Protected, Target};
 pub(crate) use step::{End, Step};
-pub(crate) use things::{DeviceSpec, MemorySpec, MemoryState, PoolSpec};
+pub(crate) use things::{MemorySpec, MemoryState, PoolSpec};
 pub(crate) use vocabulary::Books;
 
 use crate::read::{Place, Reader, Table, Wrong, parse};
@@ -86,7 +88,7 @@ fn read_case(table: &Table, entry: &matrix::Entry) -> Result<Case, Wrong> {
     let machine = machine::read(reader.need("machine", reader.table("machine")?)?)?;
     let mut pools = things::pools(&limited(&reader, "pool", MOST_POOLS)?)?;
     let memories = things::memories(&limited(&reader, "memory", MOST_THINGS)?, &machine)?;
-    let devices = things::devices(&limited(&reader, "device", MOST_THINGS)?, &mut pools, &machine)?;
+    let devices = devices::read(&limited(&reader, "device", MOST_THINGS)?, &mut pools, &machine)?;
     let layout = layout::lay_out(&machine, &pools, &memories)?;
     let names = step::Names::new(&devices, &pools, &memories);
     let steps = limited(&reader, "step", MOST_THINGS)?;
@@ -98,7 +100,7 @@ fn read_case(table: &Table, entry: &matrix::Entry) -> Result<Case, Wrong> {
         None => name.to_owned(),
     };
     let place = entry.place.clone();
-    let words = Case {
+    let case = Case {
         name,
         title,
         source,
@@ -115,7 +117,7 @@ fn read_case(table: &Table, entry: &matrix::Entry) -> Result<Case, Wrong> {
         steps,
         end,
     };
-    Ok(words)
+    Ok(case)
 }
 
 fn limited<'t>(

@@ -2,13 +2,15 @@
 
 use std::collections::HashSet;
 
+use super::devices::DeviceSpec;
 use super::expect::{self, Check, Expect, Thing};
 use super::machine::MachineSpec;
 use super::matrix::Entry;
 use super::ops::{Op, RULES};
-use super::things::{DeviceSpec, MemorySpec, PoolSpec};
+use super::things::{MemorySpec, PoolSpec};
 use crate::read::{Place, Reader, Table, Wrong, unknown};
 
+mod decide;
 mod parse;
 
 /// One step.

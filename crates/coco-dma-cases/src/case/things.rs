@@ -1,21 +1,23 @@
-//! Pools, devices and memories of a case.
+//! Pools and memories of a case.
 
-use coco_dma::addr::{AddressLimit, AlignMask, Boundary, BusRange, PhysAddr, PhysRange};
-use coco_dma::plan::{Limits, PoolFace};
+use coco_dma::addr::{PhysAddr, PhysRange};
+use coco_dma::plan::PoolFace;
 use coco_dma::regime::Regime;
-use coco_dma::state::{Attachment, PoolLabel, PoolOrigin, PoolUse, State, Trust};
+use coco_dma::state::{PoolLabel, PoolOrigin, PoolUse, State};
 
 use super::bytes::Bytes;
 use super::expect::Truth;
 use super::machine::MachineSpec;
-use super::vocabulary::{IOMMU, ORIGINS, TRUST, TRUTHS, USES, labels};
-use crate::read::{Place, Reader, Table, Wrong, lookup, unknown};
+use super::vocabulary::{ORIGINS, TRUTHS, USES, labels};
+use crate::read::{Place, Reader, Table, Wrong, lookup};
 
 /// A pool.
 #[derive(Clone, Debug)]
 pub(crate) struct PoolSpec {
     pub(crate) name: String,
     pub(crate) place: Place,
+    /// Where it says where it lies.
+    pub(crate) at_place: Place,
     pub(crate) label: PoolLabel,
     pub(crate) range: PhysRange,
     pub(crate) origin: PoolOrigin,
@@ -31,26 +33,6 @@ impl PoolSpec {
         let Self { label, range, restricted, purpose, .. } = *self;
         PoolFace { label, range, restricted, purpose }
     }
-}
-
-/// A device.
-#[derive(Clone, Debug)]
-pub(crate) struct DeviceSpec {
-    pub(crate) name: String,
-    pub(crate) place: Place,
-    pub(crate) trust: Trust,
-    pub(crate) mask: u32,
-    pub(crate) limits: Limits,
-    pub(crate) bus_limit: Option<u64>,
-    pub(crate) bus: Vec<BusRange>,
-    pub(crate) coherent: bool,
-    pub(crate) external_facing: bool,
-    pub(crate) force_bounce: bool,
-    pub(crate) attachment: Attachment,
-    /// Its own pools, by number.
-    pub(crate) pools: Vec<usize>,
-    pub(crate) quota: Option<usize>,
-    pub(crate) bound: bool,
 }
 
 /// What the layer's books have of a memory.
@@ -73,6 +55,8 @@ pub(crate) enum MemoryState {
 pub(crate) struct MemorySpec {
     pub(crate) name: String,
     pub(crate) place: Place,
+    /// Where it says where it lies.
+    pub(crate) at_place: Place,
     pub(crate) at: Option<u64>,
     pub(crate) size: u64,
     pub(crate) state: MemoryState,
@@ -81,7 +65,11 @@ pub(crate) struct MemorySpec {
     pub(crate) secret: bool,
 }
 
-fn named<'t>(reader: &Reader<'t>, others: impl Iterator<Item = &'t str>) -> Result<&'t str, Wrong> {
+/// The name of a thing, which no other of its kind may have.
+pub(super) fn named<'t>(
+    reader: &Reader<'t>,
+    others: impl Iterator<Item = &'t str>,
+) -> Result<&'t str, Wrong> {
     let name = reader.need("name", reader.text("name")?)?;
     let mut others = others;
     if name.is_empty() || others.any(|other| other == name) {
@@ -101,7 +89,9 @@ pub(super) fn pools(tables: &[&Table]) -> Result<Vec<PoolSpec>, Wrong> {
         let at = reader.need("at", reader.size("at")?)?;
         let size = reader.need("size", reader.size("size")?)?;
         let range = PhysRange::new(PhysAddr::new(at), size).ok_or_else(|| {
-            table.place.wrong(format!("the pool of {size:#x} bytes at {at:#x} is empty or wraps"))
+            reader
+                .place_of("at")
+                .wrong(format!("the pool of {size:#x} bytes at {at:#x} is empty or wraps"))
         })?;
         let origin = reader.word("origin", &ORIGINS)?.unwrap_or(PoolOrigin::Adopted);
         let open = reader.flag("open")?;
@@ -112,6 +102,7 @@ pub(super) fn pools(tables: &[&Table]) -> Result<Vec<PoolSpec>, Wrong> {
         pools.push(PoolSpec {
             name: name.to_owned(),
             place: table.place.clone(),
+            at_place: reader.place_of("at").clone(),
             label,
             range,
             origin,
@@ -123,125 +114,6 @@ pub(super) fn pools(tables: &[&Table]) -> Result<Vec<PoolSpec>, Wrong> {
         reader.finish()?;
     }
     Ok(pools)
-}
-
-/// The devices. Marks the pools that they name as theirs.
-pub(super) fn devices(
-    tables: &[&Table],
-    pools: &mut [PoolSpec],
-    machine: &MachineSpec,
-) -> Result<Vec<DeviceSpec>, Wrong> {
-    let mut devices: Vec<DeviceSpec> = Vec::new();
-    let mut names = Vec::new();
-    for table in tables {
-        let reader = Reader::new(table, "the device");
-        let name = named(&reader, names.iter().copied())?;
-        names.push(name);
-        let device = device(&reader, name, pools, machine)?;
-        reader.finish()?;
-        for index in &device.pools {
-            if let Some(pool) = pools.get_mut(*index) {
-                pool.of_devices = true;
-            }
-        }
-        devices.push(device);
-    }
-    if let Some(pool) = pools.iter().find(|pool| pool.restricted && !pool.of_devices) {
-        let text = "a restricted pool belongs to a device: name it in a device's 'pools'";
-        return Err(pool.place.wrong(text));
-    }
-    let shared = pools.iter().filter(|pool| !pool.of_devices).count();
-    for device in devices.iter().filter(|device| device.bound) {
-        let count = device.pools.len() + shared;
-        if count > coco_dma::device::MAX_POOLS {
-            return Err(device.place.wrong(format!(
-                "the device '{}' would have {count} pools, its own and the machine's; the most \
-                 are {}",
-                device.name,
-                coco_dma::device::MAX_POOLS
-            )));
-        }
-    }
-    Ok(devices)
-}
-
-fn device(
-    reader: &Reader<'_>,
-    name: &str,
-    pools: &[PoolSpec],
-    machine: &MachineSpec,
-) -> Result<DeviceSpec, Wrong> {
-    let wrong = |key, text: &str| Err(reader.place_of(key).wrong(text));
-    let trust = reader.word("trust", &TRUST)?.unwrap_or_default();
-    let bound = reader.flag("bound")?.unwrap_or(true);
-    if trust == Trust::Accepted && !machine.regime.has_accepted_devices() && bound {
-        let text = format!("no device can be accepted on '{}'", machine.platform.name());
-        return wrong("trust", &text);
-    }
-    let mask = match reader.small("mask")?.unwrap_or(64) {
-        bits @ 1..=64 => bits,
-        _ => return wrong("mask", "a mask has 1 to 64 bits"),
-    };
-    let boundary = match reader.size("boundary")? {
-        None => None,
-        Some(bytes) => match Boundary::new(bytes) {
-            None => return wrong("boundary", "a boundary is a power of two"),
-            some => some,
-        },
-    };
-    let Some(min_align) = AlignMask::new(reader.size("min-align-mask")?.unwrap_or(0)) else {
-        return wrong("min-align-mask", "a min-align mask is ones from bit 0 up, as 0xfff");
-    };
-    let cache_line = reader.size("cache-line")?.unwrap_or(64);
-    let segment = reader.size("segment")?;
-    let limits =
-        Limits { mask: AddressLimit::bits(mask), segment, boundary, min_align, cache_line };
-    let mut own = Vec::new();
-    for (pool, place) in reader.texts("pools")? {
-        match pools.iter().position(|known| known.name == pool) {
-            Some(index) => own.push(index),
-            None => {
-                let names = pools.iter().map(|pool| pool.name.as_str());
-                return Err(place.wrong(unknown("pool", pool, names)));
-            }
-        }
-    }
-    let quota = reader.size("quota")?.map(|slots| usize::try_from(slots).unwrap_or(usize::MAX));
-    let iommu = match machine.regime {
-        Regime::Host(_) => Attachment::Passthrough,
-        _ => Attachment::None,
-    };
-    Ok(DeviceSpec {
-        name: name.to_owned(),
-        place: reader.place().clone(),
-        trust,
-        mask,
-        limits,
-        bus_limit: reader.size("bus-limit")?,
-        bus: bus_ranges(reader)?,
-        coherent: reader.flag("coherent")?.unwrap_or(true),
-        external_facing: reader.flag("external-facing")?.unwrap_or(false),
-        force_bounce: reader.flag("force-bounce")?.unwrap_or(false),
-        attachment: reader.word("iommu", &IOMMU)?.unwrap_or(iommu),
-        pools: own,
-        quota,
-        bound,
-    })
-}
-
-fn bus_ranges(reader: &Reader<'_>) -> Result<Vec<BusRange>, Wrong> {
-    let mut ranges = Vec::new();
-    for table in reader.tables("bus-ranges")? {
-        let each = Reader::new(table, "the bus range");
-        let cpu = each.need("cpu", each.size("cpu")?)?;
-        let bus = each.need("bus", each.size("bus")?)?;
-        let size = each.need("size", each.size("size")?)?;
-        each.finish()?;
-        let range = PhysRange::new(PhysAddr::new(cpu), size);
-        let range = range.and_then(|range| BusRange::new(range, bus));
-        ranges.push(range.ok_or_else(|| table.place.wrong("the bus range is empty or wraps"))?);
-    }
-    Ok(ranges)
 }
 
 /// The words of a memory's state on this machine.
@@ -300,6 +172,7 @@ pub(super) fn memories(tables: &[&Table], machine: &MachineSpec) -> Result<Vec<M
         memories.push(MemorySpec {
             name: name.to_owned(),
             place: table.place.clone(),
+            at_place: reader.place_of("at").clone(),
             at: reader.size("at")?,
             size: reader.need("size", reader.size("size")?)?,
             state,

@@ -35,7 +35,18 @@ impl<'t> Reader<'t> {
 
     /// A key that has to be there.
     pub(crate) fn need<T>(&self, key: &'static str, value: Option<T>) -> Result<T, Wrong> {
-        value.ok_or_else(|| self.place().wrong(format!("{} needs '{key}'", self.what)))
+        value.ok_or_else(|| {
+            let near = |name: &str| {
+                strsim::damerau_levenshtein(name, key) <= key.len().saturating_sub(1).min(2)
+            };
+            match self.table.entries.iter().find(|(name, ..)| name != key && near(name)) {
+                Some((name, place, _)) => place.wrong(format!(
+                    "unknown key of {} '{name}'; did you mean '{key}'? (it is needed)",
+                    self.what
+                )),
+                None => self.place().wrong(format!("{} needs '{key}'", self.what)),
+            }
+        })
     }
 
     pub(crate) fn text(&self, key: &'static str) -> Result<Option<&'t str>, Wrong> {

@@ -4,15 +4,13 @@ use std::collections::HashSet;
 
 use coco_dma::attrs::Attrs;
 use coco_dma::platform::ConvertError;
-use coco_dma::regime::Regime;
-use coco_dma::state::{Context, Direction, Memory, State, Visibility};
+use coco_dma::state::{Context, Direction, State, Visibility};
 use coco_dma_sim::{Really, Refusal};
 
 use super::Names;
 use crate::case::bytes::Bytes;
 use crate::case::machine::MachineSpec;
-use crate::case::ops::{Op, Operation, Protected, Target};
-use crate::case::things::MemoryState;
+use crate::case::ops::{Op, Protected, Target};
 use crate::case::vocabulary::{CONTEXTS, DIRECTIONS, VISIBILITY};
 use crate::read::{Reader, Value, Wrong, lookup, size_of, text_of, unknown};
 
@@ -20,10 +18,10 @@ use crate::read::{Reader, Value, Wrong, lookup, size_of, text_of, unknown};
 const MOST_BYTES: u64 = 16 << 20;
 
 /// What all of a step's readers know.
-struct Around<'a, 't> {
-    reader: &'a Reader<'t>,
-    names: Names<'a>,
-    machine: &'a MachineSpec,
+pub(super) struct Around<'a, 't> {
+    pub(super) reader: &'a Reader<'t>,
+    pub(super) names: Names<'a>,
+    pub(super) machine: &'a MachineSpec,
 }
 
 pub(super) fn op(
@@ -114,7 +112,7 @@ pub(super) fn op(
 }
 
 impl Around<'_, '_> {
-    fn device(&self, key: &'static str) -> Result<usize, Wrong> {
+    pub(super) fn device(&self, key: &'static str) -> Result<usize, Wrong> {
         let name = self.reader.need(key, self.reader.text(key)?)?;
         self.names.device(name, self.reader.place_of(key))
     }
@@ -136,7 +134,7 @@ impl Around<'_, '_> {
         self.names.pool(name, self.reader.place_of("pool"))
     }
 
-    fn memory(&self) -> Result<usize, Wrong> {
+    pub(super) fn memory(&self) -> Result<usize, Wrong> {
         let name = self.reader.need("memory", self.reader.text("memory")?)?;
         self.names.memory(name, self.reader.place_of("memory"))
     }
@@ -152,15 +150,15 @@ impl Around<'_, '_> {
         Err(self.reader.place_of(key).wrong(unknown(key, name, all.into_iter())))
     }
 
-    fn direction(&self) -> Result<Direction, Wrong> {
+    pub(super) fn direction(&self) -> Result<Direction, Wrong> {
         Ok(self.reader.word("direction", &DIRECTIONS)?.unwrap_or(Direction::Both))
     }
 
-    fn context(&self) -> Result<Context, Wrong> {
+    pub(super) fn context(&self) -> Result<Context, Wrong> {
         Ok(self.reader.word("context", &CONTEXTS)?.unwrap_or_default())
     }
 
-    fn attrs(&self) -> Result<Attrs, Wrong> {
+    pub(super) fn attrs(&self) -> Result<Attrs, Wrong> {
         let mut attrs = Attrs::NONE;
         for (name, place) in self.reader.texts("attrs")? {
             let attr = lookup("attribute", name, Attrs::NAMED).map_err(|text| place.wrong(text))?;
@@ -305,78 +303,5 @@ impl Around<'_, '_> {
             None => Protected::Target(self.target(made)?),
         };
         Ok(Op::Protection { of, device: self.device("device")?, attrs: self.attrs()? })
-    }
-
-    fn decide(&self) -> Result<Op, Wrong> {
-        let reader = self.reader;
-        let (device, attrs, direction) = (self.device("device")?, self.attrs()?, self.direction()?);
-        let (context, align) = (self.context()?, reader.size("align")?.unwrap_or(1));
-        let word = reader.text("operation")?.unwrap_or("map");
-        let operation = match word {
-            "map" => Operation::Map { direction, attrs, align },
-            "attach" => Operation::Attach { direction, attrs },
-            "alloc" => {
-                let pages = reader.flag("pages")?.unwrap_or(self.machine.pages);
-                Operation::Alloc { context, attrs, align, pages }
-            }
-            "free" => {
-                let converted = reader.flag("converted")?.unwrap_or(false);
-                Operation::Free { context, converted }
-            }
-            _ => {
-                let known = ["map", "alloc", "attach", "free"];
-                let text = unknown("operation", word, known.into_iter());
-                return Err(reader.place_of("operation").wrong(text));
-            }
-        };
-        if reader.node("memory").is_some() {
-            let index = self.memory()?;
-            let Some(memory) = self.names.memories.get(index) else {
-                return Err(reader.place().wrong("no such memory"));
-            };
-            let known = known(&self.machine.regime, memory.state);
-            let at = memory.at;
-            return Ok(Op::Decide { device, operation, at, size: memory.size, memory: known });
-        }
-        let size = match operation {
-            Operation::Free { .. } => reader.size("size")?.unwrap_or(0),
-            _ => reader.need("size", reader.size("size")?)?,
-        };
-        let mmio = attrs.contains(Attrs::MMIO);
-        let memory = match reader.word("state", &MEMORY)? {
-            Some(memory) => memory,
-            None if mmio => Memory::Mmio,
-            None => known(&self.machine.regime, MemoryState::AsItComes),
-        };
-        Ok(Op::Decide { device, operation, at: reader.size("at")?, size, memory })
-    }
-}
-
-/// What `decide` takes for the state of memory.
-const MEMORY: [(&str, Memory); 10] = [
-    ("private", Memory::Known(State::PRIVATE)),
-    ("shared", Memory::Known(State::SHARED)),
-    ("encrypted", Memory::Known(State::ENCRYPTED)),
-    ("plain", Memory::Known(State::PLAIN)),
-    ("untracked", Memory::Untracked),
-    ("mixed", Memory::Mixed),
-    ("mmio", Memory::Mmio),
-    ("unaccepted", Memory::Unaccepted),
-    ("quarantined", Memory::Quarantined),
-    ("converting", Memory::Converting),
-];
-
-/// What is known of memory in this state.
-fn known(regime: &Regime, state: MemoryState) -> Memory {
-    match (regime, state) {
-        (_, MemoryState::Mmio) => Memory::Mmio,
-        (Regime::Open, _) => Memory::Untracked,
-        (_, MemoryState::Untracked | MemoryState::Unlocated) => Memory::Untracked,
-        (Regime::Host(_), MemoryState::Plain) => Memory::Known(State::PLAIN),
-        (Regime::Host(_), _) => Memory::Known(State::ENCRYPTED),
-        (_, MemoryState::Shared | MemoryState::ForeignShared) => Memory::Known(State::SHARED),
-        (_, MemoryState::Mixed) => Memory::Mixed,
-        (_, MemoryState::Unaccepted) => Memory::Unaccepted,
-        _ => Memory::Known(State::PRIVATE),
     }
 }
