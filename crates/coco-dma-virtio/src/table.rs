@@ -114,6 +114,12 @@ impl<'d> Table<'d> {
         None
     }
 
+    /// How many records are live at this moment.
+    pub(crate) fn live(self) -> usize {
+        let live = |record: &&Record| record.state.load(Ordering::Relaxed) >= LIVE;
+        self.0.iter().filter(live).count()
+    }
+
     /// Whether `wanted` records are free at this moment.
     pub(crate) fn has_free(self, wanted: usize) -> bool {
         let free = |record: &&Record| record.state.load(Ordering::Relaxed) == FREE;
