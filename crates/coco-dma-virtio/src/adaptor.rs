@@ -77,6 +77,11 @@ impl<'d, P: Platform + ?Sized> Adaptor<'d, P> {
         self.device.room_for(buffers)
     }
 
+    /// How many shares and allocations are live at this moment.
+    pub fn live(&self) -> usize {
+        self.table.live()
+    }
+
     /// What went wrong so far.
     pub fn counters(&self) -> AdaptorCounters {
         AdaptorCounters {

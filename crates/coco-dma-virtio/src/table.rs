@@ -210,6 +210,12 @@ impl<'d, E> Table<'d, E> {
         })
     }
 
+    /// How many records are live at this moment.
+    pub(crate) fn live(self) -> usize {
+        let live = |record: &&Record| record.state.load(Ordering::Relaxed) >= LIVE;
+        self.0.iter().filter(live).count()
+    }
+
     /// Whether `wanted` records are free at this moment.
     pub(crate) fn has_free<T: Keyed>(&self, wanted: usize) -> bool
     where

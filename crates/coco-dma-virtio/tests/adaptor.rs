@@ -181,3 +181,24 @@ fn a_type_is_bound_to_one_adaptor_at_a_time() {
     });
     assert_eq!(TestHal::dma_alloc(1, BufferDirection::Both).0, 0);
 }
+
+#[test]
+fn a_revoked_device_holds_nothing_and_gets_nothing() {
+    with_adaptor(machine::POOL, 4, |machine, adaptor| {
+        let mut buffer = [9u8; 600];
+        let bytes = NonNull::from(buffer.as_mut_slice());
+        // SAFETY: the buffer is ours; the device is this test.
+        let addr = unsafe { adaptor.share(bytes, BufferDirection::DeviceToDriver) };
+        machine.device_writes(pool_offset(addr), b"half done");
+        let (memory, _) = adaptor.dma_alloc(1);
+        assert_ne!(memory, 0);
+        assert_eq!(adaptor.live(), 2);
+        // SAFETY: the device does nothing any more.
+        assert_eq!(unsafe { adaptor.revoke() }, 1);
+        assert_eq!((adaptor.live(), adaptor.device().counters().live()), (0, 0));
+        assert_eq!(buffer, [9; 600], "what it left undone is nobody's");
+        assert_eq!(adaptor.room_for(&[bytes]), Err(Refuse::Revoked));
+        assert_eq!(adaptor.dma_alloc(1).0, 0);
+        assert_eq!(adaptor.counters(), Default::default());
+    });
+}

@@ -186,11 +186,16 @@ fn fire(
         process.kill()?;
     }
     // Also after an error: the device has to be done with the ring before anybody else gets it.
-    let stopped = process.poll_exit().is_some() || {
+    let ended = || process.poll_exit().is_some();
+    let let_go = ended() || {
         let _ = front.stop_queues();
-        front.hang_up(FAREWELL) || process.poll_exit().is_some()
+        front.hang_up(FAREWELL) || ended()
     };
-    ring.end(&device, stopped);
+    if !let_go {
+        // Only its death takes the ring out of its hands. An answer that it gave stands.
+        process.kill()?;
+    }
+    ring.end(&device);
     drop(front);
     let fired = fired?;
     if fired.1 == Answer::HungUp {

@@ -57,13 +57,12 @@ impl Ring {
         Ok(Self { memory: device.alloc_raw(BYTES, coco_dma::state::Context::Blocking)? })
     }
 
-    /// Gives the memory back, if the device is done with it. Else nobody is given it again.
-    pub(super) fn end(self, device: &Device<'_>, stopped: bool) {
-        if stopped {
-            // SAFETY: the device has stopped, and the pointer ends with `self`. The memory is
-            // this device's, so that none comes back.
-            let _ = unsafe { device.free_raw(self.memory) };
-        }
+    /// Gives the memory back. The device has to be done with it: one that is not would write into
+    /// what is somebody else's by then.
+    pub(super) fn end(self, device: &Device<'_>) {
+        // SAFETY: the caller saw to it that the device has stopped, and the pointer ends with
+        // `self`. The memory is this device's, so that none comes back.
+        let _ = unsafe { device.free_raw(self.memory) };
     }
 
     fn address(&self, offset: usize) -> u64 {

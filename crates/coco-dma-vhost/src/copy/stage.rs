@@ -90,11 +90,14 @@ fn session<'a>(
         &Adaptor::new(bind(OUTPUT)?, &output_records),
     ];
     let ended = serve(layer, process, job, adaptors, pipeline, disks, progress);
-    let lost = ended.as_ref().is_err_and(CopyError::is_loss) && process.poll_exit().is_some();
+    // A disk that was closed in good order has left nothing mapped. Of a device that did not let
+    // go, only its death takes memory back.
+    let held = adaptors.iter().any(|adaptor| adaptor.live() > 0);
+    let dead = held && process.kill().is_ok();
     for (adaptor, report) in adaptors.into_iter().zip(disks) {
-        if lost {
-            // SAFETY: the device has ended, and the disks on it are gone. What they left mapped is
-            // not copied back.
+        if dead {
+            // SAFETY: the process has ended, and the disks on it are gone. What they left mapped
+            // is not copied back.
             unsafe { adaptor.revoke() };
         }
         let (all, now) = (&mut report.maps, adaptor.device().counters());

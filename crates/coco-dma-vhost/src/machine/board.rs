@@ -6,57 +6,14 @@
 //! off, which it cannot turn back; what it had mapped of a region is no memory of ours any more
 //! (see [`patches`](crate::memory)).
 
-use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use coco_dma::addr::{DmaAddr, PhysRange};
+use coco_dma::addr::PhysRange;
 use coco_dma::platform::ConvertError;
 
-use crate::memory::{Lost, MemoryError, Patch, Patches, SharedRegion};
-use core::ptr::NonNull;
-
-/// Where the front-end addresses of the pool start. Like guest addresses they are invented: a
-/// device is told nothing of where anything lies in this process.
-const POOL_FRONT: u64 = 0x1000_0000_0000;
-/// Where those of the regions start.
-const REGIONS_FRONT: u64 = 0x2000_0000_0000;
-
-/// One shared region as a device is told of it: descriptors name its memory by the DMA form, rings
-/// by front-end addresses.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Window<'w> {
-    pub(crate) dma: u64,
-    pub(crate) len: u64,
-    pub(crate) front: u64,
-    pub(crate) file: BorrowedFd<'w>,
-}
-
-impl<'w> Window<'w> {
-    /// That of the pool.
-    pub(crate) fn of_pool(region: &'w SharedRegion, range: PhysRange, dma: DmaAddr) -> Self {
-        Self { dma: dma.raw(), len: range.len(), front: POOL_FRONT, file: region.file() }
-    }
-
-    /// The front-end address of what the device sees at `address`.
-    pub(crate) fn front_of(&self, address: u64) -> Option<u64> {
-        let at = address.checked_sub(self.dma)?;
-        (at < self.len).then_some(self.front.checked_add(at)?)
-    }
-}
-
-/// A device at the other end of a connection. Each call blocks, for seconds at most.
-pub(crate) trait Peer: Send + Sync {
-    /// How many windows it takes, the pool's among them.
-    fn limit(&self) -> u64;
-    /// Gives it one window more; an error is a number of the kernel's.
-    fn add(&self, window: &Window<'_>) -> Result<(), i32>;
-    /// Takes one away. When this returns well, the device has it mapped no more.
-    fn remove(&self, window: &Window<'_>) -> Result<(), i32>;
-    /// Ends the connection for good.
-    fn cut_off(&self);
-    /// Whether that has happened.
-    fn is_cut_off(&self) -> bool;
-}
+use super::peer::{Peer, Window};
+use super::regions::Regions;
+use crate::memory::{Lost, Patch};
 
 /// The board.
 pub(super) struct Board(Mutex<State>);
@@ -66,65 +23,6 @@ struct State {
     peers: Vec<Arc<dyn Peer>>,
     /// What lies in each region.
     patches: Vec<Patch>,
-}
-
-/// Where the regions lie; the [`Board`] knows their states.
-#[derive(Debug)]
-pub(super) struct Regions {
-    patches: Patches,
-    /// All of them, side by side.
-    pub(super) range: PhysRange,
-    dma: DmaAddr,
-}
-
-impl Regions {
-    /// `range` has room for `count` regions of `size` bytes; an untrusted device sees it at `dma`.
-    pub(super) fn new(
-        count: usize,
-        size: usize,
-        range: PhysRange,
-        dma: DmaAddr,
-    ) -> Result<Self, MemoryError> {
-        Ok(Self { patches: Patches::new(count, size)?, range, dma })
-    }
-
-    /// Bytes of a region.
-    pub(super) fn size(&self) -> usize {
-        self.patches.size()
-    }
-
-    /// Where they start in this process.
-    pub(super) fn start(&self) -> NonNull<u8> {
-        self.patches.start()
-    }
-
-    /// How far into them `bytes` start.
-    pub(super) fn offset_of(&self, bytes: NonNull<[u8]>) -> Option<usize> {
-        self.patches.offset_of(bytes)
-    }
-
-    /// The first region of `run` and how many it touches, where it lies in them.
-    fn touched(&self, run: PhysRange) -> Option<core::ops::Range<usize>> {
-        let within = self.range.contains(run);
-        let at = usize::try_from(run.base().offset_from(self.range.base())?).ok()?;
-        let end = at.checked_add(usize::try_from(run.len()).ok()?)?;
-        within.then(|| at / self.size()..end.div_ceil(self.size()))
-    }
-
-    /// As [`touched`](Self::touched), for runs of whole regions.
-    fn whole(&self, run: PhysRange) -> Option<core::ops::Range<usize>> {
-        let touched = self.touched(run)?;
-        let len = (touched.len() as u64).checked_mul(self.size() as u64)?;
-        let at = run.base().offset_from(self.range.base())?;
-        (len == run.len() && at.is_multiple_of(self.size() as u64)).then_some(touched)
-    }
-
-    fn window<'w>(&self, number: usize, file: BorrowedFd<'w>) -> Window<'w> {
-        let (len, at) = (self.size() as u64, number as u64 * self.size() as u64);
-        // Below the end of the regions, all of which have addresses.
-        let dma = self.dma.raw().wrapping_add(at);
-        Window { dma, len, front: REGIONS_FRONT + at, file }
-    }
 }
 
 impl Board {

@@ -9,27 +9,29 @@
 //! at once. Reclaiming one means that every device was told to let go, and that the memory itself
 //! was replaced by fresh private memory, so that a device which does not let go keeps something
 //! that is nobody's.
-// UNSAFETY: the layer believes what a platform says of memory.
+// UNSAFETY: pools are made over memory that nobody else may use.
 #![expect(unsafe_code)]
 
 mod board;
 mod layer;
+mod peer;
+mod platform;
+mod regions;
 
-use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 use coco_dma::addr::{DmaAddr, PhysAddr, PhysRange};
 use coco_dma::ledger::LedgerError;
-use coco_dma::platform::{ConvertError, NoView, Platform};
 use coco_dma::pool::{Pool, PoolError};
 use coco_dma::regime::Regime;
-use coco_dma::state::{Context, PoolLabel, State, Trust, Visibility};
+use coco_dma::state::{PoolLabel, State, Trust};
 
 use crate::memory::{MemoryError, PrivateArena, SharedRegion};
-use board::{Board, Regions};
-pub(crate) use board::{Peer, Window};
+use board::Board;
 pub use layer::{Books, Layer, Storage};
+pub(crate) use peer::{Peer, Window};
+use regions::Regions;
 
 /// Where arena, regions and pool lie in the invented physical memory: like RAM of a machine with
 /// 16 GiB, or below 2 GiB for platforms whose marks leave no more. Far apart, holes in between.
@@ -262,74 +264,6 @@ impl UserMachine {
         // else shares or reclaims memory answers for it that the memory is his (`Dma::share`).
         let pool = unsafe { Pool::convertible(PoolLabel::GuestShared, range, words) };
         pool.map_err(MachineError::Pool)
-    }
-}
-
-// SAFETY: 1. `regime` is a constant of the machine. 2. `locate` answers only for the mappings that
-// the machine owns, linearly; what lies in a region may be replaced, its place is not. 3. `convert`
-// replaces the memory of every region of the run or says how far it came; no device has memory of
-// its own that is private. 4. `view` answers with the mappings themselves, readable and writable
-// for the machine's whole life, in the state that each has.
-unsafe impl Platform for UserMachine {
-    fn regime(&self) -> Regime {
-        self.regime
-    }
-
-    fn locate(&self, bytes: NonNull<[u8]>) -> Option<PhysRange> {
-        let len = u64::try_from(bytes.len()).ok()?;
-        let private = self.arena.offset_of(bytes).map(|offset| (self.arena_range, offset));
-        let range = private.or_else(|| {
-            let within = |placed: &Placed| Some((placed.range, placed.region.offset_of(bytes)?));
-            self.shared.iter().find_map(within)
-        });
-        let region = || {
-            let regions = self.regions.as_ref()?;
-            Some((regions.range, regions.offset_of(bytes)?))
-        };
-        let (range, offset) = range.or_else(region)?;
-        range.slice(u64::try_from(offset).ok()?, len)
-    }
-
-    unsafe fn convert(&self, run: PhysRange, to: Visibility) -> Result<(), ConvertError> {
-        let never = u64::from(libc::EOPNOTSUPP.unsigned_abs());
-        let regions = self.regions.as_ref().filter(|regions| regions.range.contains(run));
-        let regions = regions.ok_or(ConvertError { done: 0, doubt: 0, code: never })?;
-        self.board.convert(regions, run, to == Visibility::Shared)
-    }
-
-    unsafe fn view(
-        &self,
-        run: PhysRange,
-        state: State,
-        _context: Context,
-    ) -> Result<NonNull<u8>, NoView> {
-        let fixed = match state {
-            State::PRIVATE => Some((self.arena_range, self.arena.start())),
-            State::SHARED => {
-                let holds = |placed: &&Placed| placed.range.contains(run);
-                let placed = self.shared.iter().find(holds);
-                placed.map(|placed| (placed.range, placed.region.start()))
-            }
-            _ => return Err(NoView),
-        };
-        let region = || {
-            let regions = self.regions.as_ref()?;
-            let as_wanted = self.board.is(regions, run, state == State::SHARED);
-            as_wanted.then_some((regions.range, regions.start()))
-        };
-        let fixed = fixed.filter(|(range, _)| range.contains(run));
-        let (range, start) = fixed.or_else(region).ok_or(NoView)?;
-        if !range.contains(run) {
-            return Err(NoView);
-        }
-        let offset = run.base().offset_from(range.base()).ok_or(NoView)?;
-        let offset = usize::try_from(offset).map_err(|_| NoView)?;
-        // SAFETY: the run lies in the mapping that starts here.
-        Ok(unsafe { start.add(offset) })
-    }
-
-    unsafe fn unview(&self, _start: NonNull<u8>, _run: PhysRange) {
-        // The view is the mapping itself.
     }
 }
 

@@ -8,6 +8,7 @@ use coco_dma_vhost::device::{Keeper, Kind};
 use rustix::process::Signal;
 
 use crate::bench::{Images, POOL, SOON, job, on, run};
+use crate::hostile::{self, Trick};
 use crate::loss::{kill, signal};
 use crate::tests::GUESTS;
 
@@ -113,4 +114,24 @@ pub(crate) fn an_attack_goes_on_after_a_loss(kind: Kind) {
         }
         assert!(restarts >= 5, "{restarts}");
     });
+}
+
+/// A connection that is closed by a death, and a silence of somebody who hears nothing, are no
+/// refusals: the shot is repeated.
+pub(crate) fn a_dead_or_deaf_device_refuses_nothing() {
+    for trick in [Trick::DiesOfIt, Trick::StopsAtIt] {
+        on(PlatformName::Tdx, POOL, |layer| {
+            let dir = tempfile::tempdir().unwrap();
+            let launch = hostile::launch(dir.path(), trick);
+            let mut keeper = Keeper::new(&launch);
+            let target = Target { export: 1, backing: None };
+            let attacks = attack(layer, &mut keeper, &target).unwrap();
+            assert_eq!((attacks.len(), keeper.restarts()), (11, 1), "{trick:?}");
+            for Attack { name, refused, intact, how } in &attacks {
+                assert!(*refused && *intact, "{name}: {how}");
+                assert_eq!(how, "answered with status 1", "{trick:?} {name}");
+            }
+            assert_eq!(layer.pool().used(), 0);
+        });
+    }
 }

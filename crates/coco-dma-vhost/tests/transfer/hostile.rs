@@ -7,7 +7,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::ExitCode;
@@ -16,12 +16,19 @@ use std::time::{Duration, Instant};
 
 use coco_dma::regime::PlatformName;
 use coco_dma_vhost::device::{Backing, Export, Keeper, Kind, Launch};
+use rustix::process::Signal;
 use vhost::vhost_user::Listener;
 use vhost::vhost_user::message::VhostUserProtocolFeatures as Protocol;
 use vhost_user_backend::{VhostUserBackend, VhostUserDaemon, VringRwLock, VringT};
+use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap};
+use vm_memory::{
+    Bytes, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryBackend, GuestMemoryMmap,
+};
 use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::event::{
+    EventConsumer, EventFlag, EventNotifier, new_event_consumer_and_notifier,
+};
 
 use crate::bench::{POOL, SOON, job, on, run};
 
@@ -40,6 +47,11 @@ pub(crate) enum Trick {
     NothingAtAll,
     Leaving,
     SomethingTyped,
+    /// Serves well, but the first descriptor that is wrong it dies of: first its connections, then
+    /// the process. After that it answers them with an error.
+    DiesOfIt,
+    /// The same, but it stops.
+    StopsAtIt,
 }
 
 /// What the last one writes, whatever it says that it wrote.
@@ -94,7 +106,11 @@ impl Trick {
     /// The trick that a program of this name plays.
     pub(crate) fn of_program(program: &OsStr) -> Option<Self> {
         let name = Path::new(program).file_name()?;
-        let tricks = TRICKS.iter().map(|(trick, _)| *trick).chain([Self::SomethingTyped]);
+        let tricks = TRICKS.iter().map(|(trick, _)| *trick).chain([
+            Self::SomethingTyped,
+            Self::DiesOfIt,
+            Self::StopsAtIt,
+        ]);
         tricks.into_iter().find(|trick| *name == *format!("{trick:?}"))
     }
 }
@@ -131,17 +147,49 @@ struct Liar {
     memory: GuestMemoryAtomic<GuestMemoryMmap>,
 }
 
+/// Whether nobody was here before: each process that is started asks once.
+fn is_first() -> bool {
+    let program = std::env::args_os().next().unwrap();
+    std::fs::File::create_new(Path::new(&program).with_extension("once")).is_ok()
+}
+
 impl Liar {
+    fn suffer(&self) {
+        if self.trick == Trick::StopsAtIt {
+            rustix::process::kill_process(rustix::process::getpid(), Signal::STOP).unwrap();
+            // This thread may get a little further before it stops.
+            std::thread::sleep(Duration::from_secs(60));
+            return;
+        }
+        for fd in 3..200 {
+            // SAFETY: only looked at, and this process is about to end.
+            let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+            let _ = rustix::net::shutdown(fd, rustix::net::Shutdown::Both);
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        std::process::exit(3);
+    }
+
     /// Answers one request, wrongly.
     fn answer(&self, vring: &VringRwLock) -> Option<()> {
         let memory = self.memory.memory();
         let mut state = vring.get_mut();
         let chain = state.get_queue_mut().iter(memory.clone()).ok()?.next()?;
         let head = chain.head_index();
+        let shared = |part: &Descriptor| {
+            part.len() > 0 && memory.check_range(part.addr(), part.len() as usize)
+        };
+        let bad = !chain.clone().all(|part| shared(&part));
+        if bad && matches!(self.trick, Trick::DiesOfIt | Trick::StopsAtIt) && is_first() {
+            self.suffer();
+        }
         let writable = chain.filter(|part| part.is_write_only()).collect::<Vec<_>>();
         let total: u32 = writable.iter().map(|part| part.len()).sum();
         let status = writable.last()?.addr();
-        let byte: u8 = if self.trick == Trick::UnknownStatus { 9 } else { 0 };
+        let byte: u8 = match self.trick {
+            Trick::UnknownStatus => 9,
+            _ => u8::from(bad),
+        };
         if self.trick == Trick::SomethingTyped {
             memory.write_slice(TYPED, writable.first()?.addr()).ok()?;
         }
@@ -199,6 +247,11 @@ impl VhostUserBackend for Liar {
 
     fn update_memory(&self, _memory: GuestMemoryAtomic<GuestMemoryMmap>) -> io::Result<()> {
         Ok(())
+    }
+
+    fn exit_event(&self, _thread: usize) -> Option<(EventConsumer, EventNotifier)> {
+        // Without it nobody would end the worker with its connection.
+        new_event_consumer_and_notifier(EventFlag::NONBLOCK).ok()
     }
 
     fn handle_event(

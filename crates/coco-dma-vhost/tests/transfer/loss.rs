@@ -84,6 +84,10 @@ pub(crate) fn a_killed_device_is_replaced(kind: Kind) {
             let report = copy_with_signals(layer, &mut keeper, &job, parts, Signal::KILL);
             is_whole(layer, &images, &report);
             assert_eq!(keeper.restarts() as usize, parts.len());
+            if *parts == [10] {
+                // Everything once, but for the flush.
+                assert_eq!(report.requests, 2 * 128 + 2);
+            }
         }
         // Before anything.
         let images = Images::new(1 << 20);
@@ -124,6 +128,31 @@ pub(crate) fn a_stopped_device_is_replaced(kind: Kind) {
 
 fn job_of(bytes: usize) -> CopyJob {
     job(bytes, 16)
+}
+
+/// Stopped when its first queue is set up, as far as that can be met: nobody can ask it to let go
+/// of the queue's memory, and only its death frees it.
+pub(crate) fn a_device_that_stops_while_it_connects(kind: Kind) {
+    on(PlatformName::Snp, POOL, |layer| {
+        let images = Images::new(1 << 20);
+        let launch = images.launch(kind);
+        let mut keeper = Keeper::new(&launch);
+        let pid = keeper.process().unwrap().pid();
+        let mut job = job_of(1 << 20);
+        job.patience = Duration::from_secs(1);
+        let report = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while layer.pool().used() == 0 {
+                    std::hint::spin_loop();
+                }
+                let pid = Pid::from_raw(pid.try_into().unwrap()).unwrap();
+                rustix::process::kill_process(pid, Signal::STOP).unwrap();
+            });
+            run(layer, &mut keeper, &job).unwrap()
+        });
+        is_whole(layer, &images, &report);
+        assert_eq!(keeper.restarts(), 1);
+    });
 }
 
 pub(crate) fn a_device_that_always_dies_ends_it_soon(kind: Kind) {

@@ -14,6 +14,7 @@ pub(crate) type Test = (&'static str, fn(Kind));
 
 pub(crate) const ALONE: &[Alone] = &[
     ("no_trick_of_a_device_gets_through", hostile::no_trick_gets_through),
+    ("a_dead_or_deaf_device_refuses_nothing", attacks::a_dead_or_deaf_device_refuses_nothing),
     ("what_a_device_did_not_write_is_zero", stale::what_a_device_did_not_write_is_zero),
     ("a_console_shows_what_was_typed_and_zeroes", stale::a_console_shows_what_was_typed_and_zeroes),
 ];
@@ -23,6 +24,7 @@ pub(crate) const BOTH: &[Test] = &[
     ("a_pool_that_is_full_makes_it_wait", a_pool_that_is_full_makes_it_wait),
     ("a_killed_device_is_replaced", loss::a_killed_device_is_replaced),
     ("a_stopped_device_is_replaced", loss::a_stopped_device_is_replaced),
+    ("a_device_that_stops_while_it_connects", loss::a_device_that_stops_while_it_connects),
     ("a_device_that_always_dies_ends_it_soon", loss::a_device_that_always_dies_ends_it_soon),
     ("an_attack_goes_on_after_a_loss", attacks::an_attack_goes_on_after_a_loss),
     ("a_disk_dropped_in_flight_gives_everything_back", dropped_in_flight),

@@ -2,6 +2,7 @@
 // UNSAFETY: memory of the machine is converted and looked at.
 #![expect(unsafe_code)]
 
+use core::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use coco_dma::ledger::GranuleState;
