@@ -211,8 +211,11 @@ impl<'d, E> Table<'d, E> {
     }
 
     /// How many records are live at this moment.
-    pub(crate) fn live(self) -> usize {
-        let live = |record: &&Record| record.state.load(Ordering::Relaxed) >= LIVE;
+    pub(crate) fn live<T: Keyed>(&self) -> usize
+    where
+        E: AsRef<Entry<T>>,
+    {
+        let live = |entry: &&E| entry.as_ref().state.load(Ordering::Relaxed) >= LIVE;
         self.0.iter().filter(live).count()
     }
 
