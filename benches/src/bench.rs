@@ -100,22 +100,22 @@ pub fn bench(
     let everything = [&choice.threads, &choice.sizes, &choice.depths, &choice.occupancies];
     if everything.iter().all(|list| list.is_empty()) {
         drop(ground);
-        report.fragmentation = fragmentation()?;
+        report.fragmentation = fragmentation(if choice.quick { 2 } else { 8 })?;
     }
     Ok(report)
 }
 
-fn fragmentation() -> io::Result<Vec<Fragmentation>> {
+fn fragmentation(churns: usize) -> io::Result<Vec<Fragmentation>> {
     // Nothing is copied by the clock here: pages that are touched come when they are.
     let regions = (Region::new(FRAGMENTED, false)?, Region::new(FRAGMENTED, false)?);
     let buffers = Buffers::new(1, 1)?;
     let terms = Terms::TO_DEVICE;
     let wrong = io::ErrorKind::InvalidInput;
     let reference = Linux::new(&regions.1, Terms { sync: false, ..terms }).ok_or(wrong)?;
-    let theirs = lasts_to(&reference, FRAGMENTED / SLOT, &buffers, LARGE);
+    let theirs = lasts_to(&reference, FRAGMENTED / SLOT, &buffers, LARGE, churns);
     let mut all = Vec::new();
     for (way, handle) in OFFERED.iter().copied() {
-        let ours = with((way, handle), &regions.0, &buffers, terms, Fragment(&buffers))?;
+        let ours = with((way, handle), &regions.0, &buffers, terms, Fragment(&buffers, churns))?;
         for ((size, occupancy), reference_occupancy) in LARGE.into_iter().zip(ours).zip(theirs) {
             let aim = aims::fragmentation(size);
             let pool_size = FRAGMENTED;
@@ -133,13 +133,13 @@ fn fragmentation() -> io::Result<Vec<Fragmentation>> {
     Ok(all)
 }
 
-struct Fragment<'a>(&'a Buffers);
+struct Fragment<'a>(&'a Buffers, usize);
 
 impl Visit for Fragment<'_> {
     type Out = [usize; LARGE.len()];
 
     fn visit<S: Subject>(self, subject: &S) -> Self::Out {
-        lasts_to(subject, FRAGMENTED / SLOT, self.0, LARGE)
+        lasts_to(subject, FRAGMENTED / SLOT, self.0, LARGE, self.1)
     }
 }
 

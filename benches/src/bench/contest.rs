@@ -78,17 +78,15 @@ impl Visit for Contest<'_> {
         let capacity = point.pool_size / SLOT;
         let filled = point.occupancy > 0 && point.work != Work::Failing;
         // Kept until all is measured.
-        let _ours = filled.then(|| fill::fill(subject, point.occupancy, capacity, self.buffers));
-        let _theirs =
-            filled.then(|| fill::fill(&reference, point.occupancy, capacity, self.buffers));
+        let (percent, room) = (point.occupancy, (point.live(), point.size));
+        let _ours = filled.then(|| fill::fill(subject, percent, capacity, self.buffers, room));
+        let _theirs = filled.then(|| fill::fill(&reference, percent, capacity, self.buffers, room));
 
         let refused = [AtomicUsize::new(0), AtomicUsize::new(0)];
         let [refused_ours, refused_theirs] = &refused;
         let ours = self.entry(subject, &self.ground.ours, refused_ours)?;
         let theirs = self.entry(&reference, &self.ground.reference, refused_theirs);
-        let Some(ours) = Some(ours).filter(|_| refused_ours.load(Ordering::Relaxed) == 0) else {
-            return None;
-        };
+        let ours = Some(ours).filter(|_| refused_ours.load(Ordering::Relaxed) == 0)?;
         let theirs = theirs.filter(|_| refused_theirs.load(Ordering::Relaxed) == 0);
 
         // In the order in which they run: ours, its floor, theirs, its floor.
@@ -124,7 +122,11 @@ impl Visit for Contest<'_> {
             reference_latency: theirs.and_then(|theirs| result.latency(theirs)),
             cores,
             quiet_rounds: result.quiet,
-            aims: aims::aims(point, self.handle, placement),
+            // They are for the pool alone.
+            aims: match self.way {
+                Way::Pool => aims::aims(point, self.handle, placement),
+                Way::Whole => Vec::new(),
+            },
         })
     }
 }

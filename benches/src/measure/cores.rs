@@ -15,7 +15,7 @@ use serde::Serialize;
 /// were never seen below 350, near ones never above 120.)
 const NEAR: f64 = 220.0;
 /// Spins of a waiting thread before it gives its processor to others.
-const SPINS: usize = 1 << 14;
+const SPINS: usize = 1 << 10;
 
 /// How two cores stand to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -52,7 +52,8 @@ impl CpuPair {
     /// Keeps this thread on the processor with this index.
     pub(crate) fn pin(&self, index: usize) {
         let mut set = CpuSet::new();
-        set.set(self.0[index % 2]);
+        let [first, second] = self.0;
+        set.set(if index == 0 { first } else { second });
         // Where it is forbidden the scheduler does what it does, and windows are discarded.
         let _ = rustix::thread::sched_setaffinity(None, &set);
     }

@@ -76,7 +76,7 @@ impl Reference {
     /// two and each is made of whole sets.
     pub fn new(base: usize, slots: usize, areas: usize) -> Option<Self> {
         let area_slots = slots.checked_div(areas)?;
-        if !areas.is_power_of_two() || area_slots == 0 || slots % (areas * SET) != 0 {
+        if !areas.is_power_of_two() || area_slots == 0 || !slots.is_multiple_of(areas * SET) {
             return None;
         }
         let list = |slot: usize| u16::try_from(SET - slot % SET).unwrap_or(0);

@@ -99,7 +99,7 @@ impl Reference {
         let end = first + count;
         // Free slots behind the run join it, as far as they are of its set.
         let mut free = match self.slots.get(end) {
-            Some(next) if end % SET != 0 => next.list(),
+            Some(next) if !end.is_multiple_of(SET) => next.list(),
             _ => 0,
         };
         for slot in self.slots.get(first..end).unwrap_or_default().iter().rev() {
@@ -114,7 +114,7 @@ impl Reference {
     /// `free` ones follow them.
     fn renumber(&self, slot: usize, mut free: u16) {
         let mut at = slot;
-        while at % SET != 0
+        while !at.is_multiple_of(SET)
             && let Some(before) = self.slots.get(at - 1)
             && before.list() != 0
         {

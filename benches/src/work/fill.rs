@@ -16,7 +16,7 @@ pub(crate) const MIXED: &Mix =
 /// Small mappings alone.
 pub(crate) const SMALL: &Mix = &[(50, 2048), (30, 4096), (20, 16 << 10)];
 
-/// Times that an eighth of the mappings is exchanged.
+/// Times that an eighth of the mappings is exchanged after a pool was filled.
 const CHURNS: usize = 8;
 /// Refusals in a row after which a pool is as full as it gets.
 const PATIENCE: usize = 64;
@@ -59,12 +59,17 @@ impl<H: Hand> Filling<H> {
         }
     }
 
-    /// Exchanges a random eighth of the mappings, some times over.
-    pub(crate) fn churn<'s, S>(&mut self, subject: &'s S, slots: usize, buffers: &Buffers)
-    where
+    /// Exchanges a random eighth of the mappings, so many times over.
+    pub(crate) fn churn<'s, S>(
+        &mut self,
+        subject: &'s S,
+        slots: usize,
+        buffers: &Buffers,
+        times: usize,
+    ) where
         S: Subject<Hand<'s> = H>,
     {
-        for _ in 0..CHURNS {
+        for _ in 0..times {
             for _ in 0..self.held.len() / 8 {
                 let place = self.random.below(self.held.len());
                 let record = self.held.swap_remove(place);
@@ -100,17 +105,33 @@ impl<H: Hand> Filling<H> {
     }
 }
 
-/// Fills a pool to `percent` of its slots from both processors, and churns it.
+/// Fills a pool to `percent` of its slots from both processors, and churns it. Somewhere in its
+/// middle room for `kept` mappings of a size is kept free: what is measured then can be had.
 pub(crate) fn fill<'s, S: Subject>(
     subject: &'s S,
     percent: usize,
     capacity: usize,
     buffers: &Buffers,
+    (kept, size): (usize, usize),
 ) -> Vec<<S::Hand<'s> as Hand>::Record> {
     let hands = (0..2).filter_map(|cpu| subject.hand(cpu)).collect();
     let slots = capacity * percent / 100;
     let mut filling = Filling::new(hands, MIXED);
-    filling.up_to(subject, slots, buffers);
-    filling.churn(subject, slots, buffers);
+    filling.up_to(subject, slots / 2, buffers);
+    let mut room = Vec::new();
+    if let Some(hand) = filling.hand() {
+        // SAFETY: the scratch buffer is there as long as the pool is.
+        room.extend((0..kept).filter_map(|_| unsafe { hand.map(buffers.scratch(size)) }));
+    }
+    let all = subject.used() + slots - slots / 2;
+    let all = all.min(capacity);
+    filling.up_to(subject, all, buffers);
+    filling.churn(subject, all, buffers, CHURNS);
+    if let Some(hand) = filling.hand() {
+        for record in room {
+            // SAFETY: as above; the record is of this subject.
+            unsafe { hand.finish(record) };
+        }
+    }
     filling.into_held()
 }

@@ -17,6 +17,9 @@ use crate::row::Order;
 /// Places in a random order, drawn beforehand: drawing costs, and costs everybody the same.
 pub(super) const DRAWN: usize = 4096;
 
+/// How long a trace may take.
+const LONG: Duration = Duration::from_millis(300);
+
 /// One thread that keeps `depth` mappings of buffers of its own.
 pub(crate) struct Steady<'a, H: Hand> {
     hand: H,
@@ -49,10 +52,15 @@ impl<'a, H: Hand> Steady<'a, H> {
         Self { hand, buffers, held, order, at: 0, refused }
     }
 
-    /// Runs as [`run`](Lane::run) does, and writes down which buffers were copied where.
+    /// Runs as [`run`](Lane::run) does, and writes down which buffers were copied where; fewer
+    /// pairs where they take long.
     pub(crate) fn trace(&mut self, pairs: usize) -> Vec<Turn> {
         let mut turns = Vec::with_capacity(pairs);
-        for _ in 0..pairs {
+        let start = Instant::now();
+        for pair in 0..pairs {
+            if pair % 64 == 63 && start.elapsed() > LONG && pair >= 2 * self.held.len() {
+                break;
+            }
             let Some((place, buffer)) = self.next() else { break };
             let back = self.offset(place);
             self.turn(place, buffer);

@@ -39,7 +39,11 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<(), Failure> {
     let pace = Pace {
         windows: args.windows.unwrap_or(if args.quick { 15 } else { 21 }),
         window: Duration::from_micros(args.window),
-        calls: if args.quick { 2_000 } else { 10_000 },
+        calls: match args.windows {
+            Some(few) => 100 * few,
+            None if args.quick => 2_000,
+            None => 10_000,
+        },
     };
     let shown = std::io::stderr().is_terminal();
     let bar = if shown { ProgressBar::new(0) } else { ProgressBar::hidden() };
