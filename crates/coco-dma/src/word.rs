@@ -39,3 +39,11 @@ impl Word {
         Self(AtomicUsize::new(0))
     }
 }
+
+/// Loom takes `SeqCst` accesses for weaker than they are, and needs a fence where they matter. The
+/// code that ships needs none.
+#[inline(always)]
+pub(crate) fn fence_for_models() {
+    #[cfg(loom)]
+    loom::sync::atomic::fence(Ordering::SeqCst);
+}

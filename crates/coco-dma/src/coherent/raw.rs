@@ -17,6 +17,7 @@ use crate::plan::AllocRequest;
 use crate::plan::Candidates;
 use crate::platform::Platform;
 use crate::pool::Owner;
+use crate::pool::Hand;
 use crate::pool::SlotRun;
 use crate::reason::Refuse;
 use crate::shared::SharedBytes;
@@ -148,21 +149,21 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
 
     /// Slots of the first pool that has them.
     fn take_slots(&self, pools: Candidates<'_>, whole: u64) -> Result<RawCoherent, Refuse> {
-        let mut why = Refuse::PoolFull;
+        let (mut why, mut hand) = (Refuse::PoolFull, self.hand());
         for candidate in pools {
             let index = candidate.index;
             let Some(pool) = self.pool(index) else { continue };
             let owner = self.owner().allocating();
-            let Ok(run) = pool.take(&candidate.places, owner) else { continue };
+            let Ok(run) = hand.take(pool, &candidate.places, owner) else { continue };
             if !self.charge(run.count()) {
-                pool.give(&run);
+                hand.give(pool, &run);
                 return Err(Refuse::Quota);
             }
             let offset = run.offset();
             let len = usize::try_from(whole).unwrap_or(0);
             let Some(start) = pool.bytes().at(offset, len) else {
                 self.discharge(run.count());
-                pool.give(&run);
+                hand.give(pool, &run);
                 continue;
             };
             // SAFETY: the slots are ours.
@@ -180,7 +181,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             };
             let Some((addr, mapped)) = found else {
                 self.discharge(run.count());
-                pool.give(&run);
+                hand.give(pool, &run);
                 continue;
             };
             if pool.purpose() == PoolUse::Reserve {
@@ -235,7 +236,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         let bytes = memory.bytes();
         match memory.source {
             Source::Slots { pool, run } => {
-                if self.pool(pool).is_some_and(|pool| pool.give(&run)) {
+                if self.pool(pool).is_some_and(|pool| self.hand().give(pool, &run)) {
                     self.discharge(run.count());
                 }
             }

@@ -34,6 +34,7 @@ use crate::plan::Place;
 use crate::plan::PoolFace;
 use crate::plan::state_of;
 use crate::platform::Platform;
+use crate::pool::AnyCpu;
 use crate::pool::Owner;
 use crate::pool::Pool;
 use crate::reason::Refuse;
@@ -168,6 +169,12 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     /// The rules of this machine.
     pub fn regime(&self) -> &'d Regime {
         self.dma.regime()
+    }
+
+    /// Takes and gives slots on whatever CPU this runs on.
+    #[inline]
+    pub(crate) fn hand(&self) -> AnyCpu<'d, P> {
+        AnyCpu(self.platform())
     }
 
     pub(crate) fn pool(&self, index: usize) -> Option<&'d Pool<'d>> {

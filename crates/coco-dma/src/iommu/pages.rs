@@ -80,7 +80,7 @@ impl Domain<'_> {
             boundary: face.limits.boundary,
         };
         let places = Places::new(self.window.base().raw(), self.in_reach(face.limit()), &wish);
-        let run = self.slots.take(&places.ok_or(Refuse::IovaFull)?, owner);
+        let run = self.slots.take(0, &places.ok_or(Refuse::IovaFull)?, owner);
         let run = run.map_err(|_| Refuse::IovaFull)?;
         // A run is never empty.
         let count = NonZeroUsize::new(run.count()).ok_or(Refuse::IovaFull)?;
@@ -89,7 +89,7 @@ impl Domain<'_> {
 
     /// Gives addresses back at which nothing was mapped.
     pub(crate) fn give(&self, mapped: &Mapped, owner: Owner) {
-        self.slots.give(&mapped.run(owner));
+        self.slots.give(0, &mapped.run(owner));
     }
 
     /// Maps the whole pages around `range`, and answers with the address of its first byte. Never

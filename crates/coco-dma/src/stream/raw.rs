@@ -19,6 +19,8 @@ use crate::plan::MapFace;
 use crate::plan::Moment;
 use crate::plan::Transfer;
 use crate::platform::Platform;
+use crate::pool::Hand;
+use crate::pool::PoolHandle;
 use crate::pool::Owner;
 use crate::pool::SlotRun;
 use crate::state::Direction;
@@ -110,8 +112,38 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     ///
     /// The device has stopped using the address, and the conditions of
     /// [`map_raw`](Self::map_raw) held until now.
+    #[inline]
     pub unsafe fn finish_raw(
         &self,
+        mapping: RawMapping,
+        written: usize,
+    ) -> Result<(), NotThisDevice> {
+        // SAFETY: this function's conditions.
+        unsafe { self.finish_by(&mut self.hand(), mapping, written) }
+    }
+
+    /// The same for whoever has a cache of the pool for itself; the map may have been made without.
+    ///
+    /// # Safety
+    ///
+    /// As for [`finish_raw`](Self::finish_raw).
+    #[inline]
+    pub unsafe fn finish_raw_with(
+        &self,
+        handle: &mut PoolHandle<'_>,
+        mapping: RawMapping,
+        written: usize,
+    ) -> Result<(), NotThisDevice> {
+        // SAFETY: this function's conditions.
+        unsafe { self.finish_by(handle, mapping, written) }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`finish_raw`](Self::finish_raw).
+    unsafe fn finish_by(
+        &self,
+        hand: &mut impl Hand,
         mapping: RawMapping,
         written: usize,
     ) -> Result<(), NotThisDevice> {
@@ -129,20 +161,20 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         }
         // What the device may still reach is kept for good.
         if unmapped {
-            self.let_go(mapping.place);
+            self.let_go(hand, mapping.place);
         }
         self.count().finished();
         Ok(())
     }
 
     /// Gives back what a map held, which the device reaches no more.
-    pub(super) fn let_go(&self, place: Held) {
+    pub(super) fn let_go(&self, hand: &mut impl Hand, place: Held) {
         match place {
             Held::Open | Held::InPlace { pin: None, .. } => {}
             Held::InPlace { pin: Some(pin), .. } => self.dma().ledger().unpin(pin),
             Held::Slots { pool, run, .. } => {
                 // Slots that were revoked are not ours any more.
-                if self.pool(pool).is_some_and(|pool| pool.give(&run)) {
+                if self.pool(pool).is_some_and(|pool| hand.give(pool, &run)) {
                     self.discharge(run.count());
                 }
             }

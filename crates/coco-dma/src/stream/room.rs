@@ -8,6 +8,7 @@ use crate::device::Device;
 use crate::plan;
 use crate::plan::Plan;
 use crate::platform::Platform;
+use crate::pool::Hand;
 use crate::reason::Refuse;
 use crate::state::Direction;
 
@@ -38,9 +39,10 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             Plan::Direct { addr: Some(_), .. } => self.room_for(rest),
             Plan::Direct { addr: None, .. } => self.room_behind(range, rest),
             Plan::Bounce { pools, .. } => {
+                let mut hand = self.hand();
                 for candidate in pools {
                     let Some(pool) = self.pool(candidate.index) else { continue };
-                    let Ok(run) = pool.take(&candidate.places, self.owner()) else { continue };
+                    let Ok(run) = hand.take(pool, &candidate.places, self.owner()) else { continue };
                     let answer = if self.charge(run.count()) {
                         // Which slots they are makes no difference to addresses of a domain.
                         let behind = candidate.base.is_none();
@@ -51,7 +53,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                     } else {
                         Err(Refuse::Quota)
                     };
-                    pool.give(&run);
+                    hand.give(pool, &run);
                     return answer;
                 }
                 Err(Refuse::PoolFull)
