@@ -8,7 +8,9 @@ use super::Owner;
 use super::Pool;
 use super::SlotRun;
 use crate::addr::Places;
+use crate::addr::Wish;
 use crate::platform::Platform;
+use crate::slots::Shape;
 use crate::slots::Turn;
 
 /// Whoever takes slots for the maps of a device.
@@ -65,10 +67,19 @@ impl<'m> Pool<'m> {
 
     /// Takes slots by hand, for whoever builds something else than a device's maps on the pool:
     /// the bytes are the taker's at [`SlotRun::offset`] from the start of the pool until they are
-    /// given back. A wrong `cpu` costs speed and nothing else. Never waits; any context.
+    /// given back. What the wish says of addresses is meant of physical ones. A wrong `cpu` costs
+    /// speed and nothing else. Never waits; any context.
     #[inline]
-    pub fn take_raw(&self, cpu: usize, places: &Places) -> Result<SlotRun, Full> {
-        self.slots.take(cpu, places, Owner::BY_HAND)
+    pub fn take_raw(&self, cpu: usize, wish: &Wish) -> Result<SlotRun, Full> {
+        match self.slots.enter(cpu) {
+            Some(turn) => PoolHandle { pool: self, turn }.take_raw(wish),
+            None => self.slots.take(cpu, &self.places(wish)?, Owner::BY_HAND),
+        }
+    }
+
+    /// The places that grant a wish.
+    fn places(&self, wish: &Wish) -> Result<Places, Full> {
+        Places::new(self.range.base().raw(), self.range.len(), wish).ok_or(Full)
     }
 
     /// Gives back what was taken by hand; false, and nothing happens, where the slots are not held
@@ -92,8 +103,24 @@ impl PoolHandle<'_> {
 
     /// As [`Pool::take_raw`].
     #[inline]
-    pub fn take_raw(&mut self, places: &Places) -> Result<SlotRun, Full> {
-        self.pool.slots.take_with(&mut self.turn, places, Owner::BY_HAND)
+    pub fn take_raw(&mut self, wish: &Wish) -> Result<SlotRun, Full> {
+        let (pool, owner) = (self.pool, Owner::BY_HAND);
+        if wish.align == 1
+            && wish.boundary.is_none()
+            && let Ok(len) = usize::try_from(wish.len)
+            && let base = pool.range.base().raw()
+            && let Some(shape) = Shape::keeping(base, len, wish.original, wish.keep)
+            && let Some(run) = pool.slots.take_quickly(&mut self.turn, &shape, owner)
+        {
+            return Ok(run);
+        }
+        self.take_elsewhere(wish)
+    }
+
+    /// What is not at hand.
+    #[inline(never)]
+    fn take_elsewhere(&mut self, wish: &Wish) -> Result<SlotRun, Full> {
+        self.pool.slots.take_with(&mut self.turn, &self.pool.places(wish)?, Owner::BY_HAND)
     }
 
     /// As [`Pool::give_raw`].

@@ -102,6 +102,31 @@ impl<'m> Bitmap<'m> {
         }
     }
 
+    /// Takes the lowest run of this shape, longer than a word, that begins with a word.
+    pub(super) fn claim_words(&self, shape: &Shape) -> Option<usize> {
+        if shape.starts & 1 == 0 {
+            return None;
+        }
+        let mut from = 0;
+        loop {
+            let index = self.next(from, Word::BITS)?;
+            let (first, words) = (index * Word::BITS, shape.count.div_ceil(Word::BITS));
+            if first > shape.last {
+                return None;
+            }
+            let taken = (index..index + words).rev().find(|index| self.free(*index) != !0);
+            let Some(taken) = taken else {
+                if self.claim_found(first, shape.count).is_ok() {
+                    return Some(first);
+                }
+                from = index + words;
+                continue;
+            };
+            self.correct(taken);
+            from = taken + 1;
+        }
+    }
+
     /// The lowest place of a run of `count` slots, in one word or across several, that is found
     /// free: `place` says, for a slot, the first at which the run may begin from there on. Takes
     /// it.
@@ -115,7 +140,7 @@ impl<'m> Bitmap<'m> {
         let (mut scan, mut from) = (0, 0);
         loop {
             let index = self.next(scan, need)?;
-            if fit::longest(self.free(index)) < need {
+            if fit::starts(self.free(index), need) == 0 {
                 self.correct(index);
                 scan = index + 1;
                 continue;
@@ -144,6 +169,11 @@ impl<'m> Bitmap<'m> {
         if let Some(taken) = taken.last() {
             return Err(taken);
         }
+        self.claim_found(first, count)
+    }
+
+    /// The same for slots that were free just now.
+    fn claim_found(&self, first: usize, count: usize) -> Result<(), usize> {
         for (index, mask) in self.parts(first, count) {
             if let Err(taken) = self.claim_bits(index, mask) {
                 let claimed = (index * Word::BITS).saturating_sub(first);
@@ -229,8 +259,8 @@ impl<'m> Bitmap<'m> {
         let shift = index % PER_WORD * 8;
         let mut seen = sum.0.load(Ordering::SeqCst);
         let byte = |sum: usize| sum >> shift & 0xff;
-        // No run is longer than there are bits: mostly this is all there is to do.
-        if byte(seen) >= free.count_ones() as usize {
+        // Mostly this is all there is to do: it was never found too small.
+        if byte(seen) >= Word::BITS {
             return;
         }
         let longest = fit::longest(free);
@@ -265,6 +295,7 @@ impl<'m> Bitmap<'m> {
 
     /// The words that hold `count` slots from `first`, by number, each with the bits that are
     /// theirs.
+    #[inline]
     fn parts(&self, first: usize, count: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
         let last = first + count;
         let words = if count == 0 { 0..0 } else { first / Word::BITS..last.div_ceil(Word::BITS) };

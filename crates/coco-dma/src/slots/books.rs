@@ -10,29 +10,29 @@ impl Slots<'_> {
     /// Whether the run is still its holder's.
     pub(crate) fn holds(&self, run: &SlotRun) -> bool {
         let mark = self.marks.get(run.first);
-        mark.is_some_and(|mark| mark.0.load(Ordering::Relaxed) == run.mark())
+        mark.is_some_and(|mark| mark.0.load(Ordering::Relaxed) == run.mark.get())
     }
 
     /// Ends the holding of a run, whose slots nobody gets before [`free`](Self::free). False where
     /// somebody else ended it: of several that try, one does.
     pub(crate) fn end(&self, run: &SlotRun) -> bool {
         let Some(mark) = self.marks.get(run.first) else { return false };
-        mark.0.compare_exchange(run.mark(), 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        mark.0.compare_exchange(run.mark.get(), 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Keeps the slots of a run whose holding was ended by the caller for ever: nobody's.
     pub(crate) fn lose(&self, run: &SlotRun) {
         if let Some(mark) = self.marks.get(run.first) {
-            mark.0.store(run.count, Ordering::Relaxed);
+            mark.0.store(run.count(), Ordering::Relaxed);
         }
-        self.count_in(run.count);
+        self.count_in(run.count());
     }
 
     /// Whether a run was lost. (Or one that was given to somebody else later, of the same slots:
     /// then it is lost all the same.)
     pub(crate) fn is_lost(&self, run: &SlotRun) -> bool {
         let mark = self.marks.get(run.first);
-        mark.is_some_and(|mark| mark.0.load(Ordering::Relaxed) == run.count)
+        mark.is_some_and(|mark| mark.0.load(Ordering::Relaxed) == run.count())
     }
 
     /// Slots that an owner holds.
@@ -54,7 +54,7 @@ impl Slots<'_> {
             // The record of this run may come later; it finds the mark gone.
             if self.end(&run) {
                 self.free(&run);
-                freed += run.count;
+                freed += run.count();
             }
         }
         freed

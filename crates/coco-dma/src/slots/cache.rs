@@ -186,6 +186,11 @@ impl Turn<'_> {
         self.cache.ways.iter().filter_map(|way| way.tag().checked_sub(1))
     }
 
+    /// Whether it may hold anything.
+    pub(super) fn is_filled(&self) -> bool {
+        self.cache.is_filled()
+    }
+
     /// Empties it: gives away every word that has free bits, with those.
     pub(super) fn empty(&mut self, mut give: impl FnMut(usize, usize)) {
         for way in &self.cache.ways {

@@ -1,13 +1,15 @@
 //! Where a run fits into one word of the bitmap: pure arithmetic on bits.
 
+use crate::addr::AlignMask;
 use crate::addr::Places;
+use crate::addr::SLOT;
 use crate::word::Word;
 
-/// What a run has to be like, for runs that may lie inside one word: the slots, and where in a
-/// word it may begin.
+/// What a run has to be like, where that is the same in every word: the slots, and where in a word
+/// it may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Shape {
-    /// Slots, 1 to the bits of a word.
+pub(crate) struct Shape {
+    /// Slots; more than a word has bits lie in several.
     pub(super) count: usize,
     /// The bits of every word at which it may begin.
     pub(super) starts: usize,
@@ -34,6 +36,27 @@ const GRIDS: [usize; Word::BITS.trailing_zeros() as usize + 1] = {
 };
 
 impl Shape {
+    /// The shape of a run for `len` bytes (not 0) in slots of [`SLOT`] bytes of a pool that is seen
+    /// from `base` on, where the low bits of `original` under `keep` are kept. `None` where `keep` is
+    /// wider than a word.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "less than `keep`, which is a word wide")]
+    pub(crate) fn keeping(base: u64, len: usize, original: u64, keep: AlignMask) -> Option<Self> {
+        const UNIT: usize = SLOT as usize;
+        let keep = keep.raw();
+        let first = original.wrapping_sub(base) & keep;
+        let within = first as usize % UNIT;
+        let last = len.checked_sub(1)?;
+        let starts = if keep < SLOT {
+            !0
+        } else {
+            let power = keep.trailing_ones() - SLOT.trailing_zeros();
+            GRIDS.get(power as usize)?.checked_shl((first / SLOT) as u32)?
+        };
+        // Past the end of the pool no slot is ever free.
+        Some(Self { count: last.checked_add(within)? / UNIT + 1, starts, last: usize::MAX, within })
+    }
+
     /// The shape of a run at one of `places`, in slots of 2^`shift` bytes. `None` where it is
     /// longer than a word has bits, or its places are not alike in every word.
     #[inline]
@@ -49,7 +72,8 @@ impl Shape {
         let (within, bit, count) =
             ((first & ((1 << shift) - 1)) as usize, (first >> shift) as u32, count as usize);
         // What is past the end of memory is past every slot.
-        let last = usize::try_from(places.last() >> shift).unwrap_or(usize::MAX);
+        let last = places.last().saturating_sub(within as u64) >> shift;
+        let last = usize::try_from(last).unwrap_or(usize::MAX);
         // The grid is at most a word wide, so that the first place is in the first word.
         Some(Self { count, starts: grid.checked_shl(bit)?, last, within })
     }
@@ -76,6 +100,9 @@ pub(super) fn starts(mut ones: usize, count: usize) -> usize {
 
 /// The longest row of ones.
 pub(super) fn longest(mut ones: usize) -> usize {
+    if ones == !0 {
+        return Word::BITS;
+    }
     let mut length = 0;
     while ones != 0 {
         ones &= ones >> 1;
@@ -93,8 +120,6 @@ pub(super) const fn run(bit: u32, count: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::addr::AlignMask;
-    use crate::addr::SLOT;
     use crate::addr::Wish;
 
     #[test]
@@ -117,7 +142,8 @@ mod tests {
             (0x2000, Wish { align: 0x2_0000, ..Wish::of(SLOT) }),
             (0x1000, Wish::of(64 * SLOT)),
         ] {
-            let places = Places::new(base, 150 * SLOT, &wish).unwrap();
+            // Not whole slots: as far as a device reaches.
+            let places = Places::new(base, 150 * SLOT - 0x500, &wish).unwrap();
             let Some(shape) = Shape::of(&places, shift) else {
                 assert!(places.slots_at(places.lowest()) > Word::BITS as u64, "{wish:?}");
                 continue;
@@ -129,6 +155,12 @@ mod tests {
                 assert_eq!(here, places.from(at) == Some(at), "{wish:?} in slot {slot}");
             }
             assert_eq!(shape.count as u64, places.slots_at(places.lowest()));
+            let len = usize::try_from(wish.len).unwrap();
+            if let Some(same) = Shape::keeping(base, len, wish.original, wish.keep)
+                && wish.align == 1
+            {
+                assert_eq!(Shape { last: shape.last, ..same }, shape, "{wish:?}");
+            }
         }
         // A boundary inside the pool, and a grid wider than a word.
         let boundary = crate::addr::Boundary::new(0x8000);

@@ -19,6 +19,7 @@ mod tests;
 
 pub use cache::Cache;
 pub(crate) use cache::Turn;
+pub(crate) use fit::Shape;
 pub use run::Full;
 pub use run::HeldRun;
 pub(crate) use run::Owner;
@@ -157,17 +158,23 @@ impl<'m> Slots<'m> {
         self.map.release_bits(word, bits);
     }
 
-    /// Gives back what CPUs keep. Who uses its cache at this moment is passed over, the caller
-    /// too if it has one.
-    fn empty_caches(&self) {
+    /// Gives back what CPUs keep; false where they kept nothing. Who uses its cache at this moment
+    /// is passed over, the caller too if it has one.
+    fn empty_caches(&self) -> bool {
         let filled = self.caches.iter().filter(|cache| cache.is_filled());
-        for mut turn in filled.filter_map(|cache| cache.enter(self.ways)) {
-            self.empty(&mut turn);
-        }
+        let turns = filled.filter_map(|cache| cache.enter(self.ways));
+        turns.fold(false, |any, mut turn| self.empty(&mut turn) | any)
     }
 
-    /// Gives back what one CPU keeps.
-    fn empty(&self, turn: &mut Turn<'_>) {
-        turn.empty(|word, bits| self.release_bits(word, bits));
+    /// Gives back what one CPU keeps; false where it kept nothing.
+    fn empty(&self, turn: &mut Turn<'_>) -> bool {
+        let mut any = false;
+        if turn.is_filled() {
+            turn.empty(|word, bits| {
+                any = true;
+                self.release_bits(word, bits);
+            });
+        }
+        any
     }
 }

@@ -1,5 +1,7 @@
 //! Who takes slots, and the record of a run that was taken.
 
+use core::num::NonZeroUsize;
+
 use crate::word::Word;
 
 /// No free run of slots was long enough.
@@ -17,42 +19,55 @@ pub(crate) enum SlotsError {
     Storage { wanted: usize, given: usize },
 }
 
-/// Who takes slots: a device of the layer, by its number. Numbers are never used again.
+/// Who takes slots: a device of the layer, by its number, in the upper half of a word. Numbers are
+/// never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Owner(usize);
+pub(crate) struct Owner(NonZeroUsize);
 
 /// What an owner number and a count have in a word each: half of it.
 pub(super) const HALF: usize = (1 << (Word::BITS / 2)) - 1;
-/// The bit of an owner's half that says that the slots are allocated, not mapped.
-const ALLOCATED: usize = 1 << (Word::BITS / 2 - 1);
+/// Where an owner's half begins.
+const UPPER: u32 = usize::BITS / 2;
+/// The bit of an owner's number that says that the slots are allocated, not mapped.
+const ALLOCATED: usize = 1 << (UPPER - 1);
 
 impl Owner {
     /// The most owners there can be: half a word of them, but for a bit and the last number.
     pub(crate) const MOST: usize = ALLOCATED - 2;
 
     /// Whoever takes slots by hand, and is no device.
-    pub(crate) const BY_HAND: Self = Self(Self::MOST + 1);
+    pub(crate) const BY_HAND: Self = match Self::numbered(Self::MOST + 1) {
+        Some(owner) => owner,
+        None => unreachable!(),
+    };
 
     /// The owner with this number, from 1 on.
     pub(crate) const fn new(number: usize) -> Option<Self> {
-        if number == 0 || number > Self::MOST { None } else { Some(Self(number)) }
+        if number > Self::MOST { None } else { Self::numbered(number) }
+    }
+
+    const fn numbered(number: usize) -> Option<Self> {
+        match NonZeroUsize::new(number << UPPER) {
+            Some(upper) => Some(Self(upper)),
+            None => None,
+        }
     }
 
     /// The same device as the owner of memory that it allocated: a revocation, which ends maps,
     /// does not end that.
-    pub(crate) const fn allocating(self) -> Self {
-        Self(self.0 | ALLOCATED)
+    pub(crate) fn allocating(self) -> Self {
+        Self(self.0 | ALLOCATED << UPPER)
     }
 
     /// What stands at the first slot of a run of `count`.
     #[inline]
-    pub(super) const fn mark(self, count: usize) -> usize {
-        self.0 << (Word::BITS / 2) | count
+    pub(super) fn mark(self, count: usize) -> NonZeroUsize {
+        self.0 | count
     }
 
     /// The length of the run that a mark tells, if it is this owner's.
     pub(super) fn run_of(self, mark: usize) -> Option<usize> {
-        (mark >> (Word::BITS / 2) == self.0).then_some(mark & HALF)
+        (mark & !HALF == self.0.get()).then_some(mark & HALF)
     }
 }
 
@@ -62,15 +77,15 @@ impl Owner {
 #[must_use = "slots that are not given back are lost"]
 pub struct SlotRun {
     pub(super) first: usize,
-    pub(super) count: usize,
+    /// What stands at its first slot while it is held: whose it is, and how long.
+    pub(super) mark: NonZeroUsize,
     pub(super) offset: usize,
-    pub(super) owner: Owner,
 }
 
 impl SlotRun {
     /// The record of an owner that kept only the numbers of the slots (but not the place in them).
-    pub(crate) const fn of(first: usize, count: usize, owner: Owner) -> Self {
-        Self { first, count, offset: 0, owner }
+    pub(crate) fn of(first: usize, count: usize, owner: Owner) -> Self {
+        Self { first, mark: owner.mark(count), offset: 0 }
     }
 
     /// The place in bytes from the start of the pool.
@@ -88,13 +103,7 @@ impl SlotRun {
     /// The number of slots.
     #[inline]
     pub fn count(&self) -> usize {
-        self.count
-    }
-
-    /// What stands at its first slot while it is held.
-    #[inline]
-    pub(super) const fn mark(&self) -> usize {
-        self.owner.mark(self.count)
+        self.mark.get() & HALF
     }
 }
 
@@ -114,7 +123,7 @@ pub struct HeldRun {
 impl HeldRun {
     /// The run that a mark at a slot tells of.
     pub(super) fn of(first: usize, mark: usize) -> Option<Self> {
-        let (owner, count) = (mark >> (Word::BITS / 2), mark & HALF);
+        let (owner, count) = (mark >> UPPER, mark & HALF);
         let (device, allocated) = (owner & (ALLOCATED - 1), owner & ALLOCATED != 0);
         (mark != 0).then_some(Self { first, count, device, allocated })
     }

@@ -5,10 +5,11 @@ use super::Owner;
 use super::SlotRun;
 use super::Slots;
 use super::Turn;
+use super::Shape;
 use super::cache::Put;
-use super::fit::Shape;
 use crate::addr::Places;
 use crate::word::Ordering;
+use crate::word::Word;
 
 impl<'m> Slots<'m> {
     /// The turn to use what a CPU keeps; `None` where CPUs keep nothing, or somebody has the turn.
@@ -42,11 +43,35 @@ impl<'m> Slots<'m> {
         owner: Owner,
     ) -> Result<SlotRun, Full> {
         if let Some(shape) = Shape::of(places, self.shift)
-            && let Some(first) = turn.take(&shape)
+            && let Some(run) = self.take_quickly(turn, &shape, owner)
         {
-            return Ok(self.mark(first, &shape, owner));
+            return Ok(run);
         }
         self.take_slowly(turn, places, owner)
+    }
+
+    /// Takes a run that the CPU has at hand, or one of whole words, if that is all there is to it.
+    #[inline]
+    pub(crate) fn take_quickly(
+        &self,
+        turn: &mut Turn<'_>,
+        shape: &Shape,
+        owner: Owner,
+    ) -> Option<SlotRun> {
+        let first = if shape.count <= Word::BITS {
+            turn.take(shape)?
+        } else {
+            self.take_words(shape)?
+        };
+        Some(self.mark(first, shape, owner))
+    }
+
+    /// Takes a run that is longer than a word from the bitmap.
+    #[inline(never)]
+    fn take_words(&self, shape: &Shape) -> Option<usize> {
+        let first = self.map.claim_words(shape)?;
+        self.count_out(shape.count);
+        Some(first)
     }
 
     /// Gives the slots of a run back, on this CPU. False where they were revoked before: then they
@@ -71,7 +96,7 @@ impl<'m> Slots<'m> {
         if !self.unmark(run) {
             return false;
         }
-        match turn.put(run.first, run.count) {
+        match turn.put(run.first, run.count()) {
             Put::Kept => {}
             Put::Elsewhere => self.free(run),
             Put::Whole(word) => self.release_bits(word, !0),
@@ -82,7 +107,7 @@ impl<'m> Slots<'m> {
     /// Frees the slots of a run whose holding was ended by the caller.
     #[inline(never)]
     pub(crate) fn free(&self, run: &SlotRun) {
-        self.release(run.first, run.count);
+        self.release(run.first, run.count());
     }
 
     /// Takes these slots out of use for ever, if they are all free.
@@ -100,40 +125,40 @@ impl<'m> Slots<'m> {
         places: &Places,
         owner: Owner,
     ) -> Result<SlotRun, Full> {
-        if let Some(shape) = Shape::of(places, self.shift) {
-            if let Some(first) = turn.take_any(&shape).or_else(|| self.collect(turn, &shape)) {
-                return Ok(self.mark(first, &shape, owner));
+        let shape = Shape::of(places, self.shift);
+        if let Some(shape) = &shape {
+            if let Some(first) = turn.take_any(shape).or_else(|| self.collect(turn, shape)) {
+                return Ok(self.mark(first, shape, owner));
             }
             let mut from = 0;
-            while let Some(word) = self.map.with_room(from, &shape) {
+            while let Some(word) = self.map.with_room(from, shape) {
                 self.keep(turn, word, shape.count);
-                if let Some(first) = turn.take(&shape) {
-                    return Ok(self.mark(first, &shape, owner));
+                if let Some(first) = turn.take(shape) {
+                    return Ok(self.mark(first, shape, owner));
                 }
                 // Somebody else was faster.
                 from = word + 1;
             }
         }
-        self.take_from_map(places, owner).or_else(|Full| {
-            self.empty(turn);
-            self.take_from_others(places, owner)
-        })
+        if shape.is_none_or(|shape| shape.count > 1)
+            && let Ok(run) = self.take_across(places, owner)
+        {
+            return Ok(run);
+        }
+        let (own, others) = (self.empty(turn), self.empty_caches());
+        if own || others { self.take_from_map(places, owner) } else { Err(Full) }
     }
 
     /// Takes a run without the turn to use a cache.
     #[inline(never)]
     fn take_shared(&self, places: &Places, owner: Owner) -> Result<SlotRun, Full> {
-        self.take_from_map(places, owner).or_else(|Full| self.take_from_others(places, owner))
+        self.take_from_map(places, owner).or_else(|Full| {
+            // Once more when the CPUs have given back what they keep, if they keep anything.
+            if self.empty_caches() { self.take_from_map(places, owner) } else { Err(Full) }
+        })
     }
 
-    /// Looks once more when the other CPUs have given back what they keep, if they keep anything.
-    #[cold]
-    fn take_from_others(&self, places: &Places, owner: Owner) -> Result<SlotRun, Full> {
-        self.empty_caches();
-        self.take_from_map(places, owner)
-    }
-
-    /// Takes a run from the bitmap: the lowest.
+    /// Takes a run from the bitmap: the lowest inside a word, or else the lowest of all.
     fn take_from_map(&self, places: &Places, owner: Owner) -> Result<SlotRun, Full> {
         if let Some(shape) = Shape::of(places, self.shift)
             && let Some(first) = self.map.claim_shape(&shape)
@@ -141,6 +166,11 @@ impl<'m> Slots<'m> {
             self.count_out(shape.count);
             return Ok(self.mark(first, &shape, owner));
         }
+        self.take_across(places, owner)
+    }
+
+    /// Takes a run from the bitmap, wherever it lies.
+    fn take_across(&self, places: &Places, owner: Owner) -> Result<SlotRun, Full> {
         let count = to_usize(places.units_at(places.lowest(), self.shift)).ok_or(Full)?;
         let at = |slot: usize| places.from((slot as u64) << self.shift);
         let place = |slot: usize| to_usize(at(slot)? >> self.shift);
@@ -150,7 +180,7 @@ impl<'m> Slots<'m> {
             self.release(first, count);
             return Err(Full);
         };
-        Ok(self.hold(SlotRun { first, count, offset, owner }))
+        Ok(self.hold(SlotRun { first, mark: owner.mark(count), offset }))
     }
 
     /// Takes what others gave back to words that this CPU keeps.
@@ -178,7 +208,7 @@ impl<'m> Slots<'m> {
     #[inline]
     fn mark(&self, first: usize, shape: &Shape, owner: Owner) -> SlotRun {
         let offset = (first << self.shift) + shape.within;
-        self.hold(SlotRun { first, count: shape.count, offset, owner })
+        self.hold(SlotRun { first, mark: owner.mark(shape.count), offset })
     }
 
     /// Notes whose the run is. Relaxed: read again only by its holder, and by a revocation that
@@ -186,7 +216,7 @@ impl<'m> Slots<'m> {
     #[inline]
     fn hold(&self, run: SlotRun) -> SlotRun {
         if let Some(mark) = self.marks.get(run.first) {
-            mark.0.store(run.mark(), Ordering::Relaxed);
+            mark.0.store(run.mark.get(), Ordering::Relaxed);
         }
         run
     }
@@ -196,7 +226,7 @@ impl<'m> Slots<'m> {
     fn unmark(&self, run: &SlotRun) -> bool {
         let Some(mark) = self.marks.get(run.first) else { return false };
         // No step of its own: who revokes sees to it that nobody gives back meanwhile.
-        let held = mark.0.load(Ordering::Relaxed) == run.mark();
+        let held = mark.0.load(Ordering::Relaxed) == run.mark.get();
         if held {
             mark.0.store(0, Ordering::Relaxed);
         }
