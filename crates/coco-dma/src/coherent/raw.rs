@@ -11,6 +11,7 @@ use crate::attrs::Attrs;
 use crate::device::Device;
 use crate::iommu::Mapped;
 use crate::ledger::Pin;
+use crate::name::Name;
 use crate::observe::Event;
 use crate::plan;
 use crate::plan::AllocRequest;
@@ -90,16 +91,16 @@ impl RawCoherent {
 /// An allocation that was refused. Nothing was changed and nothing is held, but for what a failed
 /// conversion put into quarantine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AllocError<'d> {
+pub struct AllocError {
     /// The device's name.
-    pub device: &'d str,
+    pub device: Name,
     /// Why.
     pub reason: Refuse,
     /// Bytes asked for.
     pub len: usize,
 }
 
-impl fmt::Display for AllocError<'_> {
+impl fmt::Display for AllocError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { device, reason, len } = self;
         write!(f, "{device}: an allocation of {len} bytes was refused ({reason}): ")?;
@@ -107,18 +108,18 @@ impl fmt::Display for AllocError<'_> {
     }
 }
 
-impl core::error::Error for AllocError<'_> {}
+impl core::error::Error for AllocError {}
 
-impl<'d, P: Platform + ?Sized> Device<'d, P> {
+impl<P: Platform + ?Sized> Device<'_, P> {
     /// Allocates `len` bytes that the device reaches, rounded up to pages of 4096 (to granules
     /// where pages have to be converted) and aligned to one, zeroed. In atomic context nothing is
     /// converted and nothing blocks: the reserve serves.
-    pub fn alloc_raw(&self, len: usize, context: Context) -> Result<RawCoherent, AllocError<'d>> {
+    pub fn alloc_raw(&self, len: usize, context: Context) -> Result<RawCoherent, AllocError> {
         let memory = self.try_alloc(len, context).inspect(|_| self.count().allocated());
         memory.map_err(|reason| {
             self.count().refused();
             self.dma().tell(&Event::Refused { device: self.name(), len, reason });
-            AllocError { device: self.name(), reason, len }
+            AllocError { device: self.name().into(), reason, len }
         })
     }
 

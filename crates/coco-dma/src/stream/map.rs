@@ -29,7 +29,7 @@ const NOWHERE: DmaAddr = DmaAddr::new(u64::MAX);
 /// How often a map is planned when the state of the memory changes under it.
 const ATTEMPTS: usize = 3;
 
-impl<'d, P: Platform + ?Sized> Device<'d, P> {
+impl<P: Platform + ?Sized> Device<'_, P> {
     /// Maps a buffer for the device. Never blocks and never converts memory.
     ///
     /// Bounced, a buffer for the device to read is copied in; where the device only writes, the
@@ -49,7 +49,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         buffer: NonNull<[u8]>,
         direction: Direction,
         attrs: Attrs,
-    ) -> Result<RawMapping, MapError<'d>> {
+    ) -> Result<RawMapping, MapError> {
         let range = if buffer.is_empty() { None } else { self.platform().locate(buffer) };
         let record =
             |addr, place| RawMapping { owner: self.owner(), addr, buffer, direction, attrs, place };
@@ -149,17 +149,18 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         Err(why)
     }
 
+    #[cold]
     fn refused(
         &self,
         reason: Refuse,
         len: usize,
         range: Option<PhysRange>,
         attrs: Attrs,
-    ) -> MapError<'d> {
+    ) -> MapError {
         self.count().refused();
         if !attrs.contains(Attrs::NO_WARN) {
             self.dma().tell(&Event::Refused { device: self.name(), len, reason });
         }
-        MapError { device: self.name(), reason, len, memory: self.memory(range) }
+        MapError { device: self.name().into(), reason, len, memory: self.memory(range) }
     }
 }
