@@ -228,7 +228,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             return Err(memory);
         }
         // SAFETY: this function's condition.
-        if !unsafe { self.untranslate(memory.mapped.as_ref()) } {
+        if unsafe { self.untranslate(memory.mapped.as_ref()) }.is_err() {
             // The device may still reach it: it is nobody's any more.
             self.count().freed();
             return Ok(());

@@ -255,6 +255,13 @@ impl<'m> Slots<'m> {
         }
     }
 
+    /// Makes a run of slots another owner's, who has its record from now on.
+    pub(crate) fn pass(&self, run: &SlotRun, to: Owner) {
+        if let Some(mark) = self.owners.get(run.first) {
+            mark.0.store(to.mark(run.count), Ordering::Relaxed);
+        }
+    }
+
     /// Whether a run was lost. (Or one that was given to somebody else later, of the same slots:
     /// then it is lost all the same.)
     pub(crate) fn is_lost(&self, run: &SlotRun) -> bool {

@@ -128,7 +128,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             return Ok(());
         }
         // What the device may still reach is kept for good.
-        if unmapped {
+        if unmapped.is_ok() {
             self.let_go(mapping.place);
         }
         self.count().finished();
