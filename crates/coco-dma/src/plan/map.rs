@@ -291,12 +291,11 @@ fn misaligned(
         }
     }
     // The device writes into memory while the cache holds the neighbour's bytes of the same line:
-    // whichever is written back last wins.
+    // whichever is written back last wins. Nobody's syncs change that.
     let line = limits.cache_line.max(1);
     !device.coherent
         && !source.mmio
         && request.direction.from_device()
-        && !request.attrs.contains(Attrs::SKIP_CPU_SYNC)
         && line.is_power_of_two()
         && !range.is_aligned(line)
 }

@@ -19,9 +19,25 @@ pub(crate) trait Hand {
     /// Never waits; a run that another thread takes meanwhile is passed over.
     fn take(&mut self, pool: &Pool<'_>, places: &Places, owner: Owner) -> Result<SlotRun, Full>;
 
+    /// Takes a run of this shape if that is quickly done, and then calls `then` with the number of
+    /// the cache whose turn this is. `None` says nothing but that the other way is to be taken.
+    fn take_quickly(
+        &mut self,
+        pool: &Pool<'_>,
+        shape: &Shape,
+        owner: Owner,
+        then: impl FnOnce(usize),
+    ) -> Option<SlotRun>;
+
     /// Gives slots of this pool back. False where they were revoked before: they are not the
-    /// holder's any more.
-    fn give(&mut self, pool: &Pool<'_>, run: &SlotRun) -> bool;
+    /// holder's any more. In any case calls `then` with the number of the cache whose turn this
+    /// is, if it is anyone's.
+    fn give(
+        &mut self,
+        pool: &Pool<'_>,
+        run: &SlotRun,
+        then: impl FnOnce(Option<usize>),
+    ) -> bool;
 }
 
 /// Code that runs on whatever CPU the platform says.
@@ -35,8 +51,36 @@ impl<P: Platform + ?Sized> Hand for AnyCpu<'_, P> {
     }
 
     #[inline]
-    fn give(&mut self, pool: &Pool<'_>, run: &SlotRun) -> bool {
-        pool.slots.give(self.0.cpu(), run)
+    fn take_quickly(
+        &mut self,
+        pool: &Pool<'_>,
+        shape: &Shape,
+        owner: Owner,
+        then: impl FnOnce(usize),
+    ) -> Option<SlotRun> {
+        let mut turn = pool.slots.enter(self.0.cpu())?;
+        let run = pool.slots.take_quickly(&mut turn, shape, owner)?;
+        then(turn.number());
+        Some(run)
+    }
+
+    #[inline]
+    fn give(
+        &mut self,
+        pool: &Pool<'_>,
+        run: &SlotRun,
+        then: impl FnOnce(Option<usize>),
+    ) -> bool {
+        match pool.slots.enter(self.0.cpu()) {
+            Some(mut turn) => {
+                then(Some(turn.number()));
+                pool.slots.give_with(&mut turn, run)
+            }
+            None => {
+                then(None);
+                pool.slots.give_shared(run)
+            }
+        }
     }
 }
 
@@ -151,10 +195,33 @@ impl Hand for PoolHandle<'_> {
     }
 
     #[inline]
-    fn give(&mut self, pool: &Pool<'_>, run: &SlotRun) -> bool {
+    fn take_quickly(
+        &mut self,
+        pool: &Pool<'_>,
+        shape: &Shape,
+        owner: Owner,
+        then: impl FnOnce(usize),
+    ) -> Option<SlotRun> {
+        if !self.is_of(pool) {
+            return None;
+        }
+        let run = pool.slots.take_quickly(&mut self.turn, shape, owner)?;
+        then(self.turn.number());
+        Some(run)
+    }
+
+    #[inline]
+    fn give(
+        &mut self,
+        pool: &Pool<'_>,
+        run: &SlotRun,
+        then: impl FnOnce(Option<usize>),
+    ) -> bool {
         if self.is_of(pool) {
+            then(Some(self.turn.number()));
             pool.slots.give_with(&mut self.turn, run)
         } else {
+            then(None);
             pool.slots.give(0, run)
         }
     }

@@ -16,6 +16,7 @@ pub use crate::slots::Cache;
 pub use crate::slots::Full;
 pub use crate::slots::HeldRun;
 pub(crate) use crate::slots::Owner;
+pub(crate) use crate::slots::Shape;
 pub use crate::slots::SlotRun;
 pub(crate) use hand::AnyCpu;
 pub(crate) use hand::Hand;

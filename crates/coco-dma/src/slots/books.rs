@@ -20,6 +20,13 @@ impl Slots<'_> {
         mark.0.compare_exchange(run.mark.get(), 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
+    /// Makes a run of slots another owner's, who has its record from now on.
+    pub(crate) fn pass(&self, run: &SlotRun, to: Owner) {
+        if let Some(mark) = self.marks.get(run.first) {
+            mark.0.store(to.mark(run.count()).get(), Ordering::Relaxed);
+        }
+    }
+
     /// Keeps the slots of a run whose holding was ended by the caller for ever: nobody's.
     pub(crate) fn lose(&self, run: &SlotRun) {
         if let Some(mark) = self.marks.get(run.first) {

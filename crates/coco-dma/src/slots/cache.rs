@@ -63,12 +63,16 @@ impl Cache {
         }
     }
 
-    /// The turn to use `ways` ways of it (a power of two, always the same), until it is dropped;
-    /// `None` while somebody else has it.
+    /// The turn to use `ways` ways of it (a power of two, always the same), which is the cache with
+    /// this number, until it is dropped; `None` while somebody else has it.
     #[inline]
-    pub(super) fn enter(&self, ways: usize) -> Option<Turn<'_>> {
+    pub(super) fn enter(&self, number: usize, ways: usize) -> Option<Turn<'_>> {
         // Acquire: pairs with the end of the last turn.
-        (self.turn.0.swap(1, Ordering::Acquire) == 0).then_some(Turn { cache: self, ways })
+        if self.turn.0.swap(1, Ordering::Acquire) == 0 {
+            Some(Turn { cache: self, number, ways })
+        } else {
+            None
+        }
     }
 
     /// Whether it may hold anything.
@@ -96,10 +100,18 @@ fn class(count: usize) -> usize {
 #[derive(Debug)]
 pub(crate) struct Turn<'c> {
     cache: &'c Cache,
+    /// The number of the cache.
+    number: usize,
     ways: usize,
 }
 
 impl Turn<'_> {
+    /// The number of the cache.
+    #[inline]
+    pub(crate) fn number(&self) -> usize {
+        self.number
+    }
+
     /// The lowest run of this shape in the word that had room for the last one.
     #[inline]
     pub(super) fn take(&mut self, shape: &Shape) -> Option<usize> {

@@ -57,6 +57,12 @@ impl Shape {
         Some(Self { count: last.checked_add(within)? / UNIT + 1, starts, last: usize::MAX, within })
     }
 
+    /// Its slots.
+    #[inline]
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
     /// The shape of a run at one of `places`, in slots of 2^`shift` bytes. `None` where it is
     /// longer than a word has bits, or its places are not alike in every word.
     #[inline]

@@ -161,8 +161,8 @@ impl<'m> Slots<'m> {
     /// Gives back what CPUs keep; false where they kept nothing. Who uses its cache at this moment
     /// is passed over, the caller too if it has one.
     fn empty_caches(&self) -> bool {
-        let filled = self.caches.iter().filter(|cache| cache.is_filled());
-        let turns = filled.filter_map(|cache| cache.enter(self.ways));
+        let filled = self.caches.iter().enumerate().filter(|(_, cache)| cache.is_filled());
+        let turns = filled.filter_map(|(number, cache)| cache.enter(number, self.ways));
         turns.fold(false, |any, mut turn| self.empty(&mut turn) | any)
     }
 

@@ -22,7 +22,7 @@ impl<'m> Slots<'m> {
         // Nearly always the number is in range as it is.
         let caches = self.caches;
         let number = if cpu < caches.len() { cpu } else { cpu.checked_rem(caches.len())? };
-        caches.get(number)?.enter(self.ways)
+        caches.get(number)?.enter(number, self.ways)
     }
 
     /// Takes a run at one of `places`, on this CPU: the lowest there is, but for what is at hand.
@@ -80,14 +80,17 @@ impl<'m> Slots<'m> {
     pub(crate) fn give(&self, cpu: usize, run: &SlotRun) -> bool {
         match self.enter(cpu) {
             Some(mut turn) => self.give_with(&mut turn, run),
-            None => {
-                let held = self.unmark(run);
-                if held {
-                    self.free(run);
-                }
-                held
-            }
+            None => self.give_shared(run),
         }
+    }
+
+    /// The same without the turn to use a cache.
+    pub(crate) fn give_shared(&self, run: &SlotRun) -> bool {
+        let held = self.unmark(run);
+        if held {
+            self.free(run);
+        }
+        held
     }
 
     /// The same for whoever has the turn.

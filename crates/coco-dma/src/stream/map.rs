@@ -31,7 +31,7 @@ const NOWHERE: DmaAddr = DmaAddr::new(u64::MAX);
 /// How often a map is planned when the state of the memory changes under it.
 const ATTEMPTS: usize = 3;
 
-impl<'d, P: Platform + ?Sized> Device<'d, P> {
+impl<P: Platform + ?Sized> Device<'_, P> {
     /// Maps a buffer for the device. Never blocks and never converts memory.
     ///
     /// Bounced, a buffer for the device to read is copied in; where the device only writes, the
@@ -52,7 +52,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         buffer: NonNull<[u8]>,
         direction: Direction,
         attrs: Attrs,
-    ) -> Result<RawMapping, MapError<'d>> {
+    ) -> Result<RawMapping, MapError> {
         // SAFETY: this function's conditions.
         unsafe { self.map_by(&mut self.hand(), buffer, direction, attrs) }
     }
@@ -70,7 +70,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         buffer: NonNull<[u8]>,
         direction: Direction,
         attrs: Attrs,
-    ) -> Result<RawMapping, MapError<'d>> {
+    ) -> Result<RawMapping, MapError> {
         // SAFETY: this function's conditions.
         unsafe { self.map_by(handle, buffer, direction, attrs) }
     }
@@ -84,17 +84,41 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         buffer: NonNull<[u8]>,
         direction: Direction,
         attrs: Attrs,
-    ) -> Result<RawMapping, MapError<'d>> {
+    ) -> Result<RawMapping, MapError> {
         let range = if buffer.is_empty() { None } else { self.platform().locate(buffer) };
         let record =
             |addr, place| RawMapping { owner: self.owner(), addr, buffer, direction, attrs, place };
-        if attrs.is_empty()
-            && let Some(addr) = range.and_then(|range| self.in_place(range))
-        {
-            // What the driver wrote is written before the device can have the address.
-            barrier(buffer.as_ptr().cast());
-            return Ok(record(addr, Held::Open));
+        if attrs.is_empty() {
+            if let Some(addr) = range.and_then(|range| self.in_place(range)) {
+                // What the driver wrote is written before the device can have the address.
+                barrier(buffer.as_ptr().cast());
+                return Ok(record(addr, Held::Open));
+            }
+            // SAFETY: this function's conditions.
+            if let Some(mapping) = unsafe { self.map_quickly(hand, buffer, range, direction) } {
+                return Ok(mapping);
+            }
         }
+        // SAFETY: this function's conditions.
+        unsafe { self.map_wholly(hand, buffer, range, direction, attrs) }
+    }
+
+    /// The whole way: asks `plan`.
+    ///
+    /// # Safety
+    ///
+    /// As for [`map_raw`](Self::map_raw).
+    #[inline(never)]
+    unsafe fn map_wholly(
+        &self,
+        hand: &mut impl Hand,
+        buffer: NonNull<[u8]>,
+        range: Option<PhysRange>,
+        direction: Direction,
+        attrs: Attrs,
+    ) -> Result<RawMapping, MapError> {
+        let record =
+            |addr, place| RawMapping { owner: self.owner(), addr, buffer, direction, attrs, place };
         if let Some(reason) = self.stopped() {
             return Err(self.refused(reason, buffer.len(), range, attrs));
         }
@@ -186,7 +210,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             let addr = candidate.base.map(|base| base.checked_add(offset?));
             if addr == Some(None) {
                 self.discharge(count);
-                hand.give(pool, &run);
+                hand.give(pool, &run, |_| ());
                 why = Refuse::NoReachablePool;
                 continue;
             }
@@ -196,17 +220,18 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         Err(why)
     }
 
+    #[cold]
     fn refused(
         &self,
         reason: Refuse,
         len: usize,
         range: Option<PhysRange>,
         attrs: Attrs,
-    ) -> MapError<'d> {
+    ) -> MapError {
         self.count().refused();
         if !attrs.contains(Attrs::NO_WARN) {
             self.dma().tell(&Event::Refused { device: self.name(), len, reason });
         }
-        MapError { device: self.name(), reason, len, memory: self.memory(range) }
+        MapError { device: self.name().into(), reason, len, memory: self.memory(range) }
     }
 }

@@ -154,17 +154,30 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         let unmapped = unsafe { self.untranslate(mapping.place.mapped()) };
         // SAFETY: the buffer is writable by condition 1 of `map_raw` where the device writes.
         unsafe { self.carry(&mapping, Moment::Finish, 0..written.min(mapping.len())) };
-        if let Held::Open = mapping.place {
+        match mapping.place {
             // What the device wrote is read anew.
-            barrier(mapping.buffer.as_ptr().cast());
-            return Ok(());
+            Held::Open => barrier(mapping.buffer.as_ptr().cast()),
+            // What the device may still reach is kept for good.
+            _ if unmapped.is_err() => self.count().finished(),
+            Held::Slots { pool, run, .. } => self.give_slots(hand, pool, &run),
+            place @ Held::InPlace { .. } => {
+                self.let_go(hand, place);
+                self.count().finished();
+            }
         }
-        // What the device may still reach is kept for good.
-        if unmapped {
-            self.let_go(hand, mapping.place);
-        }
-        self.count().finished();
         Ok(())
+    }
+
+    /// Gives back the slots of a map that has ended, and counts its end.
+    #[inline]
+    fn give_slots(&self, hand: &mut impl Hand, index: usize, run: &SlotRun) {
+        let Some(pool) = self.pool(index) else { return self.count().finished() };
+        let counted = self.counts_by(index);
+        let count = |turn: Option<usize>| self.count().finished_in(turn.filter(|_| counted));
+        // Slots that were revoked are not ours any more.
+        if hand.give(pool, run, count) {
+            self.discharge(run.count());
+        }
     }
 
     /// Gives back what a map held, which the device reaches no more.
@@ -174,7 +187,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             Held::InPlace { pin: Some(pin), .. } => self.dma().ledger().unpin(pin),
             Held::Slots { pool, run, .. } => {
                 // Slots that were revoked are not ours any more.
-                if self.pool(pool).is_some_and(|pool| hand.give(pool, &run)) {
+                if self.pool(pool).is_some_and(|pool| hand.give(pool, &run, |_| ())) {
                     self.discharge(run.count());
                 }
             }
@@ -229,6 +242,10 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             alive: self.is_alive(),
         };
         let Transfer { bytes, cache_work } = plan::transfer(&face, moment, &mut ());
+        if moment == Moment::Finish && !mapping.direction.from_device() {
+            // What the device only read has nothing to say.
+            return;
+        }
         let seen = self.seen_by_device(mapping, &part);
         let incoming = matches!(moment, Moment::SyncForCpu | Moment::Finish);
         if incoming
