@@ -77,7 +77,7 @@ impl Way {
 /// What to measure with.
 #[derive(Clone, Copy, Debug)]
 pub struct CostJob {
-    /// The export of the process that is used: a writable disk of whole [`LARGEST`] requests that
+    /// The export of the process that is used: a writable disk of 128 KiB at least that
     /// reads as zeroes.
     pub export: usize,
     /// Windows of each way at each point, at least one.
