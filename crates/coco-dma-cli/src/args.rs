@@ -178,7 +178,8 @@ pub(crate) struct ExplainArgs {
     /// Which way the bytes go: to, from or both [default: both]
     #[arg(long, value_name = "WAY", value_parser = words::direction)]
     pub(crate) direction: Option<coco_dma::state::Direction>,
-    /// A pool, as guest-shared@0x90000000+64MiB or restricted:guest-shared@0x90000000
+    /// A pool, as guest-shared@0x90000000+64MiB; restricted:guest-shared@0x90000000 is the only
+    /// memory of the device, coherent:guest-shared@0x90000000 the reservoir of coherent memory
     /// (repeatable) [default: none]
     #[arg(long = "pool", value_name = "POOL", value_parser = words::pool)]
     pub(crate) pools: Vec<words::NamedPool>,

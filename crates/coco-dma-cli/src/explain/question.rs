@@ -145,14 +145,17 @@ impl<'a> Question<'_, 'a> {
             pages: true,
             pools: request.pools,
         };
-        let AllocPlan { pages, pools } = plan::alloc(&asked, trace)?;
+        let AllocPlan { reservoir, pages, pools } = plan::alloc(&asked, trace)?;
+        let restricted = request.pools.iter().any(|pool| pool.restricted);
+        let reason = if restricted { "restricted-pool" } else { Direct::InReach.slug() };
+        if let Some(reservoir) = reservoir {
+            return Ok((self.pooled("allocate", reason, reservoir.pools), false));
+        }
         if let Some(OwnPages { state, convert }) = pages
             && let Some(addr) = self.form(range, state, trace)
         {
             return Ok((Outcome::direct("allocate", Direct::InReach, Some(addr)), convert));
         }
-        let restricted = request.pools.iter().any(|pool| pool.restricted);
-        let reason = if restricted { "restricted-pool" } else { Direct::InReach.slug() };
         Ok((self.pooled("allocate", reason, pools?), false))
     }
 

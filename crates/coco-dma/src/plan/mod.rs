@@ -14,7 +14,9 @@ mod step;
 mod transfer;
 
 pub use alloc::AllocPlan;
+pub use alloc::LARGE_PAGE;
 pub use alloc::OwnPages;
+pub use alloc::Reservoir;
 pub use alloc::alloc;
 pub use map::Plan;
 pub use map::map;

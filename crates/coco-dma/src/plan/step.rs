@@ -157,6 +157,11 @@ pub enum Step {
         /// Whether we converted its memory.
         converted: bool,
     },
+    /// Pools kept for coherent memory go first.
+    Reservoir {
+        /// Whether a closed one may be grown.
+        grow: bool,
+    },
     /// Memory would have to be converted, and the caller may not wait.
     Atomic,
     /// The decision: pages of our own.
@@ -203,6 +208,7 @@ impl Step {
             Self::Transfer(_) => "copy",
             Self::Protection { .. } => "cpu-form",
             Self::Free { .. } => "ownership",
+            Self::Reservoir { .. } => "reservoir",
             Self::Atomic => "context",
             Self::Allocate | Self::Direct(_) | Self::Bounce(_) | Self::Refuse(_) => "decision",
         }
@@ -327,6 +333,10 @@ impl fmt::Display for Step {
             }
             Self::Free { converted: false } => {
                 f.write_str("the record says that we did not convert the memory, so nobody does")
+            }
+            Self::Reservoir { grow } => {
+                f.write_str("from the reservoir first: its memory is converted already")?;
+                f.write_str(if grow { "; it may grow by a region" } else { "" })
             }
             Self::Atomic => f.write_str("atomic context never converts memory"),
             Self::Allocate => f.write_str("allocate pages of our own"),
