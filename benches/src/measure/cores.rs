@@ -2,6 +2,7 @@
 // UNSAFETY: asks the kernel for this thread's context switches.
 #![expect(unsafe_code)]
 
+use core::cell::Cell;
 use core::mem::MaybeUninit;
 use core::sync::atomic::AtomicUsize;
 use core::sync::atomic::Ordering;
@@ -51,6 +52,7 @@ impl CpuPair {
 
     /// Keeps this thread on the processor with this index.
     pub(crate) fn pin(&self, index: usize) {
+        CPU.set(index);
         let mut set = CpuSet::new();
         let [first, second] = self.0;
         set.set(if index == 0 { first } else { second });
@@ -86,6 +88,17 @@ impl CpuPair {
         let placement = if ping_pong_ns < NEAR { Placement::Near } else { Placement::Far };
         Cores { ping_pong_ns, placement }
     }
+}
+
+thread_local! {
+    /// As a kernel keeps it: near at hand for each CPU.
+    static CPU: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The index of the processor that this thread was pinned to; the first where it was not.
+#[inline]
+pub(crate) fn cpu() -> usize {
+    CPU.get()
 }
 
 /// Waits until something holds.

@@ -8,6 +8,7 @@ mod stats;
 pub use cores::Cores;
 pub(crate) use cores::CpuPair;
 pub use cores::Placement;
+pub(crate) use cores::cpu;
 pub(crate) use cores::pause;
 pub(crate) use race::Lane;
 pub use race::Pace;

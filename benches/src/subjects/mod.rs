@@ -1,6 +1,7 @@
 //! What is measured side by side: the reference, and what the core offers.
 
 mod offered;
+mod pool;
 mod reference;
 mod whole;
 

@@ -12,11 +12,16 @@ use coco_dma::ledger::Initial;
 use coco_dma::ledger::Ledger;
 use coco_dma::ledger::Tracked;
 use coco_dma::plan::Limits;
+use coco_dma::pool::Cache;
 use coco_dma::pool::Pool;
 use coco_dma::state::PoolLabel;
 
+use super::pool::Claimed;
+use super::pool::Common;
+use super::pool::Shared;
 use super::whole::Guest;
 use super::whole::Whole;
+use super::whole::WholeClaimed;
 use crate::hand::Handle;
 use crate::hand::Subject;
 use crate::hand::Way;
@@ -26,7 +31,14 @@ use crate::terms::Rules;
 use crate::terms::Terms;
 
 /// The ways through the core that can be measured.
-pub const OFFERED: &[(Way, Handle)] = &[(Way::Whole, Handle::Shared)];
+pub const OFFERED: &[(Way, Handle)] = &[
+    (Way::Pool, Handle::Exclusive),
+    (Way::Pool, Handle::Shared),
+    (Way::Whole, Handle::Exclusive),
+    (Way::Whole, Handle::Shared),
+];
+/// Processors whose caches a pool has: as many as threads that map.
+const CPUS: usize = 2;
 
 /// What is done with a subject: a generic closure, as subjects have types of their own.
 pub trait Visit {
@@ -60,7 +72,9 @@ pub fn with<V: Visit>(
     // the bench plays. 3. Hands and the harness's devices alone use it, with what they hold.
     // 4. There is no device but the harness's threads, which end before this function does.
     let pool = unsafe { Pool::adopt(PoolLabel::GuestShared, guest.pool(), view, &words) };
-    let pools = [pool.map_err(|error| wrong(&error))?];
+    let caches = [const { Cache::new() }; CPUS];
+    let pools = [pool.map_err(|error| wrong(&error))?.with_caches(&caches)];
+    let [pool] = &pools;
     let books = storage(Tracked::words(guest.ram().len(), Guest::GRANULE));
     let ram = Tracked::new(guest.ram(), Guest::GRANULE, Initial::Private, &books);
     let ranges = [ram.map_err(|error| wrong(&error))?];
@@ -70,12 +84,15 @@ pub fn with<V: Visit>(
         .ok_or_else(|| wrong(&"a mask of low bits is one less than a power of two"))?;
     let limits = Limits { min_align, ..Limits::NONE };
     let device = dma.bind(Endpoint::new("bench"), limits).map_err(|error| wrong(&error))?;
-    match (way, handle) {
-        (Way::Whole, Handle::Shared) => {
-            Ok(visit.visit(&Whole::new(&device, &pools, terms.direction)))
+    let common = Common { pool, region, terms, keep: min_align };
+    Ok(match (way, handle) {
+        (Way::Pool, Handle::Exclusive) => visit.visit(&Claimed(common)),
+        (Way::Pool, Handle::Shared) => visit.visit(&Shared(common)),
+        (Way::Whole, Handle::Exclusive) => {
+            visit.visit(&WholeClaimed(Whole::new(&device, pool, terms.direction)))
         }
-        _ => Err(wrong(&"this way is not offered")),
-    }
+        (Way::Whole, Handle::Shared) => visit.visit(&Whole::new(&device, pool, terms.direction)),
+    })
 }
 
 fn storage(words: usize) -> Vec<Word> {

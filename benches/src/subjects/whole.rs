@@ -14,6 +14,7 @@ use coco_dma::platform::ConvertError;
 use coco_dma::platform::NoView;
 use coco_dma::platform::Platform;
 use coco_dma::pool::Pool;
+use coco_dma::pool::PoolHandle;
 use coco_dma::regime::Parameters;
 use coco_dma::regime::PlatformName;
 use coco_dma::regime::Regime;
@@ -25,6 +26,7 @@ use coco_dma::stream::RawMapping;
 
 use crate::hand::Hand;
 use crate::hand::Subject;
+use crate::measure;
 use crate::memory::Buffers;
 use crate::memory::Region;
 
@@ -87,6 +89,10 @@ unsafe impl Platform for Guest {
 
     unsafe fn unview(&self, _: NonNull<u8>, _: PhysRange) {}
 
+    fn cpu(&self) -> usize {
+        measure::cpu()
+    }
+
     // What a coherent device needs: order before the descriptor that shows it the bytes, and after
     // the one that says that they came. On x86 that is no instruction.
     fn hand_over(&self, _: NonNull<[u8]>, _: Direction, _: bool) {
@@ -99,20 +105,20 @@ unsafe impl Platform for Guest {
 }
 
 /// A device, and the pool that it bounces through.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Whole<'d> {
     device: &'d Device<'d, Guest>,
-    pools: &'d [Pool<'d>],
+    pool: &'d Pool<'d>,
     direction: Direction,
 }
 
 impl<'d> Whole<'d> {
     pub(super) fn new(
         device: &'d Device<'d, Guest>,
-        pools: &'d [Pool<'d>],
+        pool: &'d Pool<'d>,
         direction: Direction,
     ) -> Self {
-        Self { device, pools, direction }
+        Self { device, pool, direction }
     }
 }
 
@@ -127,7 +133,7 @@ impl<'d> Subject for Whole<'d> {
     }
 
     fn used(&self) -> usize {
-        self.pools.iter().map(Pool::used).sum()
+        self.pool.used()
     }
 }
 
@@ -157,8 +163,62 @@ impl Hand for WholeHand<'_> {
     }
 
     fn offset(&self, record: &RawMapping) -> usize {
-        // An untrusted device of a TDX guest is given shared memory at its bare address.
-        let offset = record.addr().raw().wrapping_sub(POOL);
-        usize::try_from(offset).unwrap_or(usize::MAX)
+        offset(record)
+    }
+}
+
+/// An untrusted device of a TDX guest is given shared memory at its bare address.
+fn offset(record: &RawMapping) -> usize {
+    usize::try_from(record.addr().raw().wrapping_sub(POOL)).unwrap_or(usize::MAX)
+}
+
+/// A device for which each thread maps with a cache of the pool that it claimed.
+#[derive(Debug)]
+pub(super) struct WholeClaimed<'d>(pub(super) Whole<'d>);
+
+impl<'d> Subject for WholeClaimed<'d> {
+    type Hand<'s>
+        = WholeClaimedHand<'s>
+    where
+        Self: 's;
+
+    fn hand(&self, cpu: usize) -> Option<WholeClaimedHand<'_>> {
+        let Whole { device, pool, direction } = self.0;
+        Some(WholeClaimedHand { handle: pool.claim(cpu)?, device, direction })
+    }
+
+    fn used(&self) -> usize {
+        self.0.used()
+    }
+}
+
+/// A thread that maps for the device with a cache for itself.
+#[derive(Debug)]
+pub(super) struct WholeClaimedHand<'s> {
+    handle: PoolHandle<'s>,
+    device: &'s Device<'s, Guest>,
+    direction: Direction,
+}
+
+impl Hand for WholeClaimedHand<'_> {
+    type Record = RawMapping;
+
+    #[inline]
+    unsafe fn map(&mut self, buffer: NonNull<[u8]>) -> Option<RawMapping> {
+        let Self { handle, device, direction } = self;
+        // SAFETY: as for `WholeHand`.
+        unsafe { device.map_raw_with(handle, buffer, *direction, Attrs::NONE) }.ok()
+    }
+
+    #[inline]
+    unsafe fn finish(&mut self, record: RawMapping) {
+        let len = record.len();
+        // SAFETY: as for `WholeHand`.
+        let finished = unsafe { self.device.finish_raw_with(&mut self.handle, record, len) };
+        debug_assert!(finished.is_ok(), "the record is this device's");
+    }
+
+    fn offset(&self, record: &RawMapping) -> usize {
+        offset(record)
     }
 }

@@ -10,7 +10,7 @@ use crate::memory::Buffers;
 
 /// The occupancies that are tried, in percent.
 fn steps() -> impl Iterator<Item = usize> {
-    (24..88).step_by(4).chain((88..99).step_by(2)).chain([99])
+    (24..88).step_by(4).chain(88..100)
 }
 
 /// The occupancy in percent up to which each of `sizes` can still be had, while small mappings are

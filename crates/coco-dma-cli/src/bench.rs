@@ -9,7 +9,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use coco_dma_bench::Choice;
-use coco_dma_bench::OFFERED;
 use coco_dma_bench::Pace;
 use indicatif::ProgressBar;
 use indicatif::ProgressStyle;
@@ -61,7 +60,7 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<(), Failure> {
     if let Some(file) = &args.svg {
         write(file, &coco_dma_bench::svg(&report))?;
     }
-    if args.json { output::json(&report) } else { output::lines(&table::told(&report, OFFERED)) }
+    if args.json { output::json(&report) } else { output::lines(&table::told(&report)) }
 }
 
 fn write(file: &Path, text: &str) -> Result<(), Failure> {

@@ -120,7 +120,7 @@ fn a_table_for_people_and_a_plot() {
     let ran = run(&args);
     drop(alone);
     assert_eq!(ran.status, Some(0), "{}", ran.stderr);
-    for word in ["reference", "floor", "whole, shared", "4 KiB"] {
+    for word in ["reference", "floor", "whole, shared", "pool, exclusive", "4 KiB"] {
         assert!(ran.stdout.contains(word), "{word}: {}", ran.stdout);
     }
     let plot = std::fs::read_to_string(file).unwrap();

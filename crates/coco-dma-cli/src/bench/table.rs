@@ -35,7 +35,7 @@ const HEADER: [&str; 13] = [
 ];
 
 /// The whole report.
-pub(super) fn told(report: &Report, offered: &[(Way, Handle)]) -> String {
+pub(super) fn told(report: &Report) -> String {
     let mut text = String::new();
     match &report.cores {
         Some(cores) => text += &format!("Two cores: {}\n", distance(cores)),
@@ -71,9 +71,6 @@ pub(super) fn told(report: &Report, offered: &[(Way, Handle)]) -> String {
         text += &trimmed(&table);
     }
     text += "\n";
-    if !offered.iter().any(|(way, _)| *way == Way::Pool) {
-        text += "\nThe core does not offer its pool alone yet; must and aim are for that.\n";
-    }
     if report.rows.iter().any(|row| row.quiet_rounds == 0) {
         text += "\n*: the machine was never quiet, and disturbed windows count too.\n";
     }
