@@ -1,10 +1,16 @@
 //! The codecs: every address vector of the specifications, and decode inverts encode wherever
 //! the form tells.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test stops where it fails")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test stops where it fails"
+)]
 
 use coco_dma::addr::DmaAddr;
 use coco_dma::addr::PhysAddr;
+use coco_dma::regime::Contents;
 use coco_dma::regime::Parameters;
 use coco_dma::regime::PlatformName;
 use coco_dma::regime::Regime;
@@ -127,6 +133,67 @@ fn numbers_that_no_machine_has_are_refused() {
         if numbers.granule.is_none() {
             assert!(PlatformName::S390.regime(&numbers).is_ok());
         }
+    }
+}
+
+#[test]
+fn numbers_at_the_edge_are_taken() {
+    let none = Parameters::default();
+    let last = |name, numbers| regime(name, numbers).memory_limit().raw();
+    for bit in [32, 62] {
+        assert_eq!(last("sme", Parameters { c_bit: Some(bit), ..none }), (1 << bit) - 1);
+        assert_eq!(last("sev", Parameters { c_bit: Some(bit), ..none }), (1 << bit) - 1);
+        assert_eq!(last("hyperv", Parameters { vtom: Some(1 << bit), ..none }), (1 << bit) - 1);
+    }
+    for bits in [32, 52] {
+        assert_eq!(last("cca", Parameters { ipa_bits: Some(bits), ..none }), (1 << (bits - 1)) - 1);
+    }
+    for size in [4096, 1 << 30] {
+        assert_eq!(regime("tdx", Parameters { granule: Some(size), ..none }).granule(), size);
+    }
+    for (name, numbers) in [
+        ("sme", Parameters { c_bit: Some(31), ..none }),
+        ("cca", Parameters { ipa_bits: Some(31), ..none }),
+        ("cca", Parameters { ipa_bits: Some(53), ..none }),
+        ("snp-vtom", Parameters { vtom: Some(1 << 31), ..none }),
+        ("snp-vtom", Parameters { vtom: Some(1 << 63), ..none }),
+        ("pkvm", Parameters { granule: Some(2048), ..none }),
+        ("pkvm", Parameters { granule: Some(1 << 31), ..none }),
+        ("pkvm", Parameters { granule: Some(4097), ..none }),
+    ] {
+        assert!(PlatformName::from_name(name).unwrap().regime(&numbers).is_err(), "{numbers:?}");
+    }
+}
+
+/// `(platform, what sharing leaves of the bytes, what reclaiming leaves)`.
+#[test]
+fn what_a_conversion_leaves_of_the_bytes() {
+    use Contents::{Kept, Undefined, Zeroed};
+    for (name, on_share, on_reclaim) in [
+        ("sev", Undefined, Undefined),
+        ("snp", Undefined, Undefined),
+        ("snp-vtom", Undefined, Undefined),
+        ("tdx", Undefined, Zeroed),
+        ("cca", Undefined, Zeroed),
+        ("pkvm", Kept, Kept),
+        ("hyperv", Kept, Undefined),
+        ("s390", Kept, Kept),
+        ("pef", Zeroed, Zeroed),
+    ] {
+        let Regime::Guest(guest) = plain(name) else { panic!("{name} is a guest") };
+        assert_eq!((guest.on_share, guest.on_reclaim), (on_share, on_reclaim), "{name}");
+    }
+}
+
+#[test]
+fn guests_alone_have_a_visibility_and_a_granule_of_their_own() {
+    let large = Parameters { granule: Some(0x1_0000), ..Parameters::default() };
+    for platform in PlatformName::ALL {
+        let regime = platform.regime(&large).unwrap();
+        let guest = !matches!(platform, PlatformName::Open | PlatformName::Sme);
+        assert_eq!(regime.is_guest(), guest, "{platform}");
+        assert_eq!(regime.granule(), if guest { 0x1_0000 } else { 4096 }, "{platform}");
+        assert_eq!(regime.states().contains(&State::PRIVATE), guest, "{platform}");
     }
 }
 
