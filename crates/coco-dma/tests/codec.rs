@@ -80,7 +80,8 @@ fn dma_vectors() {
         ("open", none, Untrusted, State::SHARED, p, None),
         ("sme", none, Untrusted, State::SHARED, p, None),
         ("tdx", none, Untrusted, State::ENCRYPTED, p, None),
-        // An address that reaches into the marks has none either.
+        // An address that reaches into the marks has none either; the last one below has.
+        ("cca", ipa(40), Untrusted, State::SHARED, (1 << 39) - 1, Some((1 << 40) - 1)),
         ("cca", ipa(40), Untrusted, State::SHARED, 1 << 39, None),
         ("sme", c_bit(47), Untrusted, State::PLAIN, 1 << 47, None),
     ];
@@ -113,6 +114,27 @@ fn cpu_vectors() {
     ];
     for (name, state, form) in rows {
         assert_eq!(plain(name).cpu_form(PhysAddr::new(p), state), form, "{name} {state}");
+    }
+}
+
+#[test]
+fn the_last_byte_of_memory_has_both_forms_and_both_decode() {
+    for platform in PlatformName::ALL {
+        let regime = plain(platform.name());
+        let last = regime.memory_limit().raw();
+        for &state in regime.states() {
+            let Some(mark) = regime.cpu_mark(state) else { panic!("{platform} {state}") };
+            let Some(sum) = last.checked_add(mark) else { continue };
+            assert_eq!(regime.cpu_form(PhysAddr::new(last), state), Some(sum), "{platform}");
+            assert_eq!(regime.decode_cpu(sum).map(|back| back.phys.raw()), Some(last));
+            if let Some(addr) = regime.dma_form(Trust::Untrusted, state, last) {
+                let back = regime.decode_dma(Trust::Untrusted, addr);
+                assert_eq!(back.map(|back| back.bus), Some(last), "{platform} {state}");
+            }
+            if let Some(past) = last.checked_add(1) {
+                assert_eq!(regime.cpu_form(PhysAddr::new(past), state), None, "{platform}");
+            }
+        }
     }
 }
 
@@ -189,6 +211,7 @@ fn what_a_conversion_leaves_of_the_bytes() {
 fn guests_alone_have_a_visibility_and_a_granule_of_their_own() {
     let large = Parameters { granule: Some(0x1_0000), ..Parameters::default() };
     for platform in PlatformName::ALL {
+        assert_eq!(PlatformName::from_name(&platform.to_string()), Some(platform));
         let regime = platform.regime(&large).unwrap();
         let guest = !matches!(platform, PlatformName::Open | PlatformName::Sme);
         assert_eq!(regime.is_guest(), guest, "{platform}");
