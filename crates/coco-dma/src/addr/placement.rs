@@ -200,6 +200,12 @@ mod tests {
     }
 
     #[test]
+    fn a_pool_may_end_with_the_last_byte_and_not_past_it() {
+        assert_eq!(lowest(u64::MAX - 0xfff, 0x1000, &Wish::of(0x1000)), Some(0));
+        assert_eq!(lowest(u64::MAX - 0xfff, 0x1001, &Wish::of(0x1000)), None);
+    }
+
+    #[test]
     fn low_bits_are_kept() {
         let keep = AlignMask::new(0xfff).unwrap();
         let wish = Wish { original: 0x3000_0e00, keep, ..Wish::of(6000) };
