@@ -162,6 +162,10 @@ pub enum PoolUse {
     Streaming,
     /// Allocations from atomic context alone: memory that is in the right state already.
     Reserve,
+    /// Coherent memory alone, from any context: the reservoir. It goes before pages that would
+    /// have to be converted, and an allocation that may block grows it
+    /// ([`Pool::convertible`](crate::pool::Pool::convertible)) by whole regions.
+    Coherent,
 }
 
 /// Which way the bytes go, seen from memory.

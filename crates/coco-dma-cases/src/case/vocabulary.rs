@@ -48,8 +48,12 @@ pub(crate) const CONTEXTS: [(&str, Context); 2] =
 pub(crate) const ORIGINS: [(&str, PoolOrigin); 2] =
     [("adopted", PoolOrigin::Adopted), ("convertible", PoolOrigin::ConvertedAtAttach)];
 
-pub(crate) const USES: [(&str, PoolUse); 3] =
-    [("all", PoolUse::All), ("streaming", PoolUse::Streaming), ("reserve", PoolUse::Reserve)];
+pub(crate) const USES: [(&str, PoolUse); 4] = [
+    ("all", PoolUse::All),
+    ("streaming", PoolUse::Streaming),
+    ("reserve", PoolUse::Reserve),
+    ("coherent", PoolUse::Coherent),
+];
 
 pub(crate) const VISIBILITY: [(&str, Visibility); 2] =
     [("shared", Visibility::Shared), ("private", Visibility::Private)];

@@ -62,7 +62,8 @@ impl World<'_> {
                 Ok(done.number("slots", wide(slots)))
             }
             Op::LoseTrust(index) => {
-                self.device(*index)?.lose_trust();
+                let cut = self.device(*index)?.lose_trust();
+                cut.map_err(|error| error.to_string())?;
                 Ok(done)
             }
             Op::Ask(index) => {
@@ -212,10 +213,12 @@ impl World<'_> {
                 match plan::alloc(&asked, &mut rules) {
                     Err(reason) => Got::refused(reason.slug()),
                     Ok(plan) => {
-                        let from = if plan.pages.is_some() { "pages" } else { "pool" };
+                        let pages = plan.reservoir.is_none() && plan.pages.is_some();
+                        let from = if pages { "pages" } else { "pool" };
                         let got = Got::new("allocate").word("from", from);
-                        match (plan.pages, plan.pools) {
-                            (None, Ok(pools)) => self.pooled(got, pools, &order),
+                        match (plan.reservoir, plan.pages, plan.pools) {
+                            (Some(coco_dma::plan::Reservoir { pools, .. }), ..)
+                            | (None, None, Ok(pools)) => self.pooled(got, pools, &order),
                             _ => got,
                         }
                     }

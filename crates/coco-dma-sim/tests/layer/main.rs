@@ -13,5 +13,7 @@ mod found_convert;
 mod found_device;
 mod found_limits;
 mod found_pool;
+mod objects;
 mod random;
+mod reservoir;
 mod support;

@@ -11,11 +11,13 @@ use crate::attrs::Attrs;
 use crate::device::Device;
 use crate::iommu::Mapped;
 use crate::ledger::Pin;
+use crate::name::Name;
 use crate::observe::Event;
 use crate::plan;
 use crate::plan::AllocRequest;
 use crate::plan::Candidates;
 use crate::platform::Platform;
+use crate::pool::Hand;
 use crate::pool::Owner;
 use crate::pool::SlotRun;
 use crate::reason::Refuse;
@@ -90,16 +92,16 @@ impl RawCoherent {
 /// An allocation that was refused. Nothing was changed and nothing is held, but for what a failed
 /// conversion put into quarantine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AllocError<'d> {
+pub struct AllocError {
     /// The device's name.
-    pub device: &'d str,
+    pub device: Name,
     /// Why.
     pub reason: Refuse,
     /// Bytes asked for.
     pub len: usize,
 }
 
-impl fmt::Display for AllocError<'_> {
+impl fmt::Display for AllocError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { device, reason, len } = self;
         write!(f, "{device}: an allocation of {len} bytes was refused ({reason}): ")?;
@@ -107,18 +109,18 @@ impl fmt::Display for AllocError<'_> {
     }
 }
 
-impl core::error::Error for AllocError<'_> {}
+impl core::error::Error for AllocError {}
 
-impl<'d, P: Platform + ?Sized> Device<'d, P> {
+impl<P: Platform + ?Sized> Device<'_, P> {
     /// Allocates `len` bytes that the device reaches, rounded up to pages of 4096 (to granules
     /// where pages have to be converted) and aligned to one, zeroed. In atomic context nothing is
     /// converted and nothing blocks: the reserve serves.
-    pub fn alloc_raw(&self, len: usize, context: Context) -> Result<RawCoherent, AllocError<'d>> {
+    pub fn alloc_raw(&self, len: usize, context: Context) -> Result<RawCoherent, AllocError> {
         let memory = self.try_alloc(len, context).inspect(|_| self.count().allocated());
         memory.map_err(|reason| {
             self.count().refused();
             self.dma().tell(&Event::Refused { device: self.name(), len, reason });
-            AllocError { device: self.name(), reason, len }
+            AllocError { device: self.name().into(), reason, len }
         })
     }
 
@@ -140,6 +142,9 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             pools: self.pool_faces(),
         };
         let plan = plan::alloc(&request, &mut ())?;
+        if let Some(memory) = plan.reservoir.and_then(|pools| self.take_reservoir(pools, whole)) {
+            return Ok(memory);
+        }
         if let Some(memory) = plan.pages.and_then(|pages| self.take_pages(pages, whole, context)) {
             return Ok(memory);
         }
@@ -147,22 +152,31 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     }
 
     /// Slots of the first pool that has them.
-    fn take_slots(&self, pools: Candidates<'_>, whole: u64) -> Result<RawCoherent, Refuse> {
-        let mut why = Refuse::PoolFull;
+    pub(super) fn take_slots(
+        &self,
+        pools: Candidates<'_>,
+        whole: u64,
+    ) -> Result<RawCoherent, Refuse> {
+        let (mut why, mut hand) = (Refuse::PoolFull, self.hand());
         for candidate in pools {
             let index = candidate.index;
             let Some(pool) = self.pool(index) else { continue };
             let owner = self.owner().allocating();
-            let Ok(run) = pool.take(&candidate.places, owner) else { continue };
-            if !self.charge(run.count()) {
-                pool.give(&run);
+            let places = &candidate.places;
+            let Ok(count) = usize::try_from(places.slots_at(places.lowest())) else { continue };
+            // Who has no quota left does not even look for slots.
+            if !self.charge(count) {
                 return Err(Refuse::Quota);
             }
+            let Ok(run) = hand.take(pool, places, owner) else {
+                self.discharge(count);
+                continue;
+            };
             let offset = run.offset();
             let len = usize::try_from(whole).unwrap_or(0);
             let Some(start) = pool.bytes().at(offset, len) else {
                 self.discharge(run.count());
-                pool.give(&run);
+                hand.give(pool, &run, |_| ());
                 continue;
             };
             // SAFETY: the slots are ours.
@@ -180,10 +194,10 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             };
             let Some((addr, mapped)) = found else {
                 self.discharge(run.count());
-                pool.give(&run);
+                hand.give(pool, &run, |_| ());
                 continue;
             };
-            if pool.purpose() == PoolUse::Reserve {
+            if matches!(pool.purpose(), PoolUse::Reserve | PoolUse::Coherent) {
                 let (free, capacity) = (pool.free(), pool.capacity());
                 if free < capacity.div_ceil(4) {
                     self.dma().tell(&Event::LowWater { free, capacity });
@@ -227,7 +241,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             return Err(memory);
         }
         // SAFETY: this function's condition.
-        if !unsafe { self.untranslate(memory.mapped.as_ref()) } {
+        if unsafe { self.untranslate(memory.mapped.as_ref()) }.is_err() {
             // The device may still reach it: it is nobody's any more.
             self.count().freed();
             return Ok(());
@@ -235,7 +249,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         let bytes = memory.bytes();
         match memory.source {
             Source::Slots { pool, run } => {
-                if self.pool(pool).is_some_and(|pool| pool.give(&run)) {
+                if self.pool(pool).is_some_and(|pool| self.hand().give(pool, &run, |_| ())) {
                     self.discharge(run.count());
                 }
             }

@@ -14,7 +14,9 @@ mod step;
 mod transfer;
 
 pub use alloc::AllocPlan;
+pub use alloc::LARGE_PAGE;
 pub use alloc::OwnPages;
+pub use alloc::Reservoir;
 pub use alloc::alloc;
 pub use map::Plan;
 pub use map::map;
@@ -33,6 +35,7 @@ pub use request::MapRequest;
 pub use request::Place;
 pub use request::PoolFace;
 pub use step::Known;
+pub use step::Misfit;
 pub use step::PoolVerdict;
 pub use step::Step;
 pub use step::Trace;

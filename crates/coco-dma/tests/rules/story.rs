@@ -33,15 +33,18 @@ fn the_last_byte_is_told_against_the_limit_that_it_keeps_or_passes() {
     let device = short(30);
     assert_eq!(
         limit(&device, at(0x3fff_f000)),
-        "its last byte 0x3fffffff is within the mask's 0x3fffffff"
+        "its last byte 0x3fffffff is within the mask, up to 0x3fffffff"
     );
     assert_eq!(
         limit(&device, at(0x3fff_f001)),
-        "its last byte 0x40000000 is past the mask's 0x3fffffff"
+        "its last byte 0x40000000 is past the mask, up to 0x3fffffff"
     );
     let windows = [BusRange::new(range(0x4000_0000, 0x1000), 0x1000).unwrap()];
     let device = DeviceFace { bus: BusRanges::new(&windows), ..short(13) };
-    assert_eq!(limit(&device, at(0x4000_0000)), "its last byte 0x1fff is within the mask's 0x1fff");
+    assert_eq!(
+        limit(&device, at(0x4000_0000)),
+        "its last byte 0x1fff is within the mask, up to 0x1fff"
+    );
 }
 
 #[test]
