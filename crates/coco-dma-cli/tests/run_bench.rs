@@ -119,7 +119,7 @@ fn what_does_not_go_together_is_wrong_usage() {
         (&["--image", "disk.img"][..], "--bench does not go with --image"),
         (&["--output", "disk.img"], "--bench does not go with --output"),
         (&["--queue-depth", "8"], "--bench does not go with --queue-depth"),
-        (&["--pool-size", "4MiB"], "--bench needs 4236 KiB"),
+        (&["--pool-size", "4MiB"], "--bench needs 4492 KiB"),
         (&["--pool-size", "4097KiB"], "no whole pages"),
         (&["--platform", "open"], "nothing is private on 'open'"),
     ] {
@@ -137,7 +137,7 @@ fn what_does_not_go_together_is_wrong_usage() {
 
 #[test]
 fn the_least_pool_that_is_named_is_enough() {
-    let arguments = ["--quick", "--json", "--device", "embedded", "--pool-size", "4236KiB"];
+    let arguments = ["--quick", "--json", "--device", "embedded", "--pool-size", "4492KiB"];
     report(&bench(&arguments).output().expect("it runs"));
 }
 

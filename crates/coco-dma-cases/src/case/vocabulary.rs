@@ -116,7 +116,7 @@ pub(crate) const RULES: [&str; 18] = [
 ];
 
 /// Why a conversion, or a pool's growing, did not go through.
-pub(crate) const CONVERSION_REASONS: [&str; 15] = [
+pub(crate) const CONVERSION_REASONS: [&str; 16] = [
     "wrong-state",
     "pinned",
     "untracked",
@@ -126,6 +126,7 @@ pub(crate) const CONVERSION_REASONS: [&str; 15] = [
     "platform",
     "no-view",
     "quarantine-full",
+    "stopped",
     "no-guest",
     "label",
     "already-open",
@@ -135,12 +136,13 @@ pub(crate) const CONVERSION_REASONS: [&str; 15] = [
 ];
 
 /// Why a device is not bound.
-pub(crate) const BIND_REASONS: [&str; 6] = [
+pub(crate) const BIND_REASONS: [&str; 7] = [
     "no-accepted-devices",
     "accepted-with-shared-pool",
     "restricted-label",
     "too-many-pools",
     "too-many-devices",
+    "pool-converts",
     "in-use",
 ];
 

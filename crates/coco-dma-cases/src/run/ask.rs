@@ -25,6 +25,7 @@ fn bind_slug(error: BindError) -> &'static str {
         BindError::RestrictedLabel(_) => "restricted-label",
         BindError::InUse { .. } => "in-use",
         BindError::TooManyDevices => "too-many-devices",
+        BindError::PoolConverts(_) => "pool-converts",
         BindError::TooManyPools => "too-many-pools",
         _ => "unknown",
     }

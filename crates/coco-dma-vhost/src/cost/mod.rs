@@ -48,8 +48,9 @@ pub const ARENA: usize = MAX_ARENA;
 /// Bytes of the region that a measurement shares for the buffers that lie in shared memory: the
 /// machine's first ([`UserMachine::with_regions`](crate::machine::UserMachine::with_regions)).
 pub const REGION: usize = 8 << 20;
-/// Bytes of pool that a measurement needs.
-pub const POOL: u64 = QUEUE_BYTES + MOST as u64 * slots(LARGEST as u64) * SLOT;
+/// Bytes of pool that a measurement needs. Large buffers lie in runs of 64 slots of their own, where
+/// they can; the small ones share two such runs.
+pub const POOL: u64 = QUEUE_BYTES + (MOST as u64 * slots(LARGEST as u64) + 2 * 64) * SLOT;
 
 const _: () = assert!((SIZES[0] + SIZES[1] + FRAME) * MOST <= ARENA);
 const _: () = assert!((SIZES[0] + SIZES[1] + FRAME) * MOST <= REGION);

@@ -12,6 +12,7 @@ mod pools;
 mod request;
 mod step;
 mod transfer;
+mod walk;
 
 pub use alloc::AllocPlan;
 pub use alloc::LARGE_PAGE;
@@ -44,3 +45,7 @@ pub use transfer::MapFace;
 pub use transfer::Moment;
 pub use transfer::Transfer;
 pub use transfer::transfer;
+pub use walk::Kept;
+pub use walk::WalkBack;
+pub use walk::WalkFace;
+pub use walk::walk_back;

@@ -178,7 +178,12 @@ impl Turn<'_> {
 
     /// Keeps the free bits of a word from now on, for a run of `count` slots first of all; answers
     /// the word that was kept in its place, and its bits, which are the caller's.
-    pub(super) fn keep(&mut self, word: usize, free: usize, count: usize) -> Option<(usize, usize)> {
+    pub(super) fn keep(
+        &mut self,
+        word: usize,
+        free: usize,
+        count: usize,
+    ) -> Option<(usize, usize)> {
         self.cache.filled.0.store(1, Ordering::Relaxed);
         let number = word & (self.ways - 1);
         let way = self.cache.ways.get(number)?;

@@ -2,10 +2,10 @@
 
 use super::Full;
 use super::Owner;
+use super::Shape;
 use super::SlotRun;
 use super::Slots;
 use super::Turn;
-use super::Shape;
 use super::cache::Put;
 use crate::addr::Places;
 use crate::word::Ordering;
@@ -58,11 +58,8 @@ impl<'m> Slots<'m> {
         shape: &Shape,
         owner: Owner,
     ) -> Option<SlotRun> {
-        let first = if shape.count <= Word::BITS {
-            turn.take(shape)?
-        } else {
-            self.take_words(shape)?
-        };
+        let first =
+            if shape.count <= Word::BITS { turn.take(shape)? } else { self.take_words(shape)? };
         Some(self.mark(first, shape, owner))
     }
 
