@@ -21,18 +21,18 @@ use crate::slots::SlotRun;
 use crate::word::Ordering;
 use crate::word::fence;
 
-/// What one map of an owner holds in a domain: its pages, by number. Not `Copy`: who holds it holds
+/// What one map of an owner holds in a domain: where it begins in the window, in bytes, and its pages. Not `Copy`: who holds it holds
 /// the addresses. Small, since it is a part of every record.
 #[derive(Debug)]
 #[must_use = "addresses that are not unmapped are lost"]
 pub(crate) struct Mapped {
-    first: usize,
+    offset: usize,
     count: NonZeroUsize,
 }
 
 impl Mapped {
     fn run(&self, owner: Owner) -> SlotRun {
-        SlotRun::of(self.first, self.count.get(), owner)
+        SlotRun::of(self.offset, self.count.get(), owner)
     }
 }
 
@@ -91,7 +91,7 @@ impl Domain<'_> {
         let run = run.map_err(|_| Refuse::IovaFull)?;
         // A run is never empty.
         let count = NonZeroUsize::new(run.count()).ok_or(Refuse::IovaFull)?;
-        Ok(Mapped { first: run.first(), count })
+        Ok(Mapped { offset: run.offset(), count })
     }
 
     /// Gives addresses back at which nothing was mapped.
@@ -192,7 +192,7 @@ impl Domain<'_> {
     /// The first address and the length in bytes of the pages of a run.
     fn pages_at(&self, run: &SlotRun) -> (DmaAddr, u64) {
         // Within the window, whose end is an address.
-        let offset = (run.first() as u64).wrapping_mul(self.page);
+        let offset = run.offset() as u64 & !(self.page - 1);
         let addr = DmaAddr::new(self.window.base().raw().wrapping_add(offset));
         (addr, (run.count() as u64).wrapping_mul(self.page))
     }

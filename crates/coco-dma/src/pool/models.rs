@@ -50,7 +50,7 @@ fn places(pool_slots: u64, slots: u64) -> Places {
 /// Takes, marks each slot as its own, and gives back: a slot that two hold at once is seen.
 fn use_once(slots: &Slots<'_>, owners: &[AtomicUsize], places: &Places) -> Option<usize> {
     let run = slots.take(places, OWNER).ok()?;
-    let first = run.first();
+    let first = slots.first(&run);
     let mine = &owners[first..first + run.count()];
     for owner in mine {
         assert_eq!(owner.fetch_add(1, Ordering::Relaxed), 0, "two owners");

@@ -9,27 +9,27 @@ use crate::word::Ordering;
 impl Slots<'_> {
     /// Whether the run is still its holder's.
     pub(crate) fn holds(&self, run: &SlotRun) -> bool {
-        let mark = self.marks.get(run.first);
+        let mark = self.marks.get(self.first(run));
         mark.is_some_and(|mark| mark.0.load(Ordering::Relaxed) == run.mark.get())
     }
 
     /// Ends the holding of a run, whose slots nobody gets before [`free`](Self::free). False where
     /// somebody else ended it: of several that try, one does.
     pub(crate) fn end(&self, run: &SlotRun) -> bool {
-        let Some(mark) = self.marks.get(run.first) else { return false };
+        let Some(mark) = self.marks.get(self.first(run)) else { return false };
         mark.0.compare_exchange(run.mark.get(), 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// Makes a run of slots another owner's, who has its record from now on.
     pub(crate) fn pass(&self, run: &SlotRun, to: Owner) {
-        if let Some(mark) = self.marks.get(run.first) {
+        if let Some(mark) = self.marks.get(self.first(run)) {
             mark.0.store(to.mark(run.count()).get(), Ordering::Relaxed);
         }
     }
 
     /// Keeps the slots of a run whose holding was ended by the caller for ever: nobody's.
     pub(crate) fn lose(&self, run: &SlotRun) {
-        if let Some(mark) = self.marks.get(run.first) {
+        if let Some(mark) = self.marks.get(self.first(run)) {
             mark.0.store(run.count(), Ordering::Relaxed);
         }
         self.count_in(run.count());
@@ -38,7 +38,7 @@ impl Slots<'_> {
     /// Whether a run was lost. (Or one that was given to somebody else later, of the same slots:
     /// then it is lost all the same.)
     pub(crate) fn is_lost(&self, run: &SlotRun) -> bool {
-        let mark = self.marks.get(run.first);
+        let mark = self.marks.get(self.first(run));
         mark.is_some_and(|mark| mark.0.load(Ordering::Relaxed) == run.count())
     }
 
@@ -71,7 +71,7 @@ impl Slots<'_> {
     pub(crate) fn runs_of(&self, owner: Owner) -> impl Iterator<Item = SlotRun> {
         self.marks.iter().enumerate().filter_map(move |(first, mark)| {
             let count = owner.run_of(mark.0.load(Ordering::Relaxed))?;
-            Some(SlotRun::of(first, count, owner))
+            Some(SlotRun::of(first << self.shift, count, owner))
         })
     }
 }

@@ -93,6 +93,10 @@ impl Cache {
 /// The class of a length, 1 to the bits of a word.
 #[inline]
 fn class(count: usize) -> usize {
+    // Nearly all are of one slot.
+    if count == 1 {
+        return 0;
+    }
     (usize::BITS - (count - 1).leading_zeros()) as usize
 }
 

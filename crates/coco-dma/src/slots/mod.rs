@@ -72,7 +72,8 @@ impl<'m> Slots<'m> {
     pub(crate) fn new(len: u64, unit: u64, words: &'m [Word]) -> Result<Self, SlotsError> {
         let slots = len.checked_div(unit).ok_or(SlotsError::TooSmall)?;
         let capacity = usize::try_from(slots).map_err(|_| SlotsError::TooLarge)?;
-        if capacity > run::HALF {
+        // Runs know their places in bytes.
+        if capacity > run::HALF || usize::try_from(len).is_err() {
             return Err(SlotsError::TooLarge);
         }
         if capacity == 0 {

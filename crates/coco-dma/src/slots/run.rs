@@ -76,28 +76,23 @@ impl Owner {
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "slots that are not given back are lost"]
 pub struct SlotRun {
-    pub(super) first: usize,
     /// What stands at its first slot while it is held: whose it is, and how long.
     pub(super) mark: NonZeroUsize,
+    /// Where it begins, in bytes.
     pub(super) offset: usize,
 }
 
 impl SlotRun {
-    /// The record of an owner that kept only the numbers of the slots (but not the place in them).
-    pub(crate) fn of(first: usize, count: usize, owner: Owner) -> Self {
-        Self { first, mark: owner.mark(count), offset: 0 }
+    /// The record of an owner that kept only where the slots begin, in bytes, and how many they
+    /// are.
+    pub(crate) fn of(offset: usize, count: usize, owner: Owner) -> Self {
+        Self { mark: owner.mark(count), offset }
     }
 
     /// The place in bytes from the start of the pool.
     #[inline]
     pub fn offset(&self) -> usize {
         self.offset
-    }
-
-    /// The number of its first slot in the pool.
-    #[inline]
-    pub fn first(&self) -> usize {
-        self.first
     }
 
     /// The number of slots.

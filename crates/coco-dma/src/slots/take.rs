@@ -96,7 +96,7 @@ impl<'m> Slots<'m> {
         if !self.unmark(run) {
             return false;
         }
-        match turn.put(run.first, run.count()) {
+        match turn.put(self.first(run), run.count()) {
             Put::Kept => {}
             Put::Elsewhere => self.free(run),
             Put::Whole(word) => self.release_bits(word, !0),
@@ -107,7 +107,7 @@ impl<'m> Slots<'m> {
     /// Frees the slots of a run whose holding was ended by the caller.
     #[inline(never)]
     pub(crate) fn free(&self, run: &SlotRun) {
-        self.release(run.first, run.count());
+        self.release(self.first(run), run.count());
     }
 
     /// Takes these slots out of use for ever, if they are all free.
@@ -182,7 +182,7 @@ impl<'m> Slots<'m> {
             self.release(first, count);
             return Err(Full);
         };
-        Ok(self.hold(SlotRun { first, mark: owner.mark(count), offset }))
+        Ok(self.hold(first, SlotRun { mark: owner.mark(count), offset }))
     }
 
     /// Takes what others gave back to words that this CPU keeps.
@@ -210,23 +210,29 @@ impl<'m> Slots<'m> {
     #[inline]
     fn mark(&self, first: usize, shape: &Shape, owner: Owner) -> SlotRun {
         let offset = (first << self.shift) + shape.within;
-        self.hold(SlotRun { first, mark: owner.mark(shape.count), offset })
+        self.hold(first, SlotRun { mark: owner.mark(shape.count), offset })
     }
 
     /// Notes whose the run is. Relaxed: read again only by its holder, and by a revocation that
     /// the caller orders behind all maps.
     #[inline]
-    fn hold(&self, run: SlotRun) -> SlotRun {
-        if let Some(mark) = self.marks.get(run.first) {
+    fn hold(&self, first: usize, run: SlotRun) -> SlotRun {
+        if let Some(mark) = self.marks.get(first) {
             mark.0.store(run.mark.get(), Ordering::Relaxed);
         }
         run
     }
 
+    /// The number of its first slot.
+    #[inline]
+    pub(super) fn first(&self, run: &SlotRun) -> usize {
+        run.offset >> self.shift
+    }
+
     /// Ends the holding of a run by its only holder; false where it was ended before.
     #[inline]
     fn unmark(&self, run: &SlotRun) -> bool {
-        let Some(mark) = self.marks.get(run.first) else { return false };
+        let Some(mark) = self.marks.get(self.first(run)) else { return false };
         // No step of its own: who revokes sees to it that nobody gives back meanwhile.
         let held = mark.0.load(Ordering::Relaxed) == run.mark.get();
         if held {
