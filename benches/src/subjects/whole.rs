@@ -74,6 +74,7 @@ unsafe impl Platform for Guest {
         self.regime
     }
 
+    #[inline]
     fn locate(&self, bytes: NonNull<[u8]>) -> Option<PhysRange> {
         let offset = bytes.cast::<u8>().addr().get().checked_sub(self.ram_start)?;
         self.ram.slice(offset as u64, bytes.len() as u64)
@@ -89,16 +90,19 @@ unsafe impl Platform for Guest {
 
     unsafe fn unview(&self, _: NonNull<u8>, _: PhysRange) {}
 
+    #[inline]
     fn cpu(&self) -> usize {
         measure::cpu()
     }
 
     // What a coherent device needs: order before the descriptor that shows it the bytes, and after
     // the one that says that they came. On x86 that is no instruction.
+    #[inline]
     fn hand_over(&self, _: NonNull<[u8]>, _: Direction, _: bool) {
         fence(Ordering::Release);
     }
 
+    #[inline]
     fn take_back(&self, _: NonNull<[u8]>, _: Direction, _: bool) {
         fence(Ordering::Acquire);
     }

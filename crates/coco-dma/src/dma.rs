@@ -158,6 +158,14 @@ impl<'m, P: Platform + ?Sized> Dma<'m, P> {
         self.faults.load(Ordering::Relaxed)
     }
 
+    /// Tells the listener, if there is one.
+    #[inline]
+    pub(crate) fn tell_if<'e>(&self, event: impl FnOnce() -> Event<'e>) {
+        if self.observer.is_some() {
+            self.tell(&event());
+        }
+    }
+
     /// Tells the listener.
     #[inline]
     pub(crate) fn tell(&self, event: &Event<'_>) {

@@ -64,6 +64,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     /// # Safety
     ///
     /// The device has stopped using it.
+    #[inline]
     pub(crate) unsafe fn untranslate(&self, mapped: Option<&Mapped>) -> Result<(), UnmapError> {
         let (Some(mapped), Some(domain)) = (mapped, self.domain()) else { return Ok(()) };
         // SAFETY: this function's condition.

@@ -35,6 +35,7 @@ impl Life {
     }
 
     /// Why it may do nothing any more, if so.
+    #[inline]
     pub(super) fn stopped(&self) -> Option<Refuse> {
         match self.0.load(Ordering::Relaxed) {
             ALIVE => None,
@@ -59,6 +60,7 @@ impl Quota {
     }
 
     /// Books `slots` more; false where there are not that many left.
+    #[inline]
     pub(super) fn charge(&self, slots: usize) -> bool {
         if self.limit == usize::MAX {
             return true;
@@ -69,6 +71,7 @@ impl Quota {
     }
 
     /// Takes them off again.
+    #[inline]
     pub(super) fn discharge(&self, slots: usize) {
         if self.limit != usize::MAX {
             self.held.fetch_sub(slots, Ordering::Relaxed);

@@ -162,11 +162,13 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     }
 
     /// The device's name, for messages.
+    #[inline]
     pub fn name(&self) -> &'d str {
         self.name
     }
 
     /// What decisions about this device depend on.
+    #[inline]
     pub fn face(&self) -> &DeviceFace<'d> {
         &self.face
     }
@@ -177,15 +179,18 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     }
 
     /// Counts for the floors above.
+    #[inline]
     pub(crate) fn count(&self) -> &Counters {
         &self.counters
     }
 
+    #[inline]
     pub(crate) fn owner(&self) -> Owner {
         self.owner
     }
 
     /// The machine under the layer.
+    #[inline]
     pub fn platform(&self) -> &'d P {
         self.dma.platform()
     }
@@ -201,6 +206,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         AnyCpu(self.platform())
     }
 
+    #[inline]
     pub(crate) fn pool(&self, index: usize) -> Option<&'d Pool<'d>> {
         self.pools.get(index).copied().flatten()
     }
@@ -265,21 +271,25 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     }
 
     /// The layer that it is bound to.
+    #[inline]
     pub fn dma(&self) -> &'d Dma<'d, P> {
         self.dma
     }
 
     /// Why the device may do nothing any more, if so.
+    #[inline]
     pub(crate) fn stopped(&self) -> Option<Refuse> {
         self.life.stopped()
     }
 
     /// Books `slots` more on the device's quota; false where it has not that many left.
+    #[inline]
     pub(crate) fn charge(&self, slots: usize) -> bool {
         self.quota.charge(slots)
     }
 
     /// Takes them off again.
+    #[inline]
     pub(crate) fn discharge(&self, slots: usize) {
         self.quota.discharge(slots);
     }

@@ -79,6 +79,7 @@ impl fmt::Display for GranuleState {
 pub(super) struct Entry(usize);
 
 const STATE_BITS: u32 = 3;
+const STATE: usize = (1 << STATE_BITS) - 1;
 const ENTRY_BITS: usize = 16;
 const ENTRY: usize = (1 << ENTRY_BITS) - 1;
 
@@ -105,8 +106,9 @@ impl Entry {
         Self((word >> (lane * ENTRY_BITS)) & ENTRY)
     }
 
+    #[inline]
     pub(super) const fn state(self) -> GranuleState {
-        match self.0 & ((1 << STATE_BITS) - 1) {
+        match self.0 & STATE {
             0 => GranuleState::Unaccepted,
             1 => GranuleState::Private,
             2 => GranuleState::Shared,
@@ -114,6 +116,19 @@ impl Entry {
             // 4; and what no entry ever holds is not fit for use.
             _ => GranuleState::Quarantined,
         }
+    }
+
+    /// The state of `count` entries of a word from `lane` on, where they are all there and in one
+    /// state.
+    #[inline]
+    pub(super) fn alike(word: &Word, lane: usize, count: usize) -> Option<GranuleState> {
+        if count == 0 || count > PER_WORD - lane {
+            return None;
+        }
+        let states = Self(STATE).repeated() >> ((PER_WORD - count) * ENTRY_BITS);
+        let word = word.0.load(Ordering::Relaxed) >> (lane * ENTRY_BITS);
+        let first = Self(word & STATE);
+        (word & states == first.repeated() & states).then(|| first.state())
     }
 
     pub(super) const fn pins(self) -> usize {

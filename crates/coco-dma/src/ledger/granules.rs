@@ -57,6 +57,7 @@ impl<'m> Granules<'m> {
     }
 
     /// Those that a run touches which lies in the range.
+    #[inline]
     pub(super) fn span(&self, run: PhysRange) -> Span {
         let number = |at: PhysAddr| {
             let offset = at.offset_from(self.base).unwrap_or(0);
@@ -96,7 +97,19 @@ impl<'m> Granules<'m> {
     }
 
     /// What the granules of a span are, one word after the other: not all at one moment.
+    #[inline]
     pub(super) fn look(&self, span: Span) -> Seen {
+        // Mostly one word has all of them, and they are alike.
+        if let Some(word) = self.words.get(span.first / PER_WORD)
+            && let Some(state) = Entry::alike(word, span.first % PER_WORD, span.count)
+        {
+            return Seen::Uniform(state);
+        }
+        self.look_through(span)
+    }
+
+    /// The same one by one.
+    fn look_through(&self, span: Span) -> Seen {
         let mut entries = self.parts(span).flat_map(|part| part.entries());
         let Some((_, one)) = entries.next() else { return Seen::Untracked };
         let before = one.state();

@@ -78,6 +78,8 @@ use crate::addr::PhysRange;
 #[derive(Clone, Copy, Debug)]
 pub struct Ledger<'m> {
     ranges: &'m [Tracked<'m>],
+    /// The largest of them, in which most buffers lie.
+    largest: Option<&'m Tracked<'m>>,
 }
 
 /// Where a run lies.
@@ -92,7 +94,7 @@ enum Place<'m> {
 
 impl<'m> Ledger<'m> {
     /// The ledger of a machine that keeps none: all memory is untracked.
-    pub const EMPTY: Self = Self { ranges: &[] };
+    pub const EMPTY: Self = Self { ranges: &[], largest: None };
 
     /// The ledger of these ranges, in ascending order and without overlap; an error names the
     /// first two that are not. Any context.
@@ -103,7 +105,7 @@ impl<'m> Ledger<'m> {
                 return Err(LedgerError::Order { before, after });
             }
         }
-        Ok(Self { ranges })
+        Ok(Self { ranges, largest: ranges.iter().max_by_key(|tracked| tracked.range().len()) })
     }
 
     /// The registered ranges, in ascending order.
@@ -117,6 +119,7 @@ impl<'m> Ledger<'m> {
     /// run in several words it is of no one moment. [`pin`](Self::pin) and [`begin`](Self::begin)
     /// say which state they expect, and fail where it is another one. Any context; never waits; a
     /// load a word.
+    #[inline]
     pub fn peek(&self, run: PhysRange) -> Seen {
         match self.find(run) {
             Place::Untracked => Seen::Untracked,
@@ -139,8 +142,17 @@ impl<'m> Ledger<'m> {
         Some(Granule { run, state: entry.state(), pins: entry.pins() })
     }
 
-    /// The range in which a run lies. A binary search.
+    /// The range in which a run lies.
+    #[inline]
     fn find(&self, run: PhysRange) -> Place<'m> {
+        match self.largest {
+            Some(tracked) if tracked.range().contains(run) => Place::In(tracked),
+            _ => self.search(run),
+        }
+    }
+
+    /// A binary search.
+    fn search(&self, run: PhysRange) -> Place<'m> {
         // The lowest range that is not wholly below the run.
         let index = self.ranges.partition_point(|tracked| tracked.range().last() < run.base());
         let Some(tracked) = self.ranges.get(index) else { return Place::Untracked };

@@ -54,6 +54,7 @@ impl Bytes {
     }
 
     /// The pointer to `offset`, where `len` bytes from there lie inside the pool.
+    #[inline]
     pub(crate) fn at(&self, offset: usize, len: usize) -> Option<NonNull<u8>> {
         if len > self.len || offset > self.len - len {
             return None;

@@ -326,6 +326,7 @@ impl<'m> Pool<'m> {
     }
 
     /// The bytes of the pool.
+    #[inline]
     pub(crate) fn bytes(&self) -> &Bytes {
         &self.bytes
     }

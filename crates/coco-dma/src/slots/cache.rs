@@ -172,9 +172,9 @@ impl Turn<'_> {
 
     /// A run came back to another word than the one in use for its length.
     fn put_behind(&self, way: &Way, number: usize, hot: &Word) -> Put {
-        let in_use = self.cache.ways.get(hot.0.load(Ordering::Relaxed)).map_or(0, Way::tag);
-        if way.tag() <= in_use.wrapping_sub(1) {
-            // Lowest address first.
+        let in_use = self.cache.ways.get(hot.0.load(Ordering::Relaxed));
+        if in_use.is_none_or(|in_use| in_use.free() == 0 || way.tag() < in_use.tag()) {
+            // Lowest address first, of those that have any.
             hot.0.store(number, Ordering::Relaxed);
         } else if way.free() == !0 {
             way.set_free(0);

@@ -50,7 +50,8 @@ impl<'m> Slots<'m> {
         self.take_slowly(turn, places, owner)
     }
 
-    /// Takes a run that the CPU has at hand, or one of whole words, if that is all there is to it.
+    /// Takes a run that lies in one word of the bitmap, best of all one that the CPU has at hand;
+    /// or, where it is longer, one of whole words.
     #[inline]
     pub(crate) fn take_quickly(
         &self,
@@ -58,17 +59,36 @@ impl<'m> Slots<'m> {
         shape: &Shape,
         owner: Owner,
     ) -> Option<SlotRun> {
-        let first =
-            if shape.count <= Word::BITS { turn.take(shape)? } else { self.take_words(shape)? };
+        let at_hand = if shape.count <= Word::BITS { turn.take(shape) } else { None };
+        let first = match at_hand {
+            Some(first) => first,
+            None => self.take_shape(turn, shape)?,
+        };
         Some(self.mark(first, shape, owner))
     }
 
-    /// Takes a run that is longer than a word from the bitmap.
+    /// What is not at hand: a run from any word that the CPU keeps, from what others gave back to
+    /// one of them, from a further word that it keeps from now on; or of whole words.
     #[inline(never)]
-    fn take_words(&self, shape: &Shape) -> Option<usize> {
-        let first = self.map.claim_words(shape)?;
-        self.count_out(shape.count);
-        Some(first)
+    fn take_shape(&self, turn: &mut Turn<'_>, shape: &Shape) -> Option<usize> {
+        if shape.count > Word::BITS {
+            let first = self.map.claim_words(shape)?;
+            self.count_out(shape.count);
+            return Some(first);
+        }
+        if let Some(first) = turn.take_any(shape).or_else(|| self.collect(turn, shape)) {
+            return Some(first);
+        }
+        let mut from = 0;
+        while let Some(word) = self.map.with_room(from, shape) {
+            self.keep(turn, word, shape.count);
+            if let Some(first) = turn.take(shape) {
+                return Some(first);
+            }
+            // Somebody else was faster.
+            from = word + 1;
+        }
+        None
     }
 
     /// Gives the slots of a run back, on this CPU. False where they were revoked before: then they
@@ -115,9 +135,7 @@ impl<'m> Slots<'m> {
         self.map.claim(first, count).is_ok()
     }
 
-    /// Takes what is not at hand: from any word that the CPU keeps, from what others gave back to
-    /// one of them, from a further word that it keeps from now on, from the bitmap, and if all
-    /// else fails from what other CPUs keep.
+    /// Takes what lies in no single word, and if all else fails from what CPUs keep.
     #[inline(never)]
     fn take_slowly(
         &self,
@@ -125,22 +143,7 @@ impl<'m> Slots<'m> {
         places: &Places,
         owner: Owner,
     ) -> Result<SlotRun, Full> {
-        let shape = Shape::of(places, self.shift);
-        if let Some(shape) = &shape {
-            if let Some(first) = turn.take_any(shape).or_else(|| self.collect(turn, shape)) {
-                return Ok(self.mark(first, shape, owner));
-            }
-            let mut from = 0;
-            while let Some(word) = self.map.with_room(from, shape) {
-                self.keep(turn, word, shape.count);
-                if let Some(first) = turn.take(shape) {
-                    return Ok(self.mark(first, shape, owner));
-                }
-                // Somebody else was faster.
-                from = word + 1;
-            }
-        }
-        if shape.is_none_or(|shape| shape.count > 1)
+        if Shape::of(places, self.shift).is_none_or(|shape| shape.count > 1)
             && let Ok(run) = self.take_across(places, owner)
         {
             return Ok(run);

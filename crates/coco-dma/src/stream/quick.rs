@@ -68,8 +68,36 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         }
         self.platform().hand_over(NonNull::slice_from_raw_parts(slots, len), direction, false);
         let (device, reason) = (self.name(), verdict.reason);
-        self.dma().tell(&Event::Bounced { device, addr, len, reason });
+        self.dma().tell_if(|| Event::Bounced { device, addr, len, reason });
         let place = Held::Slots { pool: index, run, at, mapped: None };
         Some(RawMapping { owner: self.owner(), addr, buffer, direction, attrs, place })
+    }
+
+    /// Ends a map through a pool, if no IOMMU has to be told; false where nothing has happened.
+    /// Nothing of the record is moved: it may have been written just now.
+    ///
+    /// # Safety
+    ///
+    /// As for [`finish_raw`](Self::finish_raw), and the mapping is this device's.
+    #[inline]
+    pub(super) unsafe fn finish_quickly(
+        &self,
+        hand: &mut impl Hand,
+        mapping: &RawMapping,
+        written: usize,
+    ) -> bool {
+        let Held::Slots { pool: index, run, mapped: None, .. } = &mapping.place else {
+            return false;
+        };
+        // SAFETY: the buffer is writable by condition 1 of `map_raw` where the device writes.
+        unsafe { self.carry(mapping, Moment::Finish, 0..written.min(mapping.len())) };
+        let Some(pool) = self.pool(*index) else { return false };
+        let counted = self.counts_by(*index);
+        let count = |turn: Option<usize>| self.count().finished_in(turn.filter(|_| counted));
+        // Slots that were revoked are not ours any more.
+        if hand.give(pool, run, count) {
+            self.discharge(run.count());
+        }
+        true
     }
 }

@@ -150,6 +150,10 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         if mapping.owner != self.owner() {
             return Err(NotThisDevice(mapping));
         }
+        // SAFETY: this function's conditions.
+        if unsafe { self.finish_quickly(hand, &mapping, written) } {
+            return Ok(());
+        }
         // SAFETY: the device has stopped, by this function's condition.
         let unmapped = unsafe { self.untranslate(mapping.place.mapped()) };
         // SAFETY: the buffer is writable by condition 1 of `map_raw` where the device writes.
@@ -159,25 +163,12 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             Held::Open => barrier(mapping.buffer.as_ptr().cast()),
             // What the device may still reach is kept for good.
             _ if unmapped.is_err() => self.count().finished(),
-            Held::Slots { pool, run, .. } => self.give_slots(hand, pool, &run),
-            place @ Held::InPlace { .. } => {
+            place @ (Held::InPlace { .. } | Held::Slots { .. }) => {
                 self.let_go(hand, place);
                 self.count().finished();
             }
         }
         Ok(())
-    }
-
-    /// Gives back the slots of a map that has ended, and counts its end.
-    #[inline]
-    fn give_slots(&self, hand: &mut impl Hand, index: usize, run: &SlotRun) {
-        let Some(pool) = self.pool(index) else { return self.count().finished() };
-        let counted = self.counts_by(index);
-        let count = |turn: Option<usize>| self.count().finished_in(turn.filter(|_| counted));
-        // Slots that were revoked are not ours any more.
-        if hand.give(pool, run, count) {
-            self.discharge(run.count());
-        }
     }
 
     /// Gives back what a map held, which the device reaches no more.
@@ -230,10 +221,20 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     /// # Safety
     ///
     /// `part` lies in the mapping; the buffer is readable, and writable where the device writes.
+    #[inline]
     pub(super) unsafe fn carry(&self, mapping: &RawMapping, moment: Moment, part: Range<usize>) {
-        if part.is_empty() || matches!(mapping.place, Held::Open) {
-            return;
+        // What the device only read has nothing to say.
+        let says_nothing = moment == Moment::Finish && !mapping.direction.from_device();
+        if !(part.is_empty() || says_nothing || matches!(mapping.place, Held::Open)) {
+            // SAFETY: this function's conditions.
+            unsafe { self.carry_part(mapping, moment, part) };
         }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`carry`](Self::carry).
+    unsafe fn carry_part(&self, mapping: &RawMapping, moment: Moment, part: Range<usize>) {
         let face = MapFace {
             direction: mapping.direction,
             attrs: mapping.attrs,
@@ -242,10 +243,6 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             alive: self.is_alive(),
         };
         let Transfer { bytes, cache_work } = plan::transfer(&face, moment, &mut ());
-        if moment == Moment::Finish && !mapping.direction.from_device() {
-            // What the device only read has nothing to say.
-            return;
-        }
         let seen = self.seen_by_device(mapping, &part);
         let incoming = matches!(moment, Moment::SyncForCpu | Moment::Finish);
         if incoming
