@@ -149,10 +149,14 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     pub(crate) fn verdict(&self, range: Option<PhysRange>, len: usize) -> Option<&Verdict> {
         let kind = match range {
             None => Kind::Untracked,
-            Some(range) if self.verdicts.covers(range) => Kind::of(self.dma.ledger().peek(range))?,
-            Some(_) => return None,
+            Some(range) => self.kind(range)?,
         };
         self.verdicts.about(kind, len)
+    }
+
+    /// The kind of memory that lies in no pool.
+    fn kind(&self, range: PhysRange) -> Option<Kind> {
+        if self.verdicts.covers(range) { Kind::of(self.dma.ledger().peek(range)) } else { None }
     }
 
     /// Whether the counters of this device go by the turns of the pool with this number.

@@ -75,8 +75,8 @@ impl<P: Platform + ?Sized> Hand for AnyCpu<'_, P> {
 }
 
 /// A cache of a pool for one user alone, a CPU or a queue: its maps take and give slots without an
-/// atomic step. What it keeps (2 MiB at most, and no more than its share of a quarter of the pool)
-/// nobody else can have before it is dropped.
+/// atomic step. What it keeps (2 MiB at most in short runs and one long one of 2 MiB at most, and of
+/// either no more than its share of a quarter of the pool) nobody else can have before it is dropped.
 ///
 /// ```
 /// # use coco_dma::pool::Pool;

@@ -7,6 +7,8 @@
 //! lowers it and then looks at the word again. Of the two, at least one sees the other (both sides
 //! write first and read then, in the one order of `SeqCst`), so that no free slot stays hidden.
 
+mod long;
+
 use super::fit;
 use super::fit::Shape;
 use crate::word::Ordering;
@@ -102,31 +104,6 @@ impl<'m> Bitmap<'m> {
         }
     }
 
-    /// Takes the lowest run of this shape, longer than a word, that begins with a word.
-    pub(super) fn claim_words(&self, shape: &Shape) -> Option<usize> {
-        if shape.starts & 1 == 0 {
-            return None;
-        }
-        let mut from = 0;
-        loop {
-            let index = self.next(from, Word::BITS)?;
-            let (first, words) = (index * Word::BITS, shape.count.div_ceil(Word::BITS));
-            if first > shape.last {
-                return None;
-            }
-            let taken = (index..index + words).rev().find(|index| self.free(*index) != !0);
-            let Some(taken) = taken else {
-                if self.claim_found(first, shape.count).is_ok() {
-                    return Some(first);
-                }
-                from = index + words;
-                continue;
-            };
-            self.correct(taken);
-            from = taken + 1;
-        }
-    }
-
     /// The lowest place of a run of `count` slots, in one word or across several, that is found
     /// free: `place` says, for a slot, the first at which the run may begin from there on. Takes
     /// it.
@@ -175,18 +152,18 @@ impl<'m> Bitmap<'m> {
     /// The same for slots that were free just now.
     fn claim_found(&self, first: usize, count: usize) -> Result<(), usize> {
         for (index, mask) in self.parts(first, count) {
-            if let Err(taken) = self.claim_bits(index, mask) {
-                let claimed = (index * Word::BITS).saturating_sub(first);
-                self.release(first, claimed);
-                return Err(index * Word::BITS + taken);
-            }
+            let Err(taken) = self.claim_bits(index, mask) else { continue };
+            let claimed = (index * Word::BITS).saturating_sub(first);
+            self.release(first, claimed);
+            return Err(index * Word::BITS + taken);
         }
         Ok(())
     }
 
     /// Frees slots that are taken.
     pub(super) fn release(&self, first: usize, count: usize) {
-        for (index, mask) in self.parts(first, count) {
+        let freed = self.release_words(first, count);
+        for (index, mask) in self.parts(first + freed, count - freed) {
             self.release_bits(index, mask);
         }
     }
@@ -297,14 +274,16 @@ impl<'m> Bitmap<'m> {
     /// theirs.
     #[inline]
     fn parts(&self, first: usize, count: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
-        let last = first + count;
-        let words = if count == 0 { 0..0 } else { first / Word::BITS..last.div_ceil(Word::BITS) };
-        words.map(move |index| {
-            let start = index * Word::BITS;
-            let low = first.max(start) - start;
-            let high = last.min(start + Word::BITS) - start;
+        let (mut at, end) = (first, first + count);
+        core::iter::from_fn(move || {
+            if at >= end {
+                return None;
+            }
+            let (index, low) = (at / Word::BITS, at % Word::BITS);
+            let here = (end - at).min(Word::BITS - low);
+            at += here;
             #[expect(clippy::cast_possible_truncation, reason = "a bit of a word")]
-            (index, fit::run(low as u32, high - low))
+            Some((index, fit::run(low as u32, here)))
         })
     }
 }

@@ -25,6 +25,9 @@ pub struct Cache {
     turn: Word,
     /// 1 while it may hold anything.
     filled: Word,
+    /// A run of whole words and more that came back last: its first slot, and its slots; 0 where
+    /// none is kept.
+    long: (Word, Word),
     /// For each class of lengths, the way whose word is the lowest that had room for it.
     hot: [Word; CLASSES],
     ways: [Way; WAYS],
@@ -47,6 +50,7 @@ impl Cache {
         Self {
             turn: Word::new(),
             filled: Word::new(),
+            long: (Word::new(), Word::new()),
             hot: [const { Word::new() }; CLASSES],
             ways: [const { Way { tag: Word::new(), free: Word::new() } }; WAYS],
         }
@@ -61,6 +65,7 @@ impl Cache {
         Self {
             turn,
             filled,
+            long: (Word::new(), Word::new()),
             hot: core::array::from_fn(|_| Word::new()),
             ways: core::array::from_fn(way),
         }
@@ -86,7 +91,8 @@ impl Cache {
     /// The slots in it now; while its CPU takes and gives, those of some moment.
     pub(super) fn kept(&self) -> usize {
         let free = self.ways.iter().map(|way| way.free.0.load(Ordering::Relaxed));
-        free.map(|free| free.count_ones() as usize).sum()
+        let short: usize = free.map(|free| free.count_ones() as usize).sum();
+        short + self.long.1.0.load(Ordering::Relaxed)
     }
 }
 
@@ -127,6 +133,7 @@ impl Turn<'_> {
     }
 
     /// The lowest run of this shape in all that is kept.
+    #[inline(never)]
     pub(super) fn take_any(&mut self, shape: &Shape) -> Option<usize> {
         let fits = |(number, way): (usize, &Way)| {
             shape.find(way.free())?;
@@ -151,9 +158,41 @@ impl Turn<'_> {
         Some(first)
     }
 
-    /// Puts a run back, where its word is kept.
+    /// The long run that is kept, if it is of this shape.
+    #[inline]
+    pub(super) fn take_long(&mut self, shape: &Shape) -> Option<usize> {
+        let (first, count) = (&self.cache.long.0.0, &self.cache.long.1.0);
+        let at = first.load(Ordering::Relaxed);
+        let fits = count.load(Ordering::Relaxed) == shape.count && shape.starts & 1 != 0;
+        if !fits || at > shape.last {
+            return None;
+        }
+        count.store(0, Ordering::Relaxed);
+        Some(at)
+    }
+
+    /// Keeps a run that is longer than a word, if there is room for it.
+    #[inline(never)]
+    fn put_long(&mut self, first: usize, count: usize) -> Put {
+        let kept = &self.cache.long.1.0;
+        if first % Word::BITS != 0
+            || count > self.ways * Word::BITS
+            || kept.load(Ordering::Relaxed) != 0
+        {
+            return Put::Elsewhere;
+        }
+        self.cache.filled.0.store(1, Ordering::Relaxed);
+        self.cache.long.0.0.store(first, Ordering::Relaxed);
+        kept.store(count, Ordering::Relaxed);
+        Put::Kept
+    }
+
+    /// Puts a run back, where its word is kept, or where it is a long one.
     #[inline]
     pub(super) fn put(&mut self, first: usize, count: usize) -> Put {
+        if count > Word::BITS {
+            return self.put_long(first, count);
+        }
         let (word, bit) = (first / Word::BITS, first % Word::BITS);
         let number = word & (self.ways - 1);
         let Some(way) = self.cache.ways.get(number) else { return Put::Elsewhere };
@@ -215,8 +254,9 @@ impl Turn<'_> {
         self.cache.is_filled()
     }
 
-    /// Empties it: gives away every word that has free bits, with those.
-    pub(super) fn empty(&mut self, mut give: impl FnMut(usize, usize)) {
+    /// Empties it: gives away every word that has free bits, with those; answers with the long run,
+    /// if one was kept, by its first slot and its slots.
+    pub(super) fn empty(&mut self, mut give: impl FnMut(usize, usize)) -> Option<(usize, usize)> {
         for way in &self.cache.ways {
             if way.free() != 0 {
                 give(way.tag().wrapping_sub(1), way.free());
@@ -225,6 +265,10 @@ impl Turn<'_> {
             way.set_free(0);
         }
         self.cache.filled.0.store(0, Ordering::Relaxed);
+        let (first, count) = (&self.cache.long.0.0, &self.cache.long.1.0);
+        let long = (first.load(Ordering::Relaxed), count.load(Ordering::Relaxed));
+        count.store(0, Ordering::Relaxed);
+        (long.1 != 0).then_some(long)
     }
 }
 

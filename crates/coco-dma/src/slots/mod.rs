@@ -52,7 +52,8 @@ pub(crate) struct Slots<'m> {
 /// Words beside the bitmap and the marks: slots out, and the most that ever were.
 const COUNTERS: usize = 2;
 
-/// All CPUs together keep at most one in so many words of the bitmap.
+/// All CPUs together keep at most one in so many words of the bitmap, and as much again in long
+/// runs.
 const SHARE_KEPT: usize = 4;
 
 impl<'m> Slots<'m> {
@@ -177,10 +178,14 @@ impl<'m> Slots<'m> {
     fn empty(&self, turn: &mut Turn<'_>) -> bool {
         let mut any = false;
         if turn.is_filled() {
-            turn.empty(|word, bits| {
+            let long = turn.empty(|word, bits| {
                 any = true;
                 self.release_bits(word, bits);
             });
+            if let Some((first, count)) = long {
+                any = true;
+                self.release(first, count);
+            }
         }
         any
     }

@@ -72,9 +72,11 @@ impl<'m> Slots<'m> {
     #[inline(never)]
     fn take_shape(&self, turn: &mut Turn<'_>, shape: &Shape) -> Option<usize> {
         if shape.count > Word::BITS {
-            let first = self.map.claim_words(shape)?;
-            self.count_out(shape.count);
-            return Some(first);
+            return turn.take_long(shape).or_else(|| {
+                let first = self.map.claim_words(shape)?;
+                self.count_out(shape.count);
+                Some(first)
+            });
         }
         if let Some(first) = turn.take_any(shape).or_else(|| self.collect(turn, shape)) {
             return Some(first);
