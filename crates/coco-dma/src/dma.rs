@@ -4,6 +4,7 @@
 
 use core::fmt;
 
+use crate::addr::PhysRange;
 use crate::ledger::Ledger;
 use crate::observe::Event;
 use crate::observe::Fault;
@@ -25,6 +26,7 @@ pub struct Dma<'m, P: Platform + ?Sized = dyn Platform + 'm> {
     ledger: Ledger<'m>,
     pages: Option<&'m dyn PageSource>,
     observer: Option<&'m dyn Observer>,
+    peers: &'m [PhysRange],
     quarantine_limit: u64,
     next_id: AtomicUsize,
     faults: AtomicUsize,
@@ -41,6 +43,7 @@ impl<'m, P: Platform + ?Sized> Dma<'m, P> {
             ledger: Ledger::EMPTY,
             pages: None,
             observer: None,
+            peers: &[],
             quarantine_limit: u64::MAX,
             next_id: AtomicUsize::new(1),
             faults: AtomicUsize::new(0),
@@ -66,6 +69,13 @@ impl<'m, P: Platform + ?Sized> Dma<'m, P> {
         Self { observer: Some(observer), ..self }
     }
 
+    /// With the ranges of device memory that drivers may name to other devices (peer-to-peer: what
+    /// Linux's `p2pdma` providers register). A map of a part of one is decided as that.
+    #[must_use]
+    pub fn with_peers(self, peers: &'m [PhysRange]) -> Self {
+        Self { peers, ..self }
+    }
+
     /// With a limit of bytes in quarantine: past it nothing is converted any more, so that a
     /// hostile host cannot drain all memory by failing conversions (default: none).
     #[must_use]
@@ -76,6 +86,10 @@ impl<'m, P: Platform + ?Sized> Dma<'m, P> {
     /// The books of memory.
     pub fn ledger(&self) -> &Ledger<'m> {
         &self.ledger
+    }
+
+    pub(crate) fn peers(&self) -> &'m [PhysRange] {
+        self.peers
     }
 
     /// The machine's pools.

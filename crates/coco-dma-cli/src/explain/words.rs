@@ -6,13 +6,13 @@ use coco_dma::addr::BusRange;
 use coco_dma::addr::PhysAddr;
 use coco_dma::addr::PhysRange;
 use coco_dma::attrs::Attrs;
+use coco_dma::plan::AllocKind;
 use coco_dma::plan::PoolFace;
 use coco_dma::regime::PlatformName;
 use coco_dma::state::Attachment;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::PoolLabel;
-use coco_dma::state::PoolUse;
 use coco_dma::state::Trust;
 
 use crate::number::number;
@@ -64,6 +64,13 @@ pub(crate) const OPERATIONS: [(&str, Operation); 7] = [
     ("free", Operation::Free),
     ("mmap", Operation::Mmap),
     ("attach", Operation::Attach),
+];
+
+/// The words of `--kind`.
+pub(crate) const KINDS: [(&str, AllocKind); 3] = [
+    ("coherent", AllocKind::Coherent),
+    ("pages", AllocKind::Pages),
+    ("non-contiguous", AllocKind::NonContiguous),
 ];
 
 /// A pool as it was written.
@@ -148,10 +155,22 @@ pub(crate) fn bus_range(text: &str) -> Result<BusRange, String> {
         .ok_or_else(|| format!("the bus range '{text}' is empty, malformed or wraps"))
 }
 
+pub(crate) fn kind(text: &str) -> Result<AllocKind, String> {
+    lookup("kind of allocation", text, &KINDS)
+}
+
+pub(crate) fn node_number(text: &str) -> Result<u16, String> {
+    u16::try_from(number(text)?).map_err(|_| format!("a node is a number below 65536, not {text}"))
+}
+
 pub(crate) fn pool(text: &str) -> Result<NamedPool, String> {
     let (restricted, rest) = match text.strip_prefix("restricted:") {
         Some(rest) => (true, rest),
         None => (false, text),
+    };
+    let (rest, node) = match rest.split_once(",node=") {
+        Some((rest, node)) => (rest, Some(node_number(node)?)),
+        None => (rest, None),
     };
     let (label, place) = rest.split_once('@').ok_or_else(|| {
         format!("a pool is LABEL@ADDR or LABEL@ADDR+SIZE, as guest-shared@0x90000000, not '{text}'")
@@ -166,8 +185,9 @@ pub(crate) fn pool(text: &str) -> Result<NamedPool, String> {
     };
     let range = PhysRange::new(PhysAddr::new(base), len)
         .ok_or_else(|| format!("the pool '{text}' is empty or wraps"))?;
+    let own = true;
     Ok(NamedPool {
         name: text.to_owned(),
-        face: PoolFace { label, range, restricted, purpose: PoolUse::All },
+        face: PoolFace { restricted, own, node, ..PoolFace::new(label, range) },
     })
 }

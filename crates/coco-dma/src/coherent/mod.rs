@@ -8,6 +8,7 @@
 mod guard;
 mod pages;
 mod raw;
+mod views;
 
 pub use guard::Coherent;
 pub use guard::CoherentInit;

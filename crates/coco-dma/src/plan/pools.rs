@@ -39,14 +39,16 @@ pub(super) fn restricted_around(pools: &[PoolFace], range: PhysRange) -> Option<
     pools.iter().find(|pool| pool.restricted && pool.range.contains(range))
 }
 
-/// The pools that can take one bounce, in the order in which to try them: those whose label fits
-/// best first, and among equals in the order in which they were given.
+/// The pools that can take one bounce, in the order in which to try them. What decides first is what
+/// a pool is for (in atomic context the reserve), then how well its label fits, then whether it is
+/// the device's own, then whether it lies on the device's node or on none that is known; equals
+/// stay in the order in which they were given. The order is found step by step: nothing is sorted.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidates<'a> {
     request: MapRequest<'a>,
     terms: Terms,
-    rank: u8,
-    next: usize,
+    /// The order and the index of the last one.
+    last: Option<(u8, usize)>,
 }
 
 /// What holds for every pool of one request.
@@ -77,29 +79,23 @@ pub struct Candidate {
     pub pad: u64,
 }
 
-/// The ranks of labels; 0 is the best.
-const LABEL_RANKS: u8 = 2;
-/// The last rank of all: in atomic context the reserve goes before everything else.
-const LAST_RANK: u8 = 2 * LABEL_RANKS - 1;
-
 impl Iterator for Candidates<'_> {
     type Item = Candidate;
 
     fn next(&mut self) -> Option<Candidate> {
-        while self.rank <= LAST_RANK {
-            while let Some(pool) = self.request.pools.get(self.next) {
-                let index = self.next;
-                self.next += 1;
-                if let Ok(found) = judge(&self.request, self.terms, index, pool)
-                    && found.rank == self.rank
-                {
-                    return Some(found.candidate);
-                }
+        loop {
+            let (request, terms, last) = (&self.request, self.terms, self.last);
+            let all = request.pools.iter().enumerate();
+            let ranked = all.filter_map(|(index, pool)| {
+                let at = (order(request, terms, pool).ok()?, index);
+                last.is_none_or(|last| at > last).then_some((at, pool))
+            });
+            let (at, pool) = ranked.min_by_key(|(at, _)| *at)?;
+            self.last = Some(at);
+            if let Ok(found) = judge(&self.request, self.terms, at.1, pool) {
+                return Some(found);
             }
-            self.next = 0;
-            self.rank += 1;
         }
-        None
     }
 }
 
@@ -148,7 +144,15 @@ fn choose<'a>(
         usable |= verdict == PoolVerdict::Suits;
     }
     if usable {
-        Ok(Candidates { request: *request, terms, rank: 0, next: 0 })
+        let found = Candidates { request: *request, terms, last: None };
+        if trace.listens() && found.count() > 1 {
+            for (place, candidate) in found.enumerate() {
+                let Some(pool) = request.pools.get(candidate.index) else { continue };
+                let (own, far) = (pool.own, pool.is_far(request.device));
+                trace.step(Step::Order { place, label: pool.label, range: pool.range, own, far });
+            }
+        }
+        Ok(found)
     } else if !offered {
         Err(Refuse::NoPool)
     } else if request.device.trust == Trust::Accepted && !other_than_shared {
@@ -162,9 +166,20 @@ fn choose<'a>(
     }
 }
 
-struct Ranked {
-    rank: u8,
-    candidate: Candidate,
+/// Where a pool stands among those of one request (0 is first), or why it does not.
+fn order(request: &MapRequest<'_>, terms: Terms, pool: &PoolFace) -> Result<u8, PoolVerdict> {
+    if terms.restricted && !pool.restricted {
+        return Err(PoolVerdict::NotRestricted);
+    }
+    let purpose = match (pool.purpose, terms.allocation) {
+        (PoolUse::Reserve, Some(Context::Atomic)) => 0,
+        (PoolUse::All, Some(Context::Atomic)) => 1,
+        (PoolUse::All, _) | (PoolUse::Streaming, None) => 0,
+        _ => return Err(PoolVerdict::Purpose),
+    };
+    let label = rank(request, terms.forced, pool.label).ok_or(PoolVerdict::Label)?;
+    let (machines, far) = (u8::from(!pool.own), u8::from(pool.is_far(request.device)));
+    Ok(purpose << 3 | label << 2 | machines << 1 | far)
 }
 
 /// Whether one pool can take the bounce.
@@ -173,17 +188,8 @@ fn judge(
     terms: Terms,
     index: usize,
     pool: &PoolFace,
-) -> Result<Ranked, PoolVerdict> {
-    if terms.restricted && !pool.restricted {
-        return Err(PoolVerdict::NotRestricted);
-    }
-    let purpose = match (pool.purpose, terms.allocation) {
-        (PoolUse::Reserve, Some(Context::Atomic)) => 0,
-        (PoolUse::All, Some(Context::Atomic)) => LABEL_RANKS,
-        (PoolUse::All, _) | (PoolUse::Streaming, None) => 0,
-        _ => return Err(PoolVerdict::Purpose),
-    };
-    let rank = purpose + rank(request, terms.forced, pool.label).ok_or(PoolVerdict::Label)?;
+) -> Result<Candidate, PoolVerdict> {
+    order(request, terms, pool)?;
     let state = state_of(request.regime, pool.label).ok_or(PoolVerdict::Label)?;
     let base = base(request, state, pool.range).ok_or(PoolVerdict::Reach)?;
     let limits = &request.device.limits;
@@ -209,7 +215,7 @@ fn judge(
         }
     };
     let places = Places::new(seen_from, pool.range.len(), &wish).ok_or(PoolVerdict::Size)?;
-    Ok(Ranked { rank, candidate: Candidate { index, state, base, places, pad } })
+    Ok(Candidate { index, state, base, places, pad })
 }
 
 /// What to wish for so that the pages of a domain show no byte but the mapping's own, and how far
@@ -229,7 +235,7 @@ fn whole_pages(wish: Wish) -> Option<(Wish, u64)> {
     Some((Wish { len, original: 0, keep: AlignMask::NONE, align: page, boundary: None }, pad))
 }
 
-/// How well a label fits the device: 0 best, `None` not at all.
+/// How well a label fits the device: 0 best, 1 the other, `None` not at all.
 fn rank(request: &MapRequest<'_>, forced: bool, label: PoolLabel) -> Option<u8> {
     let device = request.device;
     match (request.regime, device.trust, label) {
