@@ -63,7 +63,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                 self.dma().ledger().unpin(pin);
             }
             self.undo(source, run, pages.convert);
-            return Err(Refuse::ConversionFailed);
+            return Err(if pages.convert { Refuse::ConversionFailed } else { Refuse::OutOfPages });
         };
         if !pages.convert {
             // SAFETY: a view is writable for the whole run.
