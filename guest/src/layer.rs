@@ -9,7 +9,6 @@ use core::ptr::NonNull;
 
 use coco_dma::Dma;
 use coco_dma::Word;
-use coco_dma::addr::DmaAddr;
 use coco_dma::addr::PhysAddr;
 use coco_dma::addr::PhysRange;
 use coco_dma::device::Attested;
@@ -31,7 +30,6 @@ use virtio_drivers::transport::pci::PciTransport;
 use crate::Failure;
 use crate::iommu::Iommu;
 use crate::iommu::PASSTHROUGH;
-use crate::iommu::Stopped;
 use crate::iommu::translated;
 use crate::iommu::translated::TRANSLATED;
 use crate::iommu::virtio::IommuHal;
@@ -189,7 +187,7 @@ impl Layer {
     /// page once. A kernel does this in the IOMMU's interrupt.
     pub fn collect_faults(&self) {
         let mut stopped = GUEST.iommu.borrow_mut().faults();
-        stopped.dedup_by_key(|stop| (stop.source, stop.address & !(PAGE - 1), stop.write));
+        stopped.dedup_by_key(|stop| (stop.source, stop.addr.raw() & !(PAGE - 1), stop.write));
         for stop in &stopped {
             let direction = match stop.write {
                 Some(true) => "write",
@@ -197,17 +195,9 @@ impl Layer {
                 // virtio-iommu, where a page is not mapped at all.
                 None => "unknown",
             };
-            let Stopped { source, address, code, .. } = stop;
-            say!(
-                "fault source={source:#06x} address={address:#x} direction={direction} code={code}"
-            );
-            self.dma.fault(&Fault {
-                source: stop.source.into(),
-                addr: DmaAddr::new(stop.address),
-                write: stop.write.unwrap_or(false),
-                reason: stop.reason,
-                code: stop.code.into(),
-            });
+            let Fault { source, addr, code, .. } = stop;
+            say!("fault source={source:#06x} address={addr:#x} direction={direction} code={code}");
+            self.dma.fault(stop);
         }
     }
 }

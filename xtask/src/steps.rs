@@ -14,7 +14,7 @@ use clap::Args;
 
 use crate::checks::{files, open_path, unsafety};
 use crate::shell::Workshop;
-use crate::{floors, guest, packages};
+use crate::{floors, guest, packages, sabotage};
 
 /// One check: it holds, or it says why not.
 pub(crate) struct Step {
@@ -59,6 +59,11 @@ pub(crate) const DEEP: &[Step] = &[
         "bare",
         "the crates for bare x86-64, Arm and RISC-V, also without 64-bit atomics",
         bare::run,
+    ),
+    step(
+        "sabotage",
+        "the layer made wrong on purpose: seen by a device, a host, a driver",
+        sabotage::step,
     ),
     step("mutants", "does a test notice when the code is changed?", deep::mutants),
     step("deny", "licences, sources and duplicates of dependencies", deep::deny),

@@ -54,6 +54,10 @@ pub(crate) struct CheckArgs {
     /// Say for each case what another system does where it differs: linux-7.3
     #[arg(long, value_name = "SYSTEM", value_parser = crate::check::system)]
     pub(crate) compare: Option<crate::check::System>,
+    /// Believe nothing that the layer says of itself: judge by what devices, host and drivers saw
+    /// and what memory really is
+    #[arg(long)]
+    pub(crate) seen: bool,
     /// Print one JSON document
     #[arg(long)]
     pub(crate) json: bool,

@@ -55,6 +55,17 @@ impl fmt::Display for Size {
     }
 }
 
+/// So many of a thing, with the plural where it is due.
+pub(crate) struct Count(pub(crate) u64, pub(crate) &'static str);
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(count, thing) = self;
+        let plural = if *count == 1 { "" } else { "s" };
+        write!(f, "{count} {thing}{plural}")
+    }
+}
+
 /// An address, in JSON a string `0x…`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Address(pub(crate) u64);
@@ -68,6 +79,12 @@ impl Serialize for Address {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_thing_is_no_plural() {
+        let counts = [0, 1, 2].map(|count| Count(count, "request").to_string());
+        assert_eq!(counts, ["0 requests", "1 request", "2 requests"]);
+    }
 
     #[test]
     fn numbers_and_sizes() {

@@ -21,8 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     dma.grow(&pools[0])?; // page by page, as SNP does it: the host sees the region from now on
     let disk = dma.bind(Endpoint::new("disk"), Limits::NONE)?;
 
-    let mapping = disk.map(b"hello, host".to_vec(), Direction::ToDevice, Attrs::NONE);
-    let mapping = mapping.map_err(|failed| failed.to_string())?;
+    let mapping = disk.map(b"hello, host".to_vec(), Direction::ToDevice, Attrs::NONE)?;
     let (addr, bounced) = (mapping.addr(), mapping.is_bounced());
     let seen = SimDevice::new(&machine, "disk", Trust::Untrusted).fetch(addr.raw(), mapping.len());
     println!(

@@ -135,7 +135,7 @@ impl SimIommu {
         if allowed.is_none() {
             let code = if write { 5 } else { 6 };
             let (addr, reason) = (DmaAddr::new(at), FaultReason::Mapping);
-            live.faults.push(Fault { source, addr, write, reason, code });
+            live.faults.push(Fault { source, addr, write: Some(write), reason, code });
         }
         allowed.map(|found| (found.phys.raw() + offset, found.entry.state))
     }

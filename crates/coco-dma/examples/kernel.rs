@@ -50,8 +50,8 @@ fn send(dma: &Dma<'_, Kernel>, packet: &mut [u8]) -> Result<(), Box<dyn std::err
     nic.with_mapped(packet, Direction::ToDevice, Attrs::NONE, |lent| {
         println!("the device is given {} (bounced: {})", lent.addr(), lent.is_bounced());
         // Here the driver writes the address into a descriptor, kicks and waits.
-    })
-    .map_err(|error| error.to_string().into())
+    })?;
+    Ok(())
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -88,8 +88,10 @@ impl<'m, P: Platform + ?Sized> Dma<'m, P> {
         &self.ledger
     }
 
-    pub(crate) fn peers(&self) -> &'m [PhysRange] {
-        self.peers
+    /// Whether some of this is a peer's memory.
+    #[inline]
+    pub(crate) fn is_peers(&self, range: PhysRange) -> bool {
+        self.peers.iter().any(|peer| peer.overlaps(range))
     }
 
     /// The machine's pools.

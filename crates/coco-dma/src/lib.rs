@@ -98,6 +98,7 @@ mod dma;
 pub mod inspect;
 pub mod iommu;
 pub mod ledger;
+mod name;
 pub mod observe;
 pub mod plan;
 pub mod platform;
@@ -111,4 +112,5 @@ pub mod stream;
 mod word;
 
 pub use dma::Dma;
+pub use name::Name;
 pub use word::Word;

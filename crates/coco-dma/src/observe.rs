@@ -26,8 +26,9 @@ pub struct Fault {
     pub source: u32,
     /// The address that it used, as far as the IOMMU tells: VT-d gives the page alone.
     pub addr: DmaAddr,
-    /// Whether it wrote.
-    pub write: bool,
+    /// Whether it wanted to write; `None` where the IOMMU does not tell (QEMU's virtio-iommu sets
+    /// neither flag of the direction for a page that no entry maps).
+    pub write: Option<bool>,
     /// Why it was refused.
     pub reason: FaultReason,
     /// The IOMMU's own code, for people (VT-d: fault reason, 8 bits).
@@ -50,7 +51,11 @@ pub enum FaultReason {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verb = if self.write { "write to" } else { "read of" };
+        let verb = match self.write {
+            Some(true) => "write to",
+            Some(false) => "read of",
+            None => "access to",
+        };
         let why = match self.reason {
             FaultReason::Domain => "it is in no domain",
             FaultReason::Mapping => "no entry allows it",

@@ -61,17 +61,32 @@ pub unsafe trait Platform: Sync {
     /// `view` answered with `start` for this run, and nobody uses the pointer any more.
     unsafe fn unview(&self, start: NonNull<u8>, run: PhysRange);
 
+    /// The number of the CPU that this runs on, from 0 on, as a hint: it chooses the cache of a pool
+    /// ([`Pool::with_caches`](crate::pool::Pool::with_caches)). A wrong one, or one that is stale
+    /// at once, costs speed and nothing else. Any context.
+    #[inline]
+    fn cpu(&self) -> usize {
+        0
+    }
+
     /// The bytes go to the device: makes the CPU's writes visible to it, with cache work where
     /// `cache_work` says that the device does not see the caches. Any context.
+    ///
+    /// The default orders them before whatever the driver writes next, for devices that are as
+    /// close as another CPU (on x86 that takes no instruction). A platform whose devices are
+    /// farther away orders by its own barrier (Arm: `dmb oshst`).
     fn hand_over(&self, bytes: NonNull<[u8]>, direction: Direction, cache_work: bool) {
         let _ = (bytes, direction, cache_work);
-        core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+        core::sync::atomic::fence(core::sync::atomic::Ordering::Release);
     }
 
     /// The bytes come back from the device: makes its writes visible to the CPU. Any context.
+    ///
+    /// The default orders them behind whatever the driver read last (Arm, farther away: `dmb
+    /// oshld`).
     fn take_back(&self, bytes: NonNull<[u8]>, direction: Direction, cache_work: bool) {
         let _ = (bytes, direction, cache_work);
-        core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+        core::sync::atomic::fence(core::sync::atomic::Ordering::Acquire);
     }
 }
 

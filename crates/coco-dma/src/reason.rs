@@ -86,6 +86,7 @@ reasons! {
         PoolLabelMismatch, "pool-label-mismatch", "no pool has a label that suits this device";
         NoReachablePool, "no-reachable-pool", "the pools that suit are out of the device's reach";
         TooLarge, "too-large", "no pool in reach could ever hold one mapping of this size";
+        Quota, "quota", "the device holds all the slots that its quota gives it";
         PoolFull, "pool-full", "the pools that suit have no free run of slots that is long enough";
         ConversionFailed, "conversion-failed",
             "memory could not be converted for the device, and no pool has any for it";
@@ -94,7 +95,6 @@ reasons! {
         IovaFull, "iova-full",
             "the domain has no free run of addresses in the device's reach that is long enough";
         IommuFailed, "iommu-failed", "the IOMMU's driver could not map it";
-        Quota, "quota", "the device holds all the slots that its quota gives it";
         Busy, "busy", "the state of the memory keeps changing under the request";
         AtomicNeedsConversion, "atomic-needs-conversion",
             "memory would have to be converted, which atomic context never does";

@@ -9,11 +9,15 @@ pub(crate) use core::sync::atomic::AtomicPtr;
 #[cfg(not(loom))]
 pub(crate) use core::sync::atomic::AtomicUsize;
 pub(crate) use core::sync::atomic::Ordering;
+#[cfg(not(loom))]
+pub(crate) use core::sync::atomic::fence;
 
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::AtomicPtr;
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::AtomicUsize;
+#[cfg(loom)]
+pub(crate) use loom::sync::atomic::fence;
 
 /// One word of storage. A `static` array of them is enough for everything the layer keeps:
 /// nothing here needs an allocator, and nothing of it lies in memory that the host can write.
@@ -38,4 +42,12 @@ impl Word {
     pub fn new() -> Self {
         Self(AtomicUsize::new(0))
     }
+}
+
+/// Loom takes `SeqCst` accesses for weaker than they are, and needs a fence where they matter. The
+/// code that ships needs none.
+#[inline(always)]
+pub(crate) fn fence_for_models() {
+    #[cfg(loom)]
+    loom::sync::atomic::fence(Ordering::SeqCst);
 }

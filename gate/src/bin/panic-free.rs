@@ -103,7 +103,7 @@ fn transfer() -> Option<()> {
     let domain = Domain::new(&Table, window, DOMAIN_WORDS.get(..black_box(DOMAIN))?).ok()?;
     black_box(domain.reserve(IovaWindow::new(black_box(0xfee0_0000), black_box(1 << 20))?));
     let (source, addr) = (black_box(1), black_box(DmaAddr::new(1)));
-    let (write, reason, code) = (black_box(true), black_box(FaultReason::Mapping), black_box(5));
+    let (write, reason, code) = (black_box(Some(true)), black_box(FaultReason::Mapping), black_box(5));
     dma.fault(&Fault { source, addr, write, reason, code });
     for endpoint in [Endpoint::new("disk"), Endpoint::new("nvme").translated(&domain)] {
         let device = dma.bind(black_box(endpoint), black_box(Limits::NONE)).ok()?;
@@ -129,7 +129,7 @@ fn stream(device: &Device<'_, Machine>) -> Option<()> {
     unsafe { device.sync_for_cpu(&mapping, black_box(0)..black_box(64)) };
     // SAFETY: as above.
     unsafe { device.finish_raw(mapping, black_box(64)) }.ok()?;
-    device.lose_trust();
+    device.lose_trust().ok()?;
     // SAFETY: there is no device.
     black_box(unsafe { device.revoke() });
     Some(())

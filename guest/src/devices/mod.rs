@@ -18,7 +18,7 @@ pub enum DeviceError {
     /// It is not there any more.
     Gone,
     /// The layer refused the map.
-    Map(MapError<'static>),
+    Map(MapError),
 }
 
 impl core::fmt::Display for DeviceError {
@@ -32,8 +32,8 @@ impl core::fmt::Display for DeviceError {
     }
 }
 
-impl From<MapError<'static>> for DeviceError {
-    fn from(error: MapError<'static>) -> Self {
+impl From<MapError> for DeviceError {
+    fn from(error: MapError) -> Self {
         Self::Map(error)
     }
 }

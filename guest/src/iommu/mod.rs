@@ -11,7 +11,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 
-use coco_dma::observe::FaultReason;
+use coco_dma::observe::Fault;
 
 use crate::pci::Found;
 use crate::pci::number;
@@ -85,21 +85,6 @@ impl fmt::Display for Refused {
     }
 }
 
-/// An access that the IOMMU stopped, as its driver decoded it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stopped {
-    /// Bus, device and function of who tried.
-    pub source: u16,
-    /// Where.
-    pub address: u64,
-    /// Whether the device wanted to write; `None` where the IOMMU does not say.
-    pub write: Option<bool>,
-    /// Why.
-    pub reason: FaultReason,
-    /// The IOMMU's own reason.
-    pub code: u8,
-}
-
 impl Iommu {
     /// Its name in the report.
     pub fn name(&self) -> &'static str {
@@ -145,7 +130,7 @@ impl Iommu {
     }
 
     /// The accesses that were stopped since the last question.
-    pub fn faults(&mut self) -> Vec<Stopped> {
+    pub fn faults(&mut self) -> Vec<Fault> {
         match self {
             Self::None => Vec::new(),
             Self::Vtd(vtd) => vtd.faults(),

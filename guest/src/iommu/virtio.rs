@@ -6,6 +6,8 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use coco_dma::addr::DmaAddr;
+use coco_dma::observe::Fault;
 use coco_dma::observe::FaultReason;
 use coco_dma_virtio::Bound;
 use virtio_drivers::queue::VirtQueue;
@@ -15,7 +17,6 @@ use virtio_drivers::transport::pci::PciTransport;
 
 use super::Refused;
 use super::Rights;
-use super::Stopped;
 use crate::memory::PAGE;
 
 coco_dma_virtio::hal! {
@@ -147,7 +148,7 @@ impl VirtioIommu {
     }
 
     /// Takes the events that are there, and gives their buffers back to the device.
-    pub(super) fn faults(&mut self) -> Vec<Stopped> {
+    pub(super) fn faults(&mut self) -> Vec<Fault> {
         let mut found = Vec::new();
         while let Some(token) = self.events.peek_used() {
             let Some(index) = self.buffers.iter().position(|(posted, _)| *posted == token) else {
@@ -165,15 +166,15 @@ impl VirtioIommu {
     }
 }
 
-fn decode(event: &[u8; EVENT]) -> Stopped {
+fn decode(event: &[u8; EVENT]) -> Fault {
     let word = |at: usize| {
         let bytes = event.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
         u32::from_le_bytes(bytes.unwrap_or_default())
     };
     let flags = word(4);
-    Stopped {
-        source: word(8) as u16,
-        address: u64::from(word(16)) | u64::from(word(20)) << 32,
+    Fault {
+        source: word(8),
+        addr: DmaAddr::new(u64::from(word(16)) | u64::from(word(20)) << 32),
         write: match flags & (FAULT_READ | FAULT_WRITE) {
             FAULT_READ => Some(false),
             FAULT_WRITE => Some(true),
@@ -184,6 +185,6 @@ fn decode(event: &[u8; EVENT]) -> Stopped {
             2 => FaultReason::Mapping,
             _ => FaultReason::Unknown,
         },
-        code: event[0],
+        code: event[0].into(),
     }
 }

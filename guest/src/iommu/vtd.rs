@@ -6,11 +6,12 @@
 use alloc::vec::Vec;
 use core::ptr::NonNull;
 
+use coco_dma::addr::DmaAddr;
+use coco_dma::observe::Fault;
 use coco_dma::observe::FaultReason;
 
 use super::Refused;
 use super::Rights;
-use super::Stopped;
 use crate::devices::registers::Registers;
 use crate::memory::PAGE;
 use crate::memory::boot_shared;
@@ -172,7 +173,7 @@ impl Vtd {
     }
 
     /// Reads the fault records and clears them, or the next fault would be dropped.
-    pub(super) fn faults(&mut self) -> Vec<Stopped> {
+    pub(super) fn faults(&mut self) -> Vec<Fault> {
         let mut found = Vec::new();
         for record in 0..self.fault_count {
             let at = self.faults + record * 16;
@@ -181,16 +182,16 @@ impl Vtd {
                 continue;
             }
             let code = (high >> 32) as u8;
-            found.push(Stopped {
-                source: high as u16,
-                address: self.registers.read64(at) & !(PAGE - 1),
+            found.push(Fault {
+                source: u32::from(high as u16),
+                addr: DmaAddr::new(self.registers.read64(at) & !(PAGE - 1)),
                 write: Some(high & WAS_READ == 0),
                 reason: match code {
                     1..=4 => FaultReason::Domain,
                     5 | 6 => FaultReason::Mapping,
                     _ => FaultReason::Unknown,
                 },
-                code,
+                code: code.into(),
             });
             self.registers.write32(at + 12, (FAULTED >> 32) as u32);
         }

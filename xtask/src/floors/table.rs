@@ -16,8 +16,8 @@ pub(super) const FLOORS: &[Floor] = &[
     Floor {
         number: 1,
         modules: &[
-            "addr", "attrs", "copy", "observe", "reason", "regime", "shared", "slots", "state",
-            "word",
+            "addr", "attrs", "copy", "name", "observe", "reason", "regime", "shared", "slots",
+            "state", "word",
         ],
         neighbours: true,
     },

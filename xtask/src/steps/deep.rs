@@ -8,7 +8,7 @@ use crate::shell::{Workshop, which};
 pub(super) fn properties(shop: &mut Workshop) -> Result<()> {
     let mut command =
         shop.cargo("test --release --workspace --all-features --locked -- --show-output");
-    command.env("PROPTEST_CASES", "20000");
+    command.env("PROPTEST_CASES", "20000").env("INSTA_UPDATE", "no");
     shop.run_tests(&mut command).map(drop)
 }
 

@@ -63,7 +63,8 @@ impl World<'_> {
                 Ok(done.number("slots", wide(slots)))
             }
             Op::LoseTrust(index) => {
-                self.device(*index)?.lose_trust();
+                let cut = self.device(*index)?.lose_trust();
+                cut.map_err(|error| error.to_string())?;
                 Ok(done)
             }
             Op::Ask(index) => {

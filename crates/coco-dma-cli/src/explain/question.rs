@@ -67,18 +67,23 @@ impl<'a> Question<'_, 'a> {
             Operation::Attach => plan::attach(&self.request, &mut trace)
                 .map(|done| Outcome::direct("direct", done.reason, done.addr)),
         };
-        let Outcome { word, reason, addr, pool } = answered.unwrap_or_else(|refused| Outcome {
-            word: "refuse",
-            reason: refused.slug(),
-            addr: None,
-            pool: None,
+        let Outcome { word, reason, addr, pool } = answered.unwrap_or_else(|refused| {
+            // Every refusal says the way out, wherever it was decided.
+            let told = Step::Refuse(refused);
+            let (rule, text) = (told.rule(), told.to_string());
+            if steps.last().is_none_or(|last| last.text != text) {
+                steps.push(StepText { rule, text });
+            }
+            Outcome { word: "refuse", reason: refused.slug(), addr: None, pool: None }
         });
         if let Some(pool) = pool {
-            let place = match addr {
+            let text = match addr {
                 Some(addr) => format!("from {pool}; in an empty pool the device is given {addr}"),
                 None => format!("from {pool}; the domain gives the address"),
             };
-            steps.push(StepText { rule: "slot", text: place });
+            // What happens to the bytes later on comes after their place.
+            let at = steps.iter().position(|step| matches!(step.rule, "copy" | "ownership"));
+            steps.insert(at.unwrap_or(steps.len()), StepText { rule: "slot", text });
         }
         let named = OPERATIONS.iter().find(|(_, operation)| *operation == self.operation);
         Answer {
@@ -147,7 +152,8 @@ impl<'a> Question<'_, 'a> {
         };
         let AllocPlan { pages, pools, .. } = plan::alloc(&asked, trace)?;
         if let Some(OwnPages { state, convert, len, .. }) = pages
-            && let Some(addr) = PhysRange::new(base, len).and_then(|run| self.form(run, state))
+            && let Some(run) = PhysRange::new(base, len)
+            && let Some(addr) = self.form(run, state, trace)
         {
             return Ok((Outcome::direct("allocate", Direct::InReach, addr), convert));
         }
@@ -158,15 +164,30 @@ impl<'a> Question<'_, 'a> {
 
     /// The address of pages in a state (none where a domain gives it), if the device reaches all
     /// of them.
-    fn form(&self, range: PhysRange, state: State) -> Option<Option<DmaAddr>> {
-        let device = self.request.device;
+    fn form(
+        &self,
+        range: PhysRange,
+        state: State,
+        trace: &mut impl FnMut(Step),
+    ) -> Option<Option<DmaAddr>> {
+        let (device, regime) = (self.request.device, self.request.regime);
         if device.attachment.is_translated() {
+            trace(Step::Translated(state));
             return Some(None);
         }
-        let bus = device.bus.to_bus(range)?;
-        let addr = self.request.regime.dma_form(device.trust, state, bus)?;
-        let last = addr.checked_add(range.len() - 1)?;
-        (last.raw() <= device.limit().raw()).then_some(Some(addr))
+        let form = device
+            .bus
+            .to_bus(range)
+            .and_then(|bus| Some((bus, regime.dma_form(device.trust, state, bus)?)));
+        let Some((bus, addr)) = form else {
+            trace(Step::Unmapped(range));
+            return None;
+        };
+        let mark = regime.dma_mark(device.trust, state).unwrap_or(0);
+        trace(Step::Form { bus, mark, addr });
+        let (last, limit) = (addr.checked_add(range.len() - 1), device.limit());
+        trace(Step::Limit { last, limit, by_bus: device.bus_limit < device.limits.mask });
+        last.filter(|last| last.raw() <= limit.raw()).map(|_| Some(addr))
     }
 
     fn free(&self, trace: &mut impl FnMut(Step)) -> Result<Outcome<'a>, Refuse> {

@@ -40,6 +40,7 @@ use indicatif::ProgressStyle;
 
 use crate::args::RunArgs;
 use crate::failure::Failure;
+use crate::number::Count;
 use crate::number::Size;
 use crate::output;
 use crate::words::lookup;
@@ -161,7 +162,8 @@ fn plan(args: &RunArgs) -> Result<(Shape, UserMachine), Failure> {
             other => usage(other.to_string()),
         })?;
     if shape.depth < depth {
-        output::note(&format!("{} requests in flight, which is what the pool holds", shape.depth));
+        let held = Count(shape.depth as u64, "request");
+        output::note(&format!("{held} in flight, which is what the pool holds"));
     }
     let arena = PrivateArena::new(shape.arena()).map_err(|error| failed(&error))?;
     let pool_size = usize::try_from(args.pool_size)

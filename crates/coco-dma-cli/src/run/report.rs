@@ -14,6 +14,7 @@ use super::image::hex;
 use super::is_breach;
 use crate::args::RunArgs;
 use crate::failure::Failure;
+use crate::number::Count;
 use crate::number::Size;
 
 /// The hashes that were read from files.
@@ -106,7 +107,7 @@ impl Report {
             slots_used: copied.slots_used,
             slots_high_water: layer.pool().high_water(),
             region_limit: copied.input.region_limit,
-            quarantined: 0,
+            quarantined: layer.dma().ledger().quarantined(),
             private_memory: format!("{}{why}", arena.kind()),
             separation: device.separation.map_or_else(String::new, |how| how.to_string()),
             device_mappings: copied.device_mappings.clone(),
@@ -135,7 +136,11 @@ impl Report {
             ("private memory", self.private_memory.clone()),
             (
                 "copied",
-                format!("{} in {seconds:.2} s, {} requests", Size(self.bytes), self.requests),
+                format!(
+                    "{} in {seconds:.2} s, {}",
+                    Size(self.bytes),
+                    Count(self.requests, "request")
+                ),
             ),
             (
                 "maps",

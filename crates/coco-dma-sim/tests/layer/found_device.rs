@@ -51,7 +51,7 @@ fn no_sync_brings_anything_to_or_from_a_device_that_is_trusted_no_longer() {
     let mapping = map(&device, buffer.bytes(), Direction::Both, Attrs::NONE).unwrap();
     let addr = mapping.addr().raw();
     gpu.write(addr, &[2; 64]);
-    device.lose_trust();
+    device.lose_trust().unwrap();
     sync_cpu(&device, &mapping, 64);
     assert_eq!(buffer.read(), [1; 64], "nobody vouches for what it wrote");
     buffer.write(&[3; 64]);

@@ -219,12 +219,12 @@ pub(crate) fn bytes_at(machine: &Machine, run: PhysRange) -> NonNull<[u8]> {
     NonNull::slice_from_raw_parts(start, usize::try_from(run.len()).unwrap())
 }
 
-pub(crate) fn map<'d, P: Platform>(
-    device: &Device<'d, P>,
+pub(crate) fn map<P: Platform>(
+    device: &Device<'_, P>,
     bytes: NonNull<[u8]>,
     direction: Direction,
     attrs: Attrs,
-) -> Result<RawMapping, MapError<'d>> {
+) -> Result<RawMapping, MapError> {
     // SAFETY: the memory is the machine's, and devices act only when told.
     unsafe { device.map_raw(bytes, direction, attrs) }
 }
@@ -268,11 +268,11 @@ pub(crate) fn revoke<P: Platform>(device: &Device<'_, P>) -> usize {
     unsafe { device.revoke() }
 }
 
-pub(crate) fn alloc<'d, P: Platform>(
-    device: &Device<'d, P>,
+pub(crate) fn alloc<P: Platform>(
+    device: &Device<'_, P>,
     len: usize,
     context: Context,
-) -> Result<RawCoherent, AllocError<'d>> {
+) -> Result<RawCoherent, AllocError> {
     device.alloc_raw(len, context)
 }
 

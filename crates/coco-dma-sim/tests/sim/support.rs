@@ -80,11 +80,11 @@ pub(crate) fn vouch() -> Attested {
     unsafe { Attested::vouch() }
 }
 
-pub(crate) fn map<'d, P: Platform>(
-    device: &Device<'d, P>,
+pub(crate) fn map<P: Platform>(
+    device: &Device<'_, P>,
     buffer: &GuestBuffer,
     direction: Direction,
-) -> Result<RawMapping, MapError<'d>> {
+) -> Result<RawMapping, MapError> {
     // SAFETY: the buffer outlives the mapping in every test, and devices act only when told.
     unsafe { device.map_raw(buffer.bytes(), direction, Attrs::NONE) }
 }

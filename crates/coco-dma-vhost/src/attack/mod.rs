@@ -83,7 +83,7 @@ pub enum AttackError {
     Bind(#[from] BindError),
     /// The pool has no room for a ring, why is in the text.
     #[error("{NAME}: no memory for a ring: {0}")]
-    Alloc(String),
+    Alloc(#[from] AllocError),
     /// The private arena is in use: let the copy end first.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -95,12 +95,6 @@ pub enum AttackError {
         /// What the kernel said.
         source: io::Error,
     },
-}
-
-impl From<AllocError<'_>> for AttackError {
-    fn from(error: AllocError<'_>) -> Self {
-        Self::Alloc(error.to_string())
-    }
 }
 
 impl AttackError {

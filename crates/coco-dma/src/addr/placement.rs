@@ -38,12 +38,14 @@ pub struct Places {
     len: u64,
     first: u64,
     stride: u64,
+    /// None where the pool crosses none.
     boundary: Option<Boundary>,
 }
 
 impl Places {
     /// The places in a pool of `pool_len` bytes that the device sees from `base` on. `None` where
     /// not even an empty pool has one.
+    #[inline]
     pub const fn new(base: u64, pool_len: u64, wish: &Wish) -> Option<Self> {
         if wish.len == 0 || wish.len > pool_len || base.checked_add(pool_len - 1).is_none() {
             return None;
@@ -56,11 +58,36 @@ impl Places {
         let residue = wish.original & wish.keep.raw();
         let first = residue.wrapping_sub(base) & modulus_mask;
         let stride = if modulus_mask < SLOT - 1 { SLOT } else { modulus_mask.wrapping_add(1) };
-        let places = Self { base, pool_len, len: wish.len, first, stride, boundary: wish.boundary };
-        match places.from(0) {
-            Some(_) => Some(places),
+        let boundary = match wish.boundary {
+            // What no place in the pool can cross needs no look.
+            Some(boundary) if boundary.crossed_by(base, pool_len) => wish.boundary,
+            _ => None,
+        };
+        let places = Self { base, pool_len, len: wish.len, first, stride, boundary };
+        match boundary {
+            None if first <= pool_len - wish.len => Some(places),
             None => None,
+            Some(_) => match places.from(0) {
+                Some(_) => Some(places),
+                None => None,
+            },
         }
+    }
+
+    /// The first place and the distance to the next, a power of two, where they are all alike;
+    /// `None` where a boundary is in the way, or there is one place alone.
+    #[inline]
+    pub(crate) const fn grid(&self) -> Option<(u64, u64)> {
+        if self.boundary.is_some() || self.stride == 0 {
+            return None;
+        }
+        Some((self.first, self.stride))
+    }
+
+    /// The last offset at which the mapping does not leave the pool.
+    #[inline]
+    pub(crate) const fn last(&self) -> u64 {
+        self.pool_len - self.len
     }
 
     /// How long a place is in bytes.
@@ -158,12 +185,11 @@ impl Places {
             // A stride of 2^64: there is one place alone.
             return None;
         } else {
-            let steps = (offset - self.first).div_ceil(self.stride);
-            match steps.checked_mul(self.stride) {
-                Some(above) => match self.first.checked_add(above) {
-                    Some(place) => place,
-                    None => return None,
-                },
+            // The stride is a power of two: no division.
+            let rest = self.stride - 1;
+            let Some(above) = (offset - self.first).checked_add(rest) else { return None };
+            match self.first.checked_add(above & !rest) {
+                Some(place) => place,
                 None => return None,
             }
         };
@@ -171,7 +197,7 @@ impl Places {
     }
 
     const fn fits(&self, place: u64) -> bool {
-        place <= self.pool_len - self.len
+        place <= self.last()
     }
 
     const fn crosses(&self, boundary: Boundary, place: u64) -> bool {

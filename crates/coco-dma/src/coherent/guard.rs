@@ -42,7 +42,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         &'a self,
         len: usize,
         context: Context,
-    ) -> Result<CoherentInit<'a, 'd, P>, AllocError<'d>> {
+    ) -> Result<CoherentInit<'a, 'd, P>, AllocError> {
         let memory = ManuallyDrop::new(self.alloc_raw(len, context)?);
         Ok(CoherentInit(Held { device: self, memory }))
     }

@@ -11,12 +11,14 @@ use crate::attrs::Attrs;
 use crate::device::Device;
 use crate::iommu::Mapped;
 use crate::ledger::Pin;
+use crate::name::Name;
 use crate::observe::Event;
 use crate::plan;
 use crate::plan::AllocKind;
 use crate::plan::AllocRequest;
 use crate::plan::Candidates;
 use crate::platform::Platform;
+use crate::pool::Hand;
 use crate::pool::Owner;
 use crate::pool::SlotRun;
 use crate::reason::Refuse;
@@ -107,16 +109,16 @@ impl RawCoherent {
 /// An allocation that was refused. Nothing was changed and nothing is held, but for what a failed
 /// conversion put into quarantine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AllocError<'d> {
+pub struct AllocError {
     /// The device's name.
-    pub device: &'d str,
+    pub device: Name,
     /// Why.
     pub reason: Refuse,
     /// Bytes asked for.
     pub len: usize,
 }
 
-impl fmt::Display for AllocError<'_> {
+impl fmt::Display for AllocError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { device, reason, len } = self;
         write!(f, "{device}: an allocation of {len} bytes was refused ({reason}): ")?;
@@ -124,13 +126,13 @@ impl fmt::Display for AllocError<'_> {
     }
 }
 
-impl core::error::Error for AllocError<'_> {}
+impl core::error::Error for AllocError {}
 
-impl<'d, P: Platform + ?Sized> Device<'d, P> {
+impl<P: Platform + ?Sized> Device<'_, P> {
     /// Allocates `len` bytes that the device reaches, rounded up to pages of 4096 (to granules
     /// where pages have to be converted) and aligned to one, zeroed. In atomic context nothing is
     /// converted and nothing blocks: the reserve serves.
-    pub fn alloc_raw(&self, len: usize, context: Context) -> Result<RawCoherent, AllocError<'d>> {
+    pub fn alloc_raw(&self, len: usize, context: Context) -> Result<RawCoherent, AllocError> {
         self.alloc_as(len, AllocKind::Coherent, context, Attrs::NONE)
     }
 
@@ -143,7 +145,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         kind: AllocKind,
         context: Context,
         attrs: Attrs,
-    ) -> Result<RawCoherent, AllocError<'d>> {
+    ) -> Result<RawCoherent, AllocError> {
         let wish = Wish { kind, context, attrs };
         let memory = self.try_alloc(len, wish).inspect(|memory| {
             self.count().allocated();
@@ -155,7 +157,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             if !attrs.contains(Attrs::NO_WARN) {
                 self.dma().tell(&Event::Refused { device: self.name(), len, reason });
             }
-            AllocError { device: self.name(), reason, len }
+            AllocError { device: self.name().into(), reason, len }
         })
     }
 
@@ -195,20 +197,26 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         wish: Wish,
     ) -> Result<RawCoherent, Refuse> {
         let mut why = Refuse::PoolFull;
+        let mut hand = self.hand();
         for candidate in pools {
             let index = candidate.index;
             let Some(pool) = self.pool(index) else { continue };
             let owner = self.owner().allocating();
-            let Ok(run) = pool.take(&candidate.places, owner) else { continue };
-            if !self.charge(run.count()) {
-                pool.give(&run);
+            let places = &candidate.places;
+            let Ok(count) = usize::try_from(places.slots_at(places.lowest())) else { continue };
+            // Who has no quota left does not even look for slots.
+            if !self.charge(count) {
                 return Err(Refuse::Quota);
             }
+            let Ok(run) = hand.take(pool, places, owner) else {
+                self.discharge(count);
+                continue;
+            };
             let offset = run.offset();
             let len = usize::try_from(whole).unwrap_or(0);
             let Some(start) = pool.bytes().at(offset, len) else {
                 self.discharge(run.count());
-                pool.give(&run);
+                hand.give(pool, &run, |_| ());
                 continue;
             };
             // SAFETY: the slots are ours.
@@ -226,7 +234,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             };
             let Some((addr, mapped)) = found else {
                 self.discharge(run.count());
-                pool.give(&run);
+                hand.give(pool, &run, |_| ());
                 continue;
             };
             if pool.purpose() == PoolUse::Reserve {
@@ -274,7 +282,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             return Err(memory);
         }
         // SAFETY: this function's condition.
-        if !unsafe { self.untranslate(memory.mapped.as_ref()) } {
+        if unsafe { self.untranslate(memory.mapped.as_ref()) }.is_err() {
             // The device may still reach it: it is nobody's any more.
             self.count().freed();
             return Ok(());
@@ -282,7 +290,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         let bytes = memory.bytes();
         match memory.source {
             Source::Slots { pool, run } => {
-                if self.pool(pool).is_some_and(|pool| pool.give(&run)) {
+                if self.pool(pool).is_some_and(|pool| self.hand().give(pool, &run, |_| ())) {
                     self.discharge(run.count());
                 }
             }

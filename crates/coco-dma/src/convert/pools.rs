@@ -44,7 +44,8 @@ pub enum ShrinkFailed {
     Adopted,
     /// It is closed already.
     Closed,
-    /// Somebody else grows or shrinks it at this moment.
+    /// Somebody else grows or shrinks it at this moment, or has a cache of it for itself
+    /// ([`Pool::claim`]).
     Busy,
     /// Slots of it are in use; it goes on serving.
     InUse {
@@ -166,7 +167,11 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
             return Err(ShrinkFailed::Closed);
         }
         let Some(start) = pool.close() else {
-            return Err(ShrinkFailed::InUse { slots: pool.used() });
+            return Err(match pool.used() {
+                // It is a CPU that keeps slots for itself.
+                0 => ShrinkFailed::Busy,
+                slots => ShrinkFailed::InUse { slots },
+            });
         };
         let (run, shared) = (pool.range(), pool.label() == PoolLabel::GuestShared);
         if !shared {

@@ -9,6 +9,7 @@ use crate::addr::PhysRange;
 use crate::iommu::Entry;
 use crate::iommu::Mapped;
 use crate::iommu::Stuck;
+use crate::iommu::UnmapError;
 use crate::observe::Event;
 use crate::platform::Platform;
 use crate::reason::Refuse;
@@ -47,39 +48,40 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         // Bound without a domain there is no such device.
         let domain = self.domain().ok_or(Refuse::NoReachablePool)?;
         // SAFETY: this function's condition.
-        unsafe { domain.map(range, original, entry, self.face(), self.owner()) }
+        let made = unsafe { domain.map(range, original, entry, self.face(), self.owner()) }?;
+        match self.stopped() {
+            // It was cut off meanwhile. What cannot be unmapped again goes on as a mapping, which
+            // nobody is given the memory of when it ends.
+            // SAFETY: nobody was given the address.
+            Some(reason) if unsafe { self.untranslate(Some(&made.1)) }.is_ok() => Err(reason),
+            _ => Ok(made),
+        }
     }
 
-    /// Ends what [`translate`](Self::translate) made. False where the device may still reach it:
+    /// Ends what [`translate`](Self::translate) made. On an error the device may still reach it:
     /// then its memory must never be anybody else's.
     ///
     /// # Safety
     ///
     /// The device has stopped using it.
-    #[must_use]
-    pub(crate) unsafe fn untranslate(&self, mapped: Option<&Mapped>) -> bool {
-        let (Some(mapped), Some(domain)) = (mapped, self.domain()) else { return true };
+    pub(crate) unsafe fn untranslate(&self, mapped: Option<&Mapped>) -> Result<(), UnmapError> {
+        let (Some(mapped), Some(domain)) = (mapped, self.domain()) else { return Ok(()) };
         // SAFETY: this function's condition.
-        match unsafe { domain.unmap(mapped, self.owner()) } {
-            Ok(()) => true,
-            Err(stuck) => {
-                self.tell_stuck(&stuck);
-                false
-            }
-        }
+        unsafe { domain.unmap(mapped, self.owner()) }.map_err(|stuck| self.tell_stuck(&stuck))
     }
 
-    /// Unmaps all that the device has in its domain; answers whether all of it went.
+    /// Unmaps all that the device has in its domain; the error is the first that did not go. Call
+    /// it after the device was marked as stopped.
     ///
     /// # Safety
     ///
-    /// The device has stopped, and no other thread maps for it meanwhile.
-    pub(super) unsafe fn untranslate_all(&self) -> bool {
-        let mut all = true;
+    /// The device has stopped, or is to be stopped by this.
+    pub(super) unsafe fn untranslate_all(&self) -> Result<(), UnmapError> {
+        let mut all = Ok(());
         if let Some(domain) = self.domain() {
             let stuck = |stuck: Stuck| {
-                self.tell_stuck(&stuck);
-                all = false;
+                let error = self.tell_stuck(&stuck);
+                all = all.and(Err(error));
             };
             // SAFETY: this function's condition.
             unsafe { domain.revoke(self.owner(), stuck) };
@@ -87,12 +89,14 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         all
     }
 
-    /// Each failure is told once.
-    fn tell_stuck(&self, stuck: &Stuck) {
-        if let Some(error) = stuck.error {
-            let Stuck { addr, len, .. } = *stuck;
-            let (device, code) = (self.name(), error.code);
+    /// Each failure is told to observers once.
+    #[cold]
+    fn tell_stuck(&self, stuck: &Stuck) -> UnmapError {
+        let Stuck { addr, len, error } = *stuck;
+        let (device, code) = (self.name(), error.map(|error| error.code));
+        if let Some(code) = code {
             self.dma().tell(&Event::UnmapFailed { device, addr, len, code });
         }
+        UnmapError { device: device.into(), addr, len, code }
     }
 }

@@ -14,6 +14,19 @@ pub struct Counters {
     lost: AtomicUsize,
     allocated: AtomicUsize,
     freed: AtomicUsize,
+    turns: [InTurn; TURNS],
+}
+
+/// How many caches of a pool have counters of their own; those past that share the device's.
+const TURNS: usize = 8;
+
+/// What was counted by whoever had the turn to use one cache of the device's pool: by plain loads
+/// and stores, since only one has it at a time. On a line of its own.
+#[derive(Debug)]
+#[repr(align(64))]
+struct InTurn {
+    bounced: AtomicUsize,
+    finished: AtomicUsize,
 }
 
 /// The counters at one moment.
@@ -59,15 +72,29 @@ impl Counters {
             lost: AtomicUsize::new(0),
             allocated: AtomicUsize::new(0),
             freed: AtomicUsize::new(0),
+            turns: core::array::from_fn(|_| InTurn {
+                bounced: AtomicUsize::new(0),
+                finished: AtomicUsize::new(0),
+            }),
         }
     }
 
     pub(super) fn now(&self) -> CountersNow {
+        let in_turns = |of: fn(&InTurn) -> &AtomicUsize| {
+            let counts = self.turns.iter().map(|turn| of(turn).load(Ordering::Relaxed));
+            counts.fold(0, usize::wrapping_add)
+        };
         CountersNow {
             direct: self.direct.load(Ordering::Relaxed),
-            bounced: self.bounced.load(Ordering::Relaxed),
+            bounced: self
+                .bounced
+                .load(Ordering::Relaxed)
+                .wrapping_add(in_turns(|turn| &turn.bounced)),
             refused: self.refused.load(Ordering::Relaxed),
-            finished: self.finished.load(Ordering::Relaxed),
+            finished: self
+                .finished
+                .load(Ordering::Relaxed)
+                .wrapping_add(in_turns(|turn| &turn.finished)),
             lost: self.lost.load(Ordering::Relaxed),
             allocated: self.allocated.load(Ordering::Relaxed),
             freed: self.freed.load(Ordering::Relaxed),
@@ -80,6 +107,25 @@ impl Counters {
 
     pub(crate) fn bounced(&self) {
         self.bounced.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The same by whoever has the turn to use the cache with this number, of the one pool whose
+    /// turns count here.
+    #[inline]
+    pub(crate) fn bounced_in(&self, turn: Option<usize>) {
+        match turn.and_then(|turn| self.turns.get(turn)) {
+            Some(turn) => count_alone(&turn.bounced),
+            None => self.bounced(),
+        }
+    }
+
+    /// As [`bounced_in`](Self::bounced_in).
+    #[inline]
+    pub(crate) fn finished_in(&self, turn: Option<usize>) {
+        match turn.and_then(|turn| self.turns.get(turn)) {
+            Some(turn) => count_alone(&turn.finished),
+            None => self.finished(),
+        }
     }
 
     pub(crate) fn refused(&self) {
@@ -101,4 +147,10 @@ impl Counters {
     pub(crate) fn lost(&self) {
         self.lost.fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// One more, where nobody else counts here at this moment.
+#[inline]
+fn count_alone(counter: &AtomicUsize) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
 }

@@ -5,6 +5,7 @@
 use super::BindError;
 use super::Device;
 use super::Endpoint;
+use crate::iommu::UnmapError;
 use crate::observe::Event;
 use crate::plan::Limits;
 use crate::platform::Platform;
@@ -28,7 +29,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     pub unsafe fn revoke(&self) -> usize {
         self.life.revoke();
         // SAFETY: this function's conditions.
-        let unmapped = unsafe { self.untranslate_all() };
+        let unmapped = unsafe { self.untranslate_all() }.is_ok();
         let pools = self.pools.iter().flatten().filter(|_| unmapped);
         let slots = pools.map(|pool| pool.revoke(self.owner)).sum();
         self.discharge(slots);
@@ -39,10 +40,23 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     /// An accepted device is trusted no longer (TDISP ERROR, a failed attestation): it is refused
     /// new maps. Its live maps end by being finished; what it wrote is not brought back, since
     /// nobody vouches for it. Memory stays safe: private slots are freed only by finishing, and
-    /// the platform keeps a device that is not in the RUN state from private memory. Any context.
-    pub fn lose_trust(&self) {
+    /// the platform keeps a device that is not in the RUN state from private memory.
+    ///
+    /// Behind a domain it is cut off at once: all that it has there is unmapped, allocations
+    /// included, and what it still does faults. (Where another device shares the domain, what that
+    /// one maps is in reach of both: take the device out of the domain then.) May race with maps,
+    /// syncs and ends of maps on other threads. Any context; takes time in the size of the domain.
+    ///
+    /// # Errors
+    ///
+    /// The first of what the IOMMU could not unmap, and the device may still reach; observers are
+    /// told each of them. The device counts as distrusted all the same.
+    pub fn lose_trust(&self) -> Result<(), UnmapError> {
         self.life.distrust();
+        // SAFETY: it is to be stopped by this.
+        let cut = unsafe { self.untranslate_all() };
         self.dma.tell(&Event::TrustLost { device: self.name });
+        cut
     }
 
     /// Binds the same device anew, as something else: accepted where it was untrusted, or with

@@ -8,6 +8,7 @@ mod counters;
 mod end;
 mod endpoint;
 mod life;
+mod verdicts;
 
 pub use counters::Counters;
 pub use counters::CountersNow;
@@ -16,6 +17,9 @@ pub use endpoint::BindError;
 pub use endpoint::Endpoint;
 use life::Life;
 use life::Quota;
+pub(crate) use verdicts::Kind;
+pub(crate) use verdicts::Verdict;
+use verdicts::Verdicts;
 
 use core::fmt;
 
@@ -34,6 +38,7 @@ use crate::plan::Place;
 use crate::plan::PoolFace;
 use crate::plan::state_of;
 use crate::platform::Platform;
+use crate::pool::AnyCpu;
 use crate::pool::Owner;
 use crate::pool::Pool;
 use crate::reason::Refuse;
@@ -78,6 +83,7 @@ pub struct Device<'d, P: Platform + ?Sized = dyn Platform + 'd> {
     pool_faces: [PoolFace; MAX_POOLS],
     pool_count: usize,
     domain: Option<&'d Domain<'d>>,
+    verdicts: Verdicts,
     counters: Counters,
 }
 
@@ -103,6 +109,8 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         endpoint::check_pools(dma.regime(), &face, pool_faces.get(..pool_count).unwrap_or(&[]))?;
         let domain = endpoint.domain(&face)?;
         let (open_past, open_offset) = open_path(dma.regime(), &face, &pool_faces);
+        let faces = pool_faces.get(..pool_count).unwrap_or(&[]);
+        let verdicts = Verdicts::of(dma.regime(), &face, faces);
         Ok(Self {
             open_past,
             open_offset,
@@ -116,6 +124,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             pool_faces,
             pool_count,
             domain,
+            verdicts,
             counters: Counters::new(),
         })
     }
@@ -130,6 +139,26 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         } else {
             None
         }
+    }
+
+    /// The verdict about every map without attributes of `len` bytes of the kind of memory that
+    /// this is, where there is one; else the whole way has to be taken.
+    #[inline]
+    pub(crate) fn verdict(&self, range: Option<PhysRange>, len: usize) -> Option<&Verdict> {
+        let kind = match range {
+            None => Kind::Untracked,
+            Some(range) if self.verdicts.covers(range) && !self.dma.is_peers(range) => {
+                Kind::of(self.dma.ledger().peek(range))?
+            }
+            Some(_) => return None,
+        };
+        self.verdicts.about(kind, len)
+    }
+
+    /// Whether the counters of this device go by the turns of the pool with this number.
+    #[inline]
+    pub(crate) fn counts_by(&self, pool: usize) -> bool {
+        self.verdicts.pool() == Some(pool)
     }
 
     /// The device's name, for messages.
@@ -164,6 +193,12 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     /// The rules of this machine.
     pub fn regime(&self) -> &'d Regime {
         self.dma.regime()
+    }
+
+    /// Takes and gives slots on whatever CPU this runs on.
+    #[inline]
+    pub(crate) fn hand(&self) -> AnyCpu<'d, P> {
+        AnyCpu(self.platform())
     }
 
     pub(crate) fn pool(&self, index: usize) -> Option<&'d Pool<'d>> {
@@ -205,7 +240,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     /// books, and of the rest nobody keeps the state.
     pub(crate) fn memory(&self, range: Option<PhysRange>) -> Memory {
         let Some(range) = range else { return Memory::Untracked };
-        if self.dma.peers().iter().any(|peer| peer.overlaps(range)) {
+        if self.dma.is_peers(range) {
             return Memory::Peer;
         }
         for pool in self.open_pools() {

@@ -46,7 +46,8 @@ pub unsafe trait Iommu: Sync {
     ///
     /// # Safety
     ///
-    /// The caller mapped the run, and the devices have stopped using it.
+    /// The caller mapped the run, and the devices have stopped using it, or are to be stopped by
+    /// this.
     unsafe fn unmap(&self, iova: DmaAddr, len: u64) -> Result<(), IommuError>;
 }
 

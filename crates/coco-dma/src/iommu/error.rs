@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use crate::addr::DmaAddr;
+use crate::name::Name;
 use crate::slots::SlotsError;
 
 /// A domain that cannot be.
@@ -52,3 +54,31 @@ impl fmt::Display for DomainError {
 }
 
 impl core::error::Error for DomainError {}
+
+/// An IOMMU could not unmap. The device may still reach what lies there, so that all of it is kept
+/// for good: the addresses, and the slots, the pages or the pin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnmapError {
+    /// The device.
+    pub device: Name,
+    /// The first address.
+    pub addr: DmaAddr,
+    /// Bytes, in whole pages of the IOMMU.
+    pub len: u64,
+    /// The code of the IOMMU's driver; none where it failed before, when the device was revoked or
+    /// lost the guest's trust.
+    pub code: Option<u64>,
+}
+
+impl fmt::Display for UnmapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { device, addr, len, code } = self;
+        write!(f, "{device}: {len:#x} bytes at {addr} could not be unmapped, and are kept")?;
+        match code {
+            Some(code) => write!(f, " (code {code:#x})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl core::error::Error for UnmapError {}

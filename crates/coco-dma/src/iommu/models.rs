@@ -107,6 +107,34 @@ fn loom_no_address_is_mapped_for_two() {
     });
 }
 
+/// Whoever says that a device is stopped and then revokes it leaves nothing mapped, whatever is
+/// being mapped for it meanwhile.
+#[test]
+fn loom_a_device_that_is_cut_off_keeps_nothing() {
+    loom::model(|| {
+        let domain = domain(false);
+        let stopped = Arc::new(AtomicUsize::new(0));
+        let (other, seen) = (domain.clone(), stopped.clone());
+        let owner = Owner::new(1).unwrap();
+        let thread = thread::spawn(move || {
+            let run = PhysRange::new(PhysAddr::new(0x8000), PAGE).unwrap();
+            let entry = Entry::new(Direction::Both, State::SHARED);
+            // SAFETY: there is no device.
+            let made = unsafe { other.map(run, 0, entry, &DeviceFace::PLAIN, owner) };
+            let (_, mapped) = made.unwrap();
+            if seen.load(Ordering::Relaxed) == 1 {
+                // SAFETY: as above.
+                assert!(unsafe { other.unmap(&mapped, owner) }.is_ok());
+            }
+        });
+        stopped.store(1, Ordering::Relaxed);
+        // SAFETY: as above.
+        unsafe { domain.revoke(owner, |_| panic!("everything unmaps")) };
+        thread.join().unwrap();
+        assert_eq!((domain.mapped(), domain.lost()), (0, 0));
+    });
+}
+
 #[test]
 fn loom_what_is_not_unmapped_is_never_given_out() {
     loom::model(|| {

@@ -19,6 +19,7 @@ use crate::reason::Refuse;
 use crate::slots::Owner;
 use crate::slots::SlotRun;
 use crate::word::Ordering;
+use crate::word::fence;
 
 /// What one map of an owner holds in a domain: its pages, by number. Not `Copy`: who holds it holds
 /// the addresses. Small, since it is a part of every record.
@@ -44,6 +45,12 @@ pub(crate) struct Stuck {
     pub(crate) len: u64,
     /// Why; none where it was lost before, by a revocation.
     pub(crate) error: Option<IommuError>,
+}
+
+/// The owner of addresses that are taken, and nothing is mapped there yet: a revocation passes them
+/// by. (Domains use the mark so that pools have for allocations.)
+fn under_way(owner: Owner) -> Owner {
+    owner.allocating()
 }
 
 impl Domain<'_> {
@@ -80,7 +87,7 @@ impl Domain<'_> {
             boundary: face.limits.boundary,
         };
         let places = Places::new(self.window.base().raw(), self.in_reach(face.limit()), &wish);
-        let run = self.slots.take(&places.ok_or(Refuse::IovaFull)?, owner);
+        let run = self.slots.take(0, &places.ok_or(Refuse::IovaFull)?, under_way(owner));
         let run = run.map_err(|_| Refuse::IovaFull)?;
         // A run is never empty.
         let count = NonZeroUsize::new(run.count()).ok_or(Refuse::IovaFull)?;
@@ -89,11 +96,12 @@ impl Domain<'_> {
 
     /// Gives addresses back at which nothing was mapped.
     pub(crate) fn give(&self, mapped: &Mapped, owner: Owner) {
-        self.slots.give(&mapped.run(owner));
+        self.slots.give(0, &mapped.run(under_way(owner)));
     }
 
     /// Maps the whole pages around `range`, and answers with the address of its first byte. Never
-    /// blocks.
+    /// blocks. Where the owner is revoked meanwhile, by somebody who said so before, either the
+    /// revocation unmaps it or the caller sees afterwards what was said, and unmaps it.
     ///
     /// # Safety
     ///
@@ -115,7 +123,12 @@ impl Domain<'_> {
         };
         // SAFETY: this function's condition; the addresses are ours alone.
         match unsafe { self.iommu.map(iova, pages, entry) } {
-            Ok(()) => Ok((addr, mapped)),
+            Ok(()) => {
+                self.slots.pass(&mapped.run(under_way(owner)), owner);
+                // Pairs with the one in `revoke`.
+                fence(Ordering::SeqCst);
+                Ok((addr, mapped))
+            }
             Err(_) => {
                 // Nothing changed, by the driver's contract.
                 self.give(&mapped, owner);
@@ -135,12 +148,15 @@ impl Domain<'_> {
         unsafe { self.end(&mapped.run(owner)) }
     }
 
-    /// Unmaps all that an owner holds. What cannot be unmapped is told to `stuck`.
+    /// Unmaps all that an owner holds. What cannot be unmapped is told to `stuck`. What another
+    /// thread is mapping for it at this moment it unmaps itself: see [`map`](Self::map).
     ///
     /// # Safety
     ///
-    /// The device has stopped, and no other thread maps for this owner meanwhile.
+    /// The device has stopped using it, or is to be stopped by this: what it does faults.
     pub(crate) unsafe fn revoke(&self, owner: Owner, mut stuck: impl FnMut(Stuck)) {
+        // What the caller said before is seen by whoever maps what is not seen here.
+        fence(Ordering::SeqCst);
         for run in self.slots.runs_of(owner) {
             // SAFETY: this function's condition.
             if let Err(what) = unsafe { self.end(&run) } {

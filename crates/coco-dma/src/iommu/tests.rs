@@ -140,7 +140,7 @@ proptest! {
                     // SAFETY: there is no device.
                     let got = unsafe { domain.map(range, at, entry, &face, owner) };
                     let low = keep | (PAGE - 1);
-                    let wanted = (BASE..BASE + PAGES * PAGE).step_by(4096).find_map(|page| {
+                    let grants = |page: u64| {
                         let addr = page + (at & (PAGE - 1));
                         let last = addr + len - 1;
                         let fits = last < BASE + PAGES * PAGE
@@ -149,8 +149,12 @@ proptest! {
                             && boundary.is_none_or(|boundary| !boundary.crossed_by(addr, len))
                             && model[index(page)..=index(last)].iter().all(|page| *page == 0);
                         fits.then_some((addr, page, last))
-                    });
-                    match (got, wanted) {
+                    };
+                    let mut pages = (BASE..BASE + PAGES * PAGE).step_by(4096);
+                    let any = pages.find_map(grants);
+                    // Which of them is the allocator's matter.
+                    let given = got.as_ref().ok().map(|(addr, _)| addr.raw() & !(PAGE - 1));
+                    match (got, given.map_or(any, grants)) {
                         (Ok((addr, mapped)), Some((wanted, first, last))) => {
                             prop_assert!(!fail);
                             prop_assert_eq!(addr.raw(), wanted);

@@ -136,6 +136,7 @@ pub struct Attached {
 /// where it lies, or it does not attach (`RequireCoherent`). A heap never bounces. The pools of the
 /// request do not matter, but for a restricted one, which forbids everything outside of it.
 pub fn attach(request: &MapRequest<'_>, trace: &mut impl Trace) -> Result<Attached, Refuse> {
+    trace.step(Step::InPlaceOnly);
     let attached = match map::decide(request, trace) {
         Ok(Plan::Direct { reason, addr, state, cache_work }) => {
             Ok(Attached { reason, addr, state, cache_work })

@@ -40,6 +40,7 @@ pub use request::MapRequest;
 pub use request::Place;
 pub use request::PoolFace;
 pub use step::Known;
+pub use step::Misfit;
 pub use step::PoolVerdict;
 pub use step::Step;
 pub use step::Trace;

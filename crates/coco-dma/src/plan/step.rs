@@ -60,6 +60,17 @@ pub enum PoolVerdict {
     Purpose,
 }
 
+/// Which limit of a device a buffer breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Misfit {
+    /// It is longer than the longest segment, in bytes.
+    Segment(u64),
+    /// It crosses the boundary that no segment may cross.
+    Boundary,
+    /// It shares a cache line of this many bytes with a neighbour.
+    CacheLine(u64),
+}
+
 /// One rule that was applied, with what it found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -122,7 +133,7 @@ pub enum Step {
         by_bus: bool,
     },
     /// The buffer's place does not suit the device.
-    Misaligned,
+    Misaligned(Misfit),
     /// The buffer shares IOMMU pages with other data, and the device is external-facing.
     SharesPages,
     /// One pool was looked at.
@@ -147,6 +158,8 @@ pub enum Step {
         /// Whether it lies on another node than the device.
         far: bool,
     },
+    /// A heap's memory is never bounced.
+    InPlaceOnly,
     /// Pages of our own can be had.
     Pages {
         /// The state that they have to be brought into.
@@ -222,7 +235,8 @@ impl Step {
             Self::Unmapped(_) => "bus-range",
             Self::Form { .. } | Self::Translated(_) => "dma-form",
             Self::Limit { .. } => "limit",
-            Self::Misaligned => "alignment",
+            Self::Misaligned(_) => "alignment",
+            Self::InPlaceOnly => "in-place",
             Self::SharesPages => "external-facing",
             Self::Pool { .. } => "pool",
             Self::Order { .. } => "pool-order",

@@ -2,13 +2,23 @@
 
 use core::fmt;
 
+use super::memory::Cache;
 use super::memory::Protection;
 use super::step::Known;
+use super::step::Misfit;
 use super::step::PoolVerdict;
 use super::step::Step;
 use super::transfer::Bytes;
 use super::transfer::Transfer;
-use crate::reason::Bounce;
+use crate::state::PoolLabel;
+
+const fn told(cache: Cache) -> &'static str {
+    match cache {
+        Cache::WriteBack => "and it is cached",
+        Cache::WriteCombine => "and writes are combined: the device does not see the caches",
+        Cache::Uncached => "and it is not cached: the device does not see the caches",
+    }
+}
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -18,7 +28,7 @@ impl fmt::Display for Step {
                 write!(f, "not taken here: {attrs}, for {}", attrs.why_not())
             }
             Self::Peer => f.write_str("the memory is another device's"),
-            Self::Range(range) => write!(f, "{range} is a range of this machine"),
+            Self::Range(range) => write!(f, "{range} is a range that this machine can have"),
             Self::Unlocated => f.write_str("the buffer is in no single run of physical memory"),
             Self::Memory { state, mmio, known } => {
                 let what = if mmio { "registers are" } else { "memory is" };
@@ -43,10 +53,11 @@ impl fmt::Display for Step {
             Self::Forced => f.write_str("every map of this device is to be bounced"),
             Self::Unmapped(range) => write!(f, "no window of the bus shows {range} whole"),
             Self::Form { bus, mark: 0, addr } => {
-                write!(f, "the device is given {addr}: bus address {bus:#x} without a mark")
+                write!(f, "the device's address for it is {addr}: bus address {bus:#x}, no mark")
             }
             Self::Form { bus, mark, addr } => {
-                write!(f, "the device is given {addr}: bus address {bus:#x} with {mark:#x}")
+                write!(f, "the device's address for it is {addr}: bus address {bus:#x} plus ")?;
+                write!(f, "the mark {mark:#x}")
             }
             Self::Translated(state) => {
                 write!(f, "the domain gives an address, with an entry for {state} memory")
@@ -55,29 +66,48 @@ impl fmt::Display for Step {
                 let whose = if by_bus { "bus" } else { "mask" };
                 match last {
                     Some(last) if last.raw() <= limit.raw() => {
-                        write!(f, "its last byte {last} is within the {whose}'s {limit}")
+                        write!(f, "its last byte {last} is within the {whose}, up to {limit}")
                     }
-                    Some(last) => write!(f, "its last byte {last} is past the {whose}'s {limit}"),
-                    None => write!(f, "its last byte is past 64 bits (the {whose}'s is {limit})"),
+                    Some(last) => {
+                        write!(f, "its last byte {last} is past the {whose}, up to {limit}")
+                    }
+                    None => write!(f, "its last byte is past 64 bits (the {whose}: up to {limit})"),
                 }
             }
-            Self::Misaligned => write!(f, "{}", Bounce::Alignment.text()),
-            Self::SharesPages => write!(f, "{}", Bounce::ExternalFacing.text()),
+            Self::Misaligned(misfit) => match misfit {
+                Misfit::Segment(most) => {
+                    write!(f, "it is longer than the device's segments of {most:#x} bytes")
+                }
+                Misfit::Boundary => f.write_str("it crosses the device's segment boundary"),
+                Misfit::CacheLine(line) => {
+                    write!(f, "it shares a cache line of {line} bytes with a neighbour, and the ")?;
+                    f.write_str("device writes past the caches")
+                }
+            },
+            Self::SharesPages => f.write_str("other data lies in the pages that an entry shows"),
+            Self::InPlaceOnly => {
+                f.write_str("a heap never bounces: the device reaches the memory, or stays out")
+            }
             Self::Pool { label, range, verdict } => {
                 let found = match verdict {
                     PoolVerdict::Suits => "can take it",
-                    PoolVerdict::Label => "its label does not suit the device here",
+                    PoolVerdict::Label => match label {
+                        PoolLabel::GuestShared => "for untrusted devices of a guest alone",
+                        PoolLabel::GuestPrivate => "for accepted devices of a guest alone",
+                        PoolLabel::HostPlain => "for SME hosts, where the C-bit is out of reach",
+                        PoolLabel::Ordinary => "for open machines and SME hosts alone",
+                    },
                     PoolVerdict::Reach => "not wholly in the device's reach",
                     PoolVerdict::Size => "too small for it, even empty",
                     PoolVerdict::Purpose => "kept for something else",
                     PoolVerdict::NotRestricted => "is not the device's restricted pool",
                 };
-                write!(f, "pool {label} at {range}: {found}")
+                write!(f, "{label} at {range}: {found}")
             }
             Self::Order { place, label, range, own, far } => {
                 let whose = if own { "the device's own" } else { "the machine's" };
                 let far = if far { ", on another node" } else { "" };
-                write!(f, "{}. pool {label} at {range}: {whose}{far}", place.saturating_add(1))
+                write!(f, "{}. {label} at {range}: {whose}{far}", place.saturating_add(1))
             }
             Self::Pages { state, convert: true, len, align } => {
                 write!(f, "pages of our own are converted, and become {state}: ")?;
@@ -100,10 +130,14 @@ impl fmt::Display for Step {
                 f.write_str(if cache_work { "; caches are maintained" } else { "" })
             }
             Self::Protection { state, protection: Protection { mark: 0, cache } } => {
-                write!(f, "{state} memory is mapped without a mark ({cache:?})")
+                write!(f, "page-table entries for {state} memory carry no mark, {}", told(cache))
             }
             Self::Protection { state, protection: Protection { mark, cache } } => {
-                write!(f, "{state} memory is mapped with {mark:#x} in its entries ({cache:?})")
+                write!(
+                    f,
+                    "page-table entries for {state} memory carry the mark {mark:#x}, {}",
+                    told(cache)
+                )
             }
             Self::Free { converted: true } => {
                 f.write_str("the record says that we converted the memory, so we convert it back")
@@ -114,9 +148,11 @@ impl fmt::Display for Step {
             Self::Atomic => f.write_str("atomic context never converts memory"),
             Self::Allocate => f.write_str("allocate pages of our own"),
             Self::Direct(reason) => write!(f, "direct ({reason}): {}", reason.text()),
-            Self::Bounce(reason) => write!(f, "bounce ({reason}): {}", reason.text()),
+            Self::Bounce(reason) => {
+                write!(f, "bounce ({reason}): the bytes have to go through a pool")
+            }
             Self::Refuse(reason) => {
-                write!(f, "refuse ({reason}): {}; {}", reason.text(), reason.way_out())
+                write!(f, "refuse ({reason}): {}; way out: {}", reason.text(), reason.way_out())
             }
         }
     }

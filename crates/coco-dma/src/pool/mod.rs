@@ -8,19 +8,24 @@
 #![expect(unsafe_code)]
 
 mod bytes;
+mod hand;
 #[cfg(all(test, loom))]
 mod models;
 
+pub use crate::slots::Cache;
 pub use crate::slots::Full;
 pub use crate::slots::HeldRun;
 pub(crate) use crate::slots::Owner;
+pub(crate) use crate::slots::Shape;
 pub use crate::slots::SlotRun;
+pub(crate) use hand::AnyCpu;
+pub(crate) use hand::Hand;
+pub use hand::PoolHandle;
 
 use core::fmt;
 use core::ptr::NonNull;
 
 use crate::addr::PhysRange;
-use crate::addr::Places;
 use crate::addr::SLOT;
 use crate::plan::PoolFace;
 use crate::slots::Slots;
@@ -102,7 +107,10 @@ impl From<SlotsError> for PoolError {
 }
 
 impl<'m> Pool<'m> {
-    /// Words of storage that the bookkeeping of a pool of `len` bytes needs: a bit a slot.
+    /// Words of storage that the bookkeeping of a pool of `len` bytes needs: for every slot of
+    /// 2048 bytes a word and a bit, and a byte for every word of bits. That is 8.14 bytes a slot
+    /// on a machine of 64 bits, 0.398 % of the pool (Linux 7.3: 24 bytes, 1.2 %). A [`Cache`] for
+    /// each CPU comes on top, 384 bytes: with two of them, 0.399 % of a pool of 64 MiB.
     pub const fn words(len: u64) -> usize {
         Slots::words(len, SLOT)
     }
@@ -216,6 +224,17 @@ impl<'m> Pool<'m> {
         self.bytes.is_set()
     }
 
+    /// The same pool with a cache for each CPU: a map then takes slots that its CPU keeps, and one
+    /// atomic step is all that it does besides. Without caches every map goes to the bitmap. One
+    /// cache for each number that [`Platform::cpu`](crate::platform::Platform::cpu) answers is
+    /// best; fewer are shared. A pool of fewer than 256 slots a cache keeps nothing.
+    ///
+    /// Call it before the pool is used.
+    #[must_use]
+    pub fn with_caches(self, caches: &'m [Cache]) -> Self {
+        Self { slots: self.slots.with_caches(caches), ..self }
+    }
+
     /// The same pool as the only memory that its devices may touch.
     #[must_use]
     pub fn restricted(self) -> Self {
@@ -287,21 +306,10 @@ impl<'m> Pool<'m> {
         if self.is_open() { self.capacity().saturating_sub(self.used()) } else { 0 }
     }
 
-    /// The most slots that were ever in use at once.
+    /// The most slots that were ever in use at once, with those that CPUs kept for their next
+    /// maps.
     pub fn high_water(&self) -> usize {
         self.slots.high_water()
-    }
-
-    /// Takes the lowest free run of slots at one of `places`. Never blocks; a run that another
-    /// thread takes meanwhile is passed over.
-    pub(crate) fn take(&self, places: &Places, owner: Owner) -> Result<SlotRun, Full> {
-        self.slots.take(places, owner)
-    }
-
-    /// Gives slots back. False where they were revoked before: they are not the holder's any
-    /// more.
-    pub(crate) fn give(&self, run: &SlotRun) -> bool {
-        self.slots.give(run)
     }
 
     /// Whether slots are still their holder's.

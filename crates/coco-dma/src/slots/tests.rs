@@ -4,10 +4,12 @@ use std::vec::Vec;
 
 use proptest::prelude::*;
 
+use super::Cache;
 use super::Owner;
 use super::SlotRun;
 use super::Slots;
 use super::SlotsError;
+use super::fit::Shape;
 use crate::addr::AlignMask;
 use crate::addr::Boundary;
 use crate::addr::Places;
@@ -45,18 +47,18 @@ fn a_full_pool_refuses_and_recovers() {
     let slots = Slots::new(len, SLOT, &words).unwrap();
     slots.open();
     let one = Places::new(BASE, len, &Wish::of(1)).unwrap();
-    let runs: Vec<_> = (0..70).map(|_| slots.take(&one, OWNER).unwrap()).collect();
-    assert!(slots.take(&one, OWNER).is_err());
+    let runs: Vec<_> = (0..70).map(|_| slots.take(0, &one, OWNER).unwrap()).collect();
+    assert!(slots.take(0, &one, OWNER).is_err());
     assert_eq!((slots.used(), slots.high_water()), (70, 70));
     for (place, run) in runs.into_iter().enumerate() {
         assert_eq!(run.offset() as u64, place as u64 * SLOT, "lowest address first");
-        assert!(slots.give(&run));
+        assert!(slots.give(0, &run));
     }
     assert_eq!((slots.used(), slots.high_water()), (0, 70));
     let all = Places::new(BASE, len, &Wish::of(len)).unwrap();
-    let run = slots.take(&all, OWNER).unwrap();
+    let run = slots.take(0, &all, OWNER).unwrap();
     assert_eq!(run.count(), 70);
-    assert!(slots.give(&run));
+    assert!(slots.give(0, &run));
 }
 
 /// One call of a random sequence.
@@ -83,16 +85,21 @@ proptest! {
     #[test]
     fn agrees_with_a_model(
         calls in prop::collection::vec(call(), 1..200),
-        pool_slots in 1..200u64,
+        pool_slots in 1..900u64,
         shift in 0..4u64,
+        caches in 0..3usize,
     ) {
         let (len, base) = (pool_slots * SLOT, BASE + shift * 0x600);
         let words = storage(len);
-        let slots = Slots::new(len, SLOT, &words).unwrap();
-    slots.open();
+        let caches: Vec<_> = (0..caches).map(|_| Cache::new()).collect();
+        let slots = Slots::new(len, SLOT, &words).unwrap().with_caches(&caches);
+        slots.open();
+        let mut cpu = 0;
         let mut model = std::vec![false; usize::try_from(pool_slots).unwrap()];
         let mut held: Vec<SlotRun> = Vec::new();
         for call in calls {
+            // Any CPU at any time: also one that has no cache.
+            cpu = (cpu * 7 + 3) % 5;
             match call {
                 Call::Take { len: wanted, original, keep, align, boundary } => {
                     let wish = Wish {
@@ -108,13 +115,25 @@ proptest! {
                         let count = usize::try_from(places.slots_at(offset)).unwrap();
                         (first..first + count).all(|slot| model.get(slot) == Some(&false))
                     };
-                    let lowest = std::iter::successors(places.from(0), |at| places.from(at + 1))
-                        .find(|at| free(*at));
-                    match slots.take(&places, OWNER) {
+                    // Inside one word first, where that may be, and the lowest there.
+                    let inside = |offset: &u64| {
+                        let first = usize::try_from(offset / SLOT).unwrap();
+                        let last = first + usize::try_from(places.slots_at(*offset)).unwrap() - 1;
+                        first / Word::BITS == last / Word::BITS
+                    };
+                    let found = || {
+                        std::iter::successors(places.from(0), |at| places.from(at + 1))
+                            .filter(|at| free(*at))
+                    };
+                    let alike = Shape::of(&places, SLOT.trailing_zeros()).is_some();
+                    let lowest = found().filter(|at| alike && inside(at)).min().or(found().min());
+                    match slots.take(cpu, &places, OWNER) {
                         Err(_) => prop_assert_eq!(lowest, None, "a refusal of {:?}", wish),
                         Ok(run) => {
                             let at = run.offset() as u64;
-                            prop_assert_eq!(Some(at), lowest);
+                            if caches.is_empty() {
+                                prop_assert_eq!(Some(at), lowest);
+                            }
                             let addr = base + at;
                             let low = wish.keep.raw();
                             prop_assert_eq!(addr & low, original & low);
@@ -135,7 +154,8 @@ proptest! {
                     let run = held.swap_remove(which % held.len());
                     let first = run.first();
                     model[first..first + run.count()].fill(false);
-                    assert!(slots.give(&run));
+                    assert!(slots.give(cpu, &run));
+                    assert!(!slots.give(cpu, &run), "given back once");
                 }
                 Call::Give(_) => {}
             }

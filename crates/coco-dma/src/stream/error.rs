@@ -3,14 +3,15 @@
 use core::fmt;
 
 use super::RawMapping;
+use crate::name::Name;
 use crate::reason::Refuse;
 use crate::state::Memory;
 
 /// A map that was refused. Nothing was changed and nothing is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MapError<'d> {
+pub struct MapError {
     /// The device's name.
-    pub device: &'d str,
+    pub device: Name,
     /// Why.
     pub reason: Refuse,
     /// Length of the buffer in bytes.
@@ -19,7 +20,7 @@ pub struct MapError<'d> {
     pub memory: Memory,
 }
 
-impl fmt::Display for MapError<'_> {
+impl fmt::Display for MapError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { device, reason, len, memory } = self;
         write!(f, "{device}: a map of {len} bytes of {memory} memory was refused ({reason}): ")?;
@@ -27,22 +28,22 @@ impl fmt::Display for MapError<'_> {
     }
 }
 
-impl core::error::Error for MapError<'_> {}
+impl core::error::Error for MapError {}
 
 /// A map of an owned buffer that was refused, and the buffer, untouched.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct MapFailed<'d, B> {
-    error: MapError<'d>,
+pub struct MapFailed<B> {
+    error: MapError,
     buffer: B,
 }
 
-impl<'d, B> MapFailed<'d, B> {
-    pub(super) fn new(error: MapError<'d>, buffer: B) -> Self {
+impl<B> MapFailed<B> {
+    pub(super) fn new(error: MapError, buffer: B) -> Self {
         Self { error, buffer }
     }
 
     /// Who was refused what, why, and the way out.
-    pub fn error(&self) -> MapError<'d> {
+    pub fn error(&self) -> MapError {
         self.error
     }
 
@@ -52,29 +53,29 @@ impl<'d, B> MapFailed<'d, B> {
     }
 
     /// Both.
-    pub fn into_parts(self) -> (MapError<'d>, B) {
+    pub fn into_parts(self) -> (MapError, B) {
         (self.error, self.buffer)
     }
 }
 
 /// The error, never the bytes: what is in a buffer has no place in a log.
-impl<B> fmt::Debug for MapFailed<'_, B> {
+impl<B> fmt::Debug for MapFailed<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MapFailed").field("error", &self.error).finish_non_exhaustive()
     }
 }
 
-impl<B> fmt::Display for MapFailed<'_, B> {
+impl<B> fmt::Display for MapFailed<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.error.fmt(f)
     }
 }
 
-impl<B> core::error::Error for MapFailed<'_, B> {}
+impl<B> core::error::Error for MapFailed<B> {}
 
 /// For `?`, where the buffer is of no more use: it is dropped.
-impl<'d, B> From<MapFailed<'d, B>> for MapError<'d> {
-    fn from(failed: MapFailed<'d, B>) -> Self {
+impl<B> From<MapFailed<B>> for MapError {
+    fn from(failed: MapFailed<B>) -> Self {
         failed.error
     }
 }

@@ -71,7 +71,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         direction: Direction,
         attrs: Attrs,
         work: impl for<'l> FnOnce(&Lent<'l, 'd, P>) -> R,
-    ) -> Result<R, MapError<'d>> {
+    ) -> Result<R, MapError> {
         // SAFETY: the buffer is borrowed, for writing and from everybody else, until this function
         // returns or unwinds; before it does `Ending` ends the map.
         let live = unsafe { Live::new(self, NonNull::from(buffer), direction, attrs) }?;
@@ -89,7 +89,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         bytes: &[u8],
         attrs: Attrs,
         work: impl for<'l> FnOnce(&LentRef<'l, 'd, P>) -> R,
-    ) -> Result<R, MapError<'d>> {
+    ) -> Result<R, MapError> {
         let direction = Direction::ToDevice;
         // SAFETY: as above; the device only reads, nothing is written by a `LentRef`, and nobody
         // else writes to bytes that are borrowed.

@@ -15,13 +15,13 @@ use crate::state::Direction;
 /// A list of which one segment could not be mapped. None of it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum ListError<'d> {
+pub enum ListError {
     /// This segment was refused.
     Segment {
         /// Its number, from 0 on.
         index: usize,
         /// Why.
-        error: MapError<'d>,
+        error: MapError,
     },
     /// There is room for fewer records than the list has segments.
     Records {
@@ -32,7 +32,7 @@ pub enum ListError<'d> {
     },
 }
 
-impl fmt::Display for ListError<'_> {
+impl fmt::Display for ListError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Segment { index, error } => write!(f, "segment {index}: {error}"),
@@ -43,9 +43,9 @@ impl fmt::Display for ListError<'_> {
     }
 }
 
-impl core::error::Error for ListError<'_> {}
+impl core::error::Error for ListError {}
 
-impl<'d, P: Platform + ?Sized> Device<'d, P> {
+impl<P: Platform + ?Sized> Device<'_, P> {
     /// Maps the buffers of a list, each by its own plan, and puts the records into the first
     /// entries of `records`, which have to be empty. Where a segment is refused, those before it
     /// are unmapped again, last first, without copying anything back. Never blocks.
@@ -59,7 +59,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         direction: Direction,
         attrs: Attrs,
         records: &mut [Option<RawMapping>],
-    ) -> Result<(), ListError<'d>> {
+    ) -> Result<(), ListError> {
         let (wanted, given) = (buffers.len(), records.len());
         let records = records.get_mut(..wanted).ok_or(ListError::Records { wanted, given })?;
         if records.iter().any(Option::is_some) {

@@ -45,11 +45,11 @@ impl<'a, 'd, P: Platform + ?Sized> Live<'a, 'd, P> {
         buffer: NonNull<[u8]>,
         direction: Direction,
         attrs: Attrs,
-    ) -> Result<Self, MapError<'d>> {
+    ) -> Result<Self, MapError> {
         if attrs.without(ABOUT_OTHER_MEMORY) != attrs {
             device.count().refused();
             return Err(MapError {
-                device: device.name(),
+                device: device.name().into(),
                 reason: Refuse::BadAttribute,
                 len: buffer.len(),
                 memory: Memory::Untracked,

@@ -19,6 +19,8 @@ use crate::plan::Candidates;
 use crate::plan::Moment;
 use crate::plan::Plan;
 use crate::platform::Platform;
+use crate::pool::Hand;
+use crate::pool::PoolHandle;
 use crate::reason::Refuse;
 use crate::state::Direction;
 use crate::state::State;
@@ -29,7 +31,7 @@ const NOWHERE: DmaAddr = DmaAddr::new(u64::MAX);
 /// How often a map is planned when the state of the memory changes under it.
 const ATTEMPTS: usize = 3;
 
-impl<'d, P: Platform + ?Sized> Device<'d, P> {
+impl<P: Platform + ?Sized> Device<'_, P> {
     /// Maps a buffer for the device. Never blocks and never converts memory.
     ///
     /// Bounced, a buffer for the device to read is copied in; where the device only writes, the
@@ -44,22 +46,79 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     ///    writes (after a sync for the CPU, and before one for the device, the caller may).
     /// 3. The device uses the address only while the mapping lives, and is stopped before it is
     ///    finished.
+    #[inline]
     pub unsafe fn map_raw(
         &self,
         buffer: NonNull<[u8]>,
         direction: Direction,
         attrs: Attrs,
-    ) -> Result<RawMapping, MapError<'d>> {
+    ) -> Result<RawMapping, MapError> {
+        // SAFETY: this function's conditions.
+        unsafe { self.map_by(&mut self.hand(), buffer, direction, attrs) }
+    }
+
+    /// The same for whoever has a cache of the pool for itself, faster by two atomic steps. Where
+    /// the map needs another pool, it is as [`map_raw`](Self::map_raw).
+    ///
+    /// # Safety
+    ///
+    /// As for [`map_raw`](Self::map_raw).
+    #[inline]
+    pub unsafe fn map_raw_with(
+        &self,
+        handle: &mut PoolHandle<'_>,
+        buffer: NonNull<[u8]>,
+        direction: Direction,
+        attrs: Attrs,
+    ) -> Result<RawMapping, MapError> {
+        // SAFETY: this function's conditions.
+        unsafe { self.map_by(handle, buffer, direction, attrs) }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`map_raw`](Self::map_raw).
+    unsafe fn map_by(
+        &self,
+        hand: &mut impl Hand,
+        buffer: NonNull<[u8]>,
+        direction: Direction,
+        attrs: Attrs,
+    ) -> Result<RawMapping, MapError> {
         let range = if buffer.is_empty() { None } else { self.platform().locate(buffer) };
         let record =
             |addr, place| RawMapping { owner: self.owner(), addr, buffer, direction, attrs, place };
-        if attrs.is_empty()
-            && let Some(addr) = range.and_then(|range| self.in_place(range))
-        {
-            // What the driver wrote is written before the device can have the address.
-            barrier(buffer.as_ptr().cast());
-            return Ok(record(addr, Held::Open));
+        if attrs.is_empty() {
+            if let Some(addr) = range.and_then(|range| self.in_place(range)) {
+                // What the driver wrote is written before the device can have the address.
+                barrier(buffer.as_ptr().cast());
+                return Ok(record(addr, Held::Open));
+            }
+            // SAFETY: this function's conditions.
+            if let Some(mapping) = unsafe { self.map_quickly(hand, buffer, range, direction) } {
+                return Ok(mapping);
+            }
         }
+        // SAFETY: this function's conditions.
+        unsafe { self.map_wholly(hand, buffer, range, direction, attrs) }
+    }
+
+    /// The whole way: asks `plan`.
+    ///
+    /// # Safety
+    ///
+    /// As for [`map_raw`](Self::map_raw).
+    #[inline(never)]
+    unsafe fn map_wholly(
+        &self,
+        hand: &mut impl Hand,
+        buffer: NonNull<[u8]>,
+        range: Option<PhysRange>,
+        direction: Direction,
+        attrs: Attrs,
+    ) -> Result<RawMapping, MapError> {
+        let record =
+            |addr, place| RawMapping { owner: self.owner(), addr, buffer, direction, attrs, place };
         if let Some(reason) = self.stopped() {
             return Err(self.refused(reason, buffer.len(), range, attrs));
         }
@@ -75,7 +134,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
                     let Ok(pin) = self.pin(shown, state, attrs) else { continue };
                     (addr, state, Held::InPlace { pin, mapped: None }, None)
                 }
-                Plan::Bounce { pools, reason, .. } => match self.bounce(pools) {
+                Plan::Bounce { pools, reason, .. } => match self.bounce(hand, pools) {
                     Ok((addr, state, place)) => (addr, state, place, Some(reason)),
                     Err(reason) => return Err(self.refused(reason, buffer.len(), range, attrs)),
                 },
@@ -91,7 +150,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
                 // they may be seen.
                 // SAFETY: conditions 1 to 3; the state is pinned, or cannot change.
                 if let Err(reason) = unsafe { self.put_behind(&mut mapping, range, state) } {
-                    self.let_go(mapping.place);
+                    self.let_go(hand, mapping.place);
                     return Err(self.refused(reason, buffer.len(), range, attrs));
                 }
             }
@@ -122,24 +181,35 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
 
     /// Takes slots from the first pool that has them: with the address of the mapping (none where
     /// a domain will give it) and the state of the memory.
-    fn bounce(&self, pools: Candidates<'_>) -> Result<(Option<DmaAddr>, State, Held), Refuse> {
+    fn bounce(
+        &self,
+        hand: &mut impl Hand,
+        pools: Candidates<'_>,
+    ) -> Result<(Option<DmaAddr>, State, Held), Refuse> {
         let mut why = Refuse::PoolFull;
         for candidate in pools {
-            let (index, state) = (candidate.index, candidate.state);
-            // No pad is longer than a page.
-            let Ok(pad) = usize::try_from(candidate.pad) else { continue };
+            let (index, state, places) = (candidate.index, candidate.state, candidate.places);
+            // No pad is longer than a page, and no place longer than its pool.
+            let (Ok(pad), Ok(count)) =
+                (usize::try_from(candidate.pad), usize::try_from(places.slots_at(places.lowest())))
+            else {
+                continue;
+            };
             let Some(pool) = self.pool(index) else { continue };
-            let Ok(run) = pool.take(&candidate.places, self.owner()) else { continue };
-            if !self.charge(run.count()) {
-                pool.give(&run);
+            // Who has no quota left does not even look for slots, and is in nobody's way.
+            if !self.charge(count) {
                 return Err(Refuse::Quota);
             }
+            let Ok(run) = hand.take(pool, &places, self.owner()) else {
+                self.discharge(count);
+                continue;
+            };
             let at = run.offset() + pad;
             let offset = u64::try_from(at).ok();
             let addr = candidate.base.map(|base| base.checked_add(offset?));
             if addr == Some(None) {
-                self.discharge(run.count());
-                pool.give(&run);
+                self.discharge(count);
+                hand.give(pool, &run, |_| ());
                 why = Refuse::NoReachablePool;
                 continue;
             }
@@ -149,17 +219,18 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         Err(why)
     }
 
+    #[cold]
     fn refused(
         &self,
         reason: Refuse,
         len: usize,
         range: Option<PhysRange>,
         attrs: Attrs,
-    ) -> MapError<'d> {
+    ) -> MapError {
         self.count().refused();
         if !attrs.contains(Attrs::NO_WARN) {
             self.dma().tell(&Event::Refused { device: self.name(), len, reason });
         }
-        MapError { device: self.name(), reason, len, memory: self.memory(range) }
+        MapError { device: self.name().into(), reason, len, memory: self.memory(range) }
     }
 }

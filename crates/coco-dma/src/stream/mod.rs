@@ -19,6 +19,7 @@ mod list;
 mod live;
 mod map;
 mod owned;
+mod quick;
 mod raw;
 mod room;
 

@@ -65,7 +65,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         buffer: B,
         direction: Direction,
         attrs: Attrs,
-    ) -> Result<Mapping<'a, 'd, B, P>, MapFailed<'d, B>> {
+    ) -> Result<Mapping<'a, 'd, B, P>, MapFailed<B>> {
         let (bytes, rest) = buffer.into_parts();
         // SAFETY: conditions 1 and 2 of `OwnedBuffer`, until `from_parts`: which is called when
         // there is no map, or in `finish`.

@@ -19,7 +19,9 @@ use crate::plan::MapFace;
 use crate::plan::Moment;
 use crate::plan::Transfer;
 use crate::platform::Platform;
+use crate::pool::Hand;
 use crate::pool::Owner;
+use crate::pool::PoolHandle;
 use crate::pool::SlotRun;
 use crate::state::Direction;
 
@@ -110,8 +112,38 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     ///
     /// The device has stopped using the address, and the conditions of
     /// [`map_raw`](Self::map_raw) held until now.
+    #[inline]
     pub unsafe fn finish_raw(
         &self,
+        mapping: RawMapping,
+        written: usize,
+    ) -> Result<(), NotThisDevice> {
+        // SAFETY: this function's conditions.
+        unsafe { self.finish_by(&mut self.hand(), mapping, written) }
+    }
+
+    /// The same for whoever has a cache of the pool for itself; the map may have been made without.
+    ///
+    /// # Safety
+    ///
+    /// As for [`finish_raw`](Self::finish_raw).
+    #[inline]
+    pub unsafe fn finish_raw_with(
+        &self,
+        handle: &mut PoolHandle<'_>,
+        mapping: RawMapping,
+        written: usize,
+    ) -> Result<(), NotThisDevice> {
+        // SAFETY: this function's conditions.
+        unsafe { self.finish_by(handle, mapping, written) }
+    }
+
+    /// # Safety
+    ///
+    /// As for [`finish_raw`](Self::finish_raw).
+    unsafe fn finish_by(
+        &self,
+        hand: &mut impl Hand,
         mapping: RawMapping,
         written: usize,
     ) -> Result<(), NotThisDevice> {
@@ -122,27 +154,40 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         let unmapped = unsafe { self.untranslate(mapping.place.mapped()) };
         // SAFETY: the buffer is writable by condition 1 of `map_raw` where the device writes.
         unsafe { self.carry(&mapping, Moment::Finish, 0..written.min(mapping.len())) };
-        if let Held::Open = mapping.place {
+        match mapping.place {
             // What the device wrote is read anew.
-            barrier(mapping.buffer.as_ptr().cast());
-            return Ok(());
+            Held::Open => barrier(mapping.buffer.as_ptr().cast()),
+            // What the device may still reach is kept for good.
+            _ if unmapped.is_err() => self.count().finished(),
+            Held::Slots { pool, run, .. } => self.give_slots(hand, pool, &run),
+            place @ Held::InPlace { .. } => {
+                self.let_go(hand, place);
+                self.count().finished();
+            }
         }
-        // What the device may still reach is kept for good.
-        if unmapped {
-            self.let_go(mapping.place);
-        }
-        self.count().finished();
         Ok(())
     }
 
+    /// Gives back the slots of a map that has ended, and counts its end.
+    #[inline]
+    fn give_slots(&self, hand: &mut impl Hand, index: usize, run: &SlotRun) {
+        let Some(pool) = self.pool(index) else { return self.count().finished() };
+        let counted = self.counts_by(index);
+        let count = |turn: Option<usize>| self.count().finished_in(turn.filter(|_| counted));
+        // Slots that were revoked are not ours any more.
+        if hand.give(pool, run, count) {
+            self.discharge(run.count());
+        }
+    }
+
     /// Gives back what a map held, which the device reaches no more.
-    pub(super) fn let_go(&self, place: Held) {
+    pub(super) fn let_go(&self, hand: &mut impl Hand, place: Held) {
         match place {
             Held::Open | Held::InPlace { pin: None, .. } => {}
             Held::InPlace { pin: Some(pin), .. } => self.dma().ledger().unpin(pin),
             Held::Slots { pool, run, .. } => {
                 // Slots that were revoked are not ours any more.
-                if self.pool(pool).is_some_and(|pool| pool.give(&run)) {
+                if self.pool(pool).is_some_and(|pool| hand.give(pool, &run, |_| ())) {
                     self.discharge(run.count());
                 }
             }
@@ -197,6 +242,10 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             alive: self.is_alive(),
         };
         let Transfer { bytes, cache_work } = plan::transfer(&face, moment, &mut ());
+        if moment == Moment::Finish && !mapping.direction.from_device() {
+            // What the device only read has nothing to say.
+            return;
+        }
         let seen = self.seen_by_device(mapping, &part);
         let incoming = matches!(moment, Moment::SyncForCpu | Moment::Finish);
         if incoming

@@ -8,6 +8,7 @@ use crate::device::Device;
 use crate::plan;
 use crate::plan::Plan;
 use crate::platform::Platform;
+use crate::pool::Hand;
 use crate::reason::Refuse;
 use crate::state::Direction;
 
@@ -38,21 +39,28 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             Plan::Direct { addr: Some(_), .. } => self.room_for(rest),
             Plan::Direct { addr: None, .. } => self.room_behind(range, rest),
             Plan::Bounce { pools, .. } => {
+                let mut hand = self.hand();
                 for candidate in pools {
                     let Some(pool) = self.pool(candidate.index) else { continue };
-                    let Ok(run) = pool.take(&candidate.places, self.owner()) else { continue };
-                    let answer = if self.charge(run.count()) {
+                    let places = &candidate.places;
+                    let Ok(count) = usize::try_from(places.slots_at(places.lowest())) else {
+                        continue;
+                    };
+                    if !self.charge(count) {
+                        return Err(Refuse::Quota);
+                    }
+                    let answer = hand.take(pool, places, self.owner()).ok().map(|run| {
                         // Which slots they are makes no difference to addresses of a domain.
                         let behind = candidate.base.is_none();
                         let at = pool.range().slice(candidate.pad, len).filter(|_| behind);
                         let answer = self.room_behind(at, rest);
-                        self.discharge(run.count());
+                        hand.give(pool, &run, |_| ());
                         answer
-                    } else {
-                        Err(Refuse::Quota)
-                    };
-                    pool.give(&run);
-                    return answer;
+                    });
+                    self.discharge(count);
+                    if let Some(answer) = answer {
+                        return answer;
+                    }
                 }
                 Err(Refuse::PoolFull)
             }

@@ -5,7 +5,7 @@ use coco_dma::pool::SlotRun;
 
 pub fn give(pool: &Pool<'_>, run: SlotRun) -> usize {
     #[cfg(misuse)]
-    pool.give(run); //~ E0624
+    pool.give_raw(0, run); //~ E0133
     #[cfg(not(misuse))]
     let _ = run.first();
     pool.used()

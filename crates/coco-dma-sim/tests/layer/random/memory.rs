@@ -510,7 +510,7 @@ impl World<'_> {
     }
 
     fn lose_trust(&mut self, device: usize) {
-        self.devices[device].lose_trust();
+        self.devices[device].lose_trust().unwrap();
         self.model.devices[device].stopped.get_or_insert(Refuse::TrustLost);
     }
 

@@ -170,7 +170,7 @@ impl Model {
         if reached { Way::InPlace } else { Way::Bounce }
     }
 
-    /// Takes slots as the documents say: the pools in their order, the lowest free run, the quota.
+    /// Takes slots as the documents say: the quota, the pools in their order, the lowest free run.
     /// An allocation (with its context) takes whole pages and the reserve.
     pub(crate) fn take(
         &mut self,
@@ -181,6 +181,13 @@ impl Model {
         let pools = self.candidates(device, allocation);
         let count = len.div_ceil(SLOT);
         let step = if allocation.is_some() { PAGE_SLOTS } else { 1 };
+        if !pools.iter().any(|pool| self.pools[*pool].slots.len() >= count) {
+            return Err(Refuse::TooLarge);
+        }
+        let user = &self.devices[device];
+        if user.quota.is_some_and(|quota| user.charged + count > quota) {
+            return Err(Refuse::Quota);
+        }
         for &pool in pools.iter().filter(|pool| self.pools[**pool].open) {
             let slots = &self.pools[pool].slots;
             let free = |first: &usize| {
@@ -188,10 +195,7 @@ impl Model {
             };
             let Some(first) = (0..slots.len()).step_by(step).find(free) else { continue };
             let user = &mut self.devices[device];
-            if let Some(quota) = user.quota {
-                if user.charged + count > quota {
-                    return Err(Refuse::Quota);
-                }
+            if user.quota.is_some() {
                 user.charged += count;
             }
             let (id, allocated) = (self.next_hold, allocation.is_some());
@@ -200,8 +204,7 @@ impl Model {
             self.holds.insert(id, Hold { pool, first, count, device, allocated });
             return Ok(id);
         }
-        let large = pools.iter().any(|pool| self.pools[*pool].slots.len() >= count);
-        Err(if large { Refuse::PoolFull } else { Refuse::TooLarge })
+        Err(Refuse::PoolFull)
     }
 
     /// Gives slots back, if they are still held.

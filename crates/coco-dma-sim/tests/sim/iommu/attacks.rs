@@ -39,7 +39,10 @@ fn one_byte_outside_the_pages_faults_and_is_written_down() {
         let outcome = if write { disk.write(at, &[1]) } else { disk.read(at, &mut [0]) };
         assert_eq!(outcome, Outcome::Fault);
         let fault = *rig.iommu.faults().last().unwrap();
-        assert_eq!((fault.source, fault.addr, fault.write), (SOURCE, DmaAddr::new(at), write));
+        assert_eq!(
+            (fault.source, fault.addr, fault.write),
+            (SOURCE, DmaAddr::new(at), Some(write))
+        );
     }
     // Half in, half out: the first half arrives, the second does not.
     assert_eq!(disk.write(addr + PAGE - 4, &[6; 8]), Outcome::Fault);

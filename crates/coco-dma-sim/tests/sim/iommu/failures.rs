@@ -122,15 +122,56 @@ fn what_a_revocation_could_not_unmap_stays_with_its_record() {
     assert_eq!(rig.iommu.mistakes(), []);
 }
 
+/// Losing trust refused new maps only: the device went on in what it had mapped.
+#[test]
+fn a_device_that_loses_trust_is_cut_off_at_once() {
+    for direct in [false, true] {
+        let rig = Rig::new(PlatformName::Tdx, Trust::Accepted);
+        let endpoint = if direct { rig.endpoint() } else { rig.endpoint().force_bounce() };
+        let device = rig.dma.bind(endpoint, Limits::NONE).unwrap();
+        let (peer, disk) = (rig.bind(Limits::NONE), rig.disk());
+        let buffers = [5000, 64, 64].map(|len| rig.machine.alloc(len).unwrap());
+        let [first, second, other] = &buffers;
+        let first_map = map(&device, first, Direction::Both).unwrap();
+        let second_map = map(&device, second, Direction::Both).unwrap();
+        let others = map(&peer, other, Direction::Both).unwrap();
+        let at = [&first_map, &second_map].map(|mapping| mapping.addr().raw());
+        assert!(at.iter().all(|at| disk.write(*at, &[2; 8]) == Outcome::Clear));
+
+        // The first entry does not go: that is told, and the other goes all the same.
+        rig.iommu.fail_unmap(0);
+        let error = device.lose_trust().unwrap_err();
+        assert_eq!((error.device.as_str(), error.code), ("disk", Some(0x5c21)));
+        let reached = at.map(|at| disk.write(at, &[3; 8]));
+        assert_eq!(reached.iter().filter(|outcome| **outcome == Outcome::Fault).count(), 1);
+        assert_eq!(error.addr.raw() & !(PAGE - 1), at[0] & !(PAGE - 1));
+        assert_eq!(disk.write(others.addr().raw(), &[4; 8]), Outcome::Clear, "its own entry");
+        let refused = map(&device, second, Direction::Both).unwrap_err();
+        assert_eq!(refused.reason, Refuse::TrustLost);
+
+        // Its maps end by being finished; what is still in reach is nobody's any more.
+        let held = rig.pool.used();
+        finish(&device, first_map, 5000);
+        finish(&device, second_map, 64);
+        finish(&peer, others, 64);
+        assert_eq!((rig.domain.lost(), rig.domain.mapped()), (2 * PAGE, 0));
+        assert_eq!(rig.pool.used(), if direct { 0 } else { held - 2 });
+        assert_eq!(rig.iommu.mistakes(), []);
+    }
+}
+
 #[test]
 fn faults_are_counted_and_told() {
     let rig = Rig::new(PlatformName::Tdx, Trust::Untrusted);
     assert_eq!(rig.disk().write(0xdead_b000, &[0; 8]), Outcome::Fault);
     let addr = DmaAddr::new(0xdead_b000);
     let reason = FaultReason::Mapping;
-    let fault = Fault { source: SOURCE, addr, write: true, reason, code: 5 };
+    let fault = Fault { source: SOURCE, addr, write: Some(true), reason, code: 5 };
     assert_eq!(rig.iommu.faults(), [fault]);
     rig.dma.fault(&fault);
     assert_eq!(rig.dma.faults(), 1);
     assert!(rig.heard.has("device 0x310: write to 0xdeadb000 refused by the IOMMU"));
+    // Not every IOMMU says what the device wanted; nobody then claims that it was a read.
+    rig.dma.fault(&Fault { write: None, ..fault });
+    assert!(rig.heard.has("device 0x310: access to 0xdeadb000 refused by the IOMMU"));
 }

@@ -1,0 +1,213 @@
+//! How slots of a pool are taken and given back: from any CPU, or by one that has its cache for
+//! itself.
+// UNSAFETY: slots that are given back to a pool that they are not of would be somebody else's.
+#![expect(unsafe_code)]
+
+use super::Full;
+use super::Owner;
+use super::Pool;
+use super::SlotRun;
+use crate::addr::Places;
+use crate::addr::Wish;
+use crate::platform::Platform;
+use crate::slots::Shape;
+use crate::slots::Turn;
+
+/// Whoever takes slots for the maps of a device.
+pub(crate) trait Hand {
+    /// Takes a free run of slots at one of `places`: the lowest, but for what the CPU has at hand.
+    /// Never waits; a run that another thread takes meanwhile is passed over.
+    fn take(&mut self, pool: &Pool<'_>, places: &Places, owner: Owner) -> Result<SlotRun, Full>;
+
+    /// Takes a run of this shape if that is quickly done, and then calls `then` with the number of
+    /// the cache whose turn this is. `None` says nothing but that the other way is to be taken.
+    fn take_quickly(
+        &mut self,
+        pool: &Pool<'_>,
+        shape: &Shape,
+        owner: Owner,
+        then: impl FnOnce(usize),
+    ) -> Option<SlotRun>;
+
+    /// Gives slots of this pool back. False where they were revoked before: they are not the
+    /// holder's any more. In any case calls `then` with the number of the cache whose turn this
+    /// is, if it is anyone's.
+    fn give(&mut self, pool: &Pool<'_>, run: &SlotRun, then: impl FnOnce(Option<usize>)) -> bool;
+}
+
+/// Code that runs on whatever CPU the platform says.
+#[derive(Clone, Copy)]
+pub(crate) struct AnyCpu<'p, P: Platform + ?Sized>(pub(crate) &'p P);
+
+impl<P: Platform + ?Sized> Hand for AnyCpu<'_, P> {
+    #[inline]
+    fn take(&mut self, pool: &Pool<'_>, places: &Places, owner: Owner) -> Result<SlotRun, Full> {
+        pool.slots.take(self.0.cpu(), places, owner)
+    }
+
+    #[inline]
+    fn take_quickly(
+        &mut self,
+        pool: &Pool<'_>,
+        shape: &Shape,
+        owner: Owner,
+        then: impl FnOnce(usize),
+    ) -> Option<SlotRun> {
+        let mut turn = pool.slots.enter(self.0.cpu())?;
+        let run = pool.slots.take_quickly(&mut turn, shape, owner)?;
+        then(turn.number());
+        Some(run)
+    }
+
+    #[inline]
+    fn give(&mut self, pool: &Pool<'_>, run: &SlotRun, then: impl FnOnce(Option<usize>)) -> bool {
+        match pool.slots.enter(self.0.cpu()) {
+            Some(mut turn) => {
+                then(Some(turn.number()));
+                pool.slots.give_with(&mut turn, run)
+            }
+            None => {
+                then(None);
+                pool.slots.give_shared(run)
+            }
+        }
+    }
+}
+
+/// A cache of a pool for one user alone, a CPU or a queue: its maps take and give slots without an
+/// atomic step. What it keeps (2 MiB at most, and no more than its share of a quarter of the pool)
+/// nobody else can have before it is dropped.
+///
+/// ```
+/// # use coco_dma::pool::Pool;
+/// # fn show(pool: &Pool<'_>) {
+/// let Some(mut mine) = pool.claim(0) else { return };
+/// // device.map_raw_with(&mut mine, …), device.finish_raw_with(&mut mine, …)
+/// # let _ = &mut mine;
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct PoolHandle<'p> {
+    pool: &'p Pool<'p>,
+    turn: Turn<'p>,
+}
+
+impl<'m> Pool<'m> {
+    /// The cache with this number, for the caller alone, until the handle is dropped. `None` while
+    /// somebody else uses it, and where the pool has no caches. Any context.
+    pub fn claim(&self, cpu: usize) -> Option<PoolHandle<'_>> {
+        Some(PoolHandle { turn: self.slots.enter(cpu)?, pool: self })
+    }
+
+    /// Takes slots by hand, for whoever builds something else than a device's maps on the pool:
+    /// the bytes are the taker's at [`SlotRun::offset`] from the start of the pool until they are
+    /// given back. What the wish says of addresses is meant of physical ones. A wrong `cpu` costs
+    /// speed and nothing else. Never waits; any context.
+    #[inline]
+    pub fn take_raw(&self, cpu: usize, wish: &Wish) -> Result<SlotRun, Full> {
+        match self.slots.enter(cpu) {
+            Some(turn) => PoolHandle { pool: self, turn }.take_raw(wish),
+            None => self.slots.take(cpu, &self.places(wish)?, Owner::BY_HAND),
+        }
+    }
+
+    /// The places that grant a wish.
+    fn places(&self, wish: &Wish) -> Result<Places, Full> {
+        Places::new(self.range.base().raw(), self.range.len(), wish).ok_or(Full)
+    }
+
+    /// Gives back what was taken by hand; false, and nothing happens, where the slots are not held
+    /// as this run. Any context.
+    ///
+    /// # Safety
+    ///
+    /// The run was taken from this pool by [`take_raw`](Self::take_raw) or
+    /// [`PoolHandle::take_raw`], and nobody uses its bytes any more.
+    #[inline]
+    pub unsafe fn give_raw(&self, cpu: usize, run: SlotRun) -> bool {
+        self.slots.give(cpu, &run)
+    }
+}
+
+impl PoolHandle<'_> {
+    /// The pool.
+    pub fn pool(&self) -> &Pool<'_> {
+        self.pool
+    }
+
+    /// As [`Pool::take_raw`].
+    #[inline]
+    pub fn take_raw(&mut self, wish: &Wish) -> Result<SlotRun, Full> {
+        let (pool, owner) = (self.pool, Owner::BY_HAND);
+        if wish.align == 1
+            && wish.boundary.is_none()
+            && let Ok(len) = usize::try_from(wish.len)
+            && let base = pool.range.base().raw()
+            && let Some(shape) = Shape::keeping(base, len, wish.original, wish.keep)
+            && let Some(run) = pool.slots.take_quickly(&mut self.turn, &shape, owner)
+        {
+            return Ok(run);
+        }
+        self.take_elsewhere(wish)
+    }
+
+    /// What is not at hand.
+    #[inline(never)]
+    fn take_elsewhere(&mut self, wish: &Wish) -> Result<SlotRun, Full> {
+        self.pool.slots.take_with(&mut self.turn, &self.pool.places(wish)?, Owner::BY_HAND)
+    }
+
+    /// As [`Pool::give_raw`].
+    ///
+    /// # Safety
+    ///
+    /// The same.
+    #[inline]
+    pub unsafe fn give_raw(&mut self, run: SlotRun) -> bool {
+        self.pool.slots.give_with(&mut self.turn, &run)
+    }
+
+    /// Whether this is a handle of `pool`.
+    #[inline]
+    fn is_of(&self, pool: &Pool<'_>) -> bool {
+        core::ptr::eq(core::ptr::from_ref(self.pool).cast::<u8>(), core::ptr::from_ref(pool).cast())
+    }
+}
+
+impl Hand for PoolHandle<'_> {
+    #[inline]
+    fn take(&mut self, pool: &Pool<'_>, places: &Places, owner: Owner) -> Result<SlotRun, Full> {
+        if self.is_of(pool) {
+            pool.slots.take_with(&mut self.turn, places, owner)
+        } else {
+            pool.slots.take(0, places, owner)
+        }
+    }
+
+    #[inline]
+    fn take_quickly(
+        &mut self,
+        pool: &Pool<'_>,
+        shape: &Shape,
+        owner: Owner,
+        then: impl FnOnce(usize),
+    ) -> Option<SlotRun> {
+        if !self.is_of(pool) {
+            return None;
+        }
+        let run = pool.slots.take_quickly(&mut self.turn, shape, owner)?;
+        then(self.turn.number());
+        Some(run)
+    }
+
+    #[inline]
+    fn give(&mut self, pool: &Pool<'_>, run: &SlotRun, then: impl FnOnce(Option<usize>)) -> bool {
+        if self.is_of(pool) {
+            then(Some(self.turn.number()));
+            pool.slots.give_with(&mut self.turn, run)
+        } else {
+            then(None);
+            pool.slots.give(0, run)
+        }
+    }
+}

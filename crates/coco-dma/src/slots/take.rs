@@ -1,0 +1,239 @@
+//! Taking and giving: from what the CPU keeps if it can be, else from the bitmap.
+
+use super::Full;
+use super::Owner;
+use super::Shape;
+use super::SlotRun;
+use super::Slots;
+use super::Turn;
+use super::cache::Put;
+use crate::addr::Places;
+use crate::word::Ordering;
+use crate::word::Word;
+
+impl<'m> Slots<'m> {
+    /// The turn to use what a CPU keeps; `None` where CPUs keep nothing, or somebody has the turn.
+    /// A wrong number costs speed and nothing else.
+    #[inline]
+    pub(crate) fn enter(&self, cpu: usize) -> Option<Turn<'m>> {
+        if self.ways == 0 {
+            return None;
+        }
+        // Nearly always the number is in range as it is.
+        let caches = self.caches;
+        let number = if cpu < caches.len() { cpu } else { cpu.checked_rem(caches.len())? };
+        caches.get(number)?.enter(number, self.ways)
+    }
+
+    /// Takes a run at one of `places`, on this CPU: the lowest there is, but for what is at hand.
+    #[inline]
+    pub(crate) fn take(&self, cpu: usize, places: &Places, owner: Owner) -> Result<SlotRun, Full> {
+        match self.enter(cpu) {
+            Some(mut turn) => self.take_with(&mut turn, places, owner),
+            None => self.take_shared(places, owner),
+        }
+    }
+
+    /// The same for whoever has the turn.
+    #[inline]
+    pub(crate) fn take_with(
+        &self,
+        turn: &mut Turn<'_>,
+        places: &Places,
+        owner: Owner,
+    ) -> Result<SlotRun, Full> {
+        if let Some(shape) = Shape::of(places, self.shift)
+            && let Some(run) = self.take_quickly(turn, &shape, owner)
+        {
+            return Ok(run);
+        }
+        self.take_slowly(turn, places, owner)
+    }
+
+    /// Takes a run that the CPU has at hand, or one of whole words, if that is all there is to it.
+    #[inline]
+    pub(crate) fn take_quickly(
+        &self,
+        turn: &mut Turn<'_>,
+        shape: &Shape,
+        owner: Owner,
+    ) -> Option<SlotRun> {
+        let first =
+            if shape.count <= Word::BITS { turn.take(shape)? } else { self.take_words(shape)? };
+        Some(self.mark(first, shape, owner))
+    }
+
+    /// Takes a run that is longer than a word from the bitmap.
+    #[inline(never)]
+    fn take_words(&self, shape: &Shape) -> Option<usize> {
+        let first = self.map.claim_words(shape)?;
+        self.count_out(shape.count);
+        Some(first)
+    }
+
+    /// Gives the slots of a run back, on this CPU. False where they were revoked before: then they
+    /// may be somebody else's, and nothing happens.
+    #[inline]
+    pub(crate) fn give(&self, cpu: usize, run: &SlotRun) -> bool {
+        match self.enter(cpu) {
+            Some(mut turn) => self.give_with(&mut turn, run),
+            None => self.give_shared(run),
+        }
+    }
+
+    /// The same without the turn to use a cache.
+    pub(crate) fn give_shared(&self, run: &SlotRun) -> bool {
+        let held = self.unmark(run);
+        if held {
+            self.free(run);
+        }
+        held
+    }
+
+    /// The same for whoever has the turn.
+    #[inline]
+    pub(crate) fn give_with(&self, turn: &mut Turn<'_>, run: &SlotRun) -> bool {
+        if !self.unmark(run) {
+            return false;
+        }
+        match turn.put(run.first, run.count()) {
+            Put::Kept => {}
+            Put::Elsewhere => self.free(run),
+            Put::Whole(word) => self.release_bits(word, !0),
+        }
+        true
+    }
+
+    /// Frees the slots of a run whose holding was ended by the caller.
+    #[inline(never)]
+    pub(crate) fn free(&self, run: &SlotRun) {
+        self.release(run.first, run.count());
+    }
+
+    /// Takes these slots out of use for ever, if they are all free.
+    pub(crate) fn reserve(&self, first: usize, count: usize) -> bool {
+        self.map.claim(first, count).is_ok()
+    }
+
+    /// Takes what is not at hand: from any word that the CPU keeps, from what others gave back to
+    /// one of them, from a further word that it keeps from now on, from the bitmap, and if all
+    /// else fails from what other CPUs keep.
+    #[inline(never)]
+    fn take_slowly(
+        &self,
+        turn: &mut Turn<'_>,
+        places: &Places,
+        owner: Owner,
+    ) -> Result<SlotRun, Full> {
+        let shape = Shape::of(places, self.shift);
+        if let Some(shape) = &shape {
+            if let Some(first) = turn.take_any(shape).or_else(|| self.collect(turn, shape)) {
+                return Ok(self.mark(first, shape, owner));
+            }
+            let mut from = 0;
+            while let Some(word) = self.map.with_room(from, shape) {
+                self.keep(turn, word, shape.count);
+                if let Some(first) = turn.take(shape) {
+                    return Ok(self.mark(first, shape, owner));
+                }
+                // Somebody else was faster.
+                from = word + 1;
+            }
+        }
+        if shape.is_none_or(|shape| shape.count > 1)
+            && let Ok(run) = self.take_across(places, owner)
+        {
+            return Ok(run);
+        }
+        let (own, others) = (self.empty(turn), self.empty_caches());
+        if own || others { self.take_from_map(places, owner) } else { Err(Full) }
+    }
+
+    /// Takes a run without the turn to use a cache.
+    #[inline(never)]
+    fn take_shared(&self, places: &Places, owner: Owner) -> Result<SlotRun, Full> {
+        self.take_from_map(places, owner).or_else(|Full| {
+            // Once more when the CPUs have given back what they keep, if they keep anything.
+            if self.empty_caches() { self.take_from_map(places, owner) } else { Err(Full) }
+        })
+    }
+
+    /// Takes a run from the bitmap: the lowest inside a word, or else the lowest of all.
+    fn take_from_map(&self, places: &Places, owner: Owner) -> Result<SlotRun, Full> {
+        if let Some(shape) = Shape::of(places, self.shift)
+            && let Some(first) = self.map.claim_shape(&shape)
+        {
+            self.count_out(shape.count);
+            return Ok(self.mark(first, &shape, owner));
+        }
+        self.take_across(places, owner)
+    }
+
+    /// Takes a run from the bitmap, wherever it lies.
+    fn take_across(&self, places: &Places, owner: Owner) -> Result<SlotRun, Full> {
+        let count = to_usize(places.units_at(places.lowest(), self.shift)).ok_or(Full)?;
+        let at = |slot: usize| places.from((slot as u64) << self.shift);
+        let place = |slot: usize| to_usize(at(slot)? >> self.shift);
+        let first = self.map.claim_run(count, place).ok_or(Full)?;
+        self.count_out(count);
+        let Some(offset) = at(first).and_then(to_usize) else {
+            self.release(first, count);
+            return Err(Full);
+        };
+        Ok(self.hold(SlotRun { first, mark: owner.mark(count), offset }))
+    }
+
+    /// Takes what others gave back to words that this CPU keeps.
+    fn collect(&self, turn: &mut Turn<'_>, shape: &Shape) -> Option<usize> {
+        let words = |turn: &Turn<'_>| turn.words().filter(|word| self.map.free(*word) != 0).min();
+        while let Some(word) = words(turn) {
+            self.keep(turn, word, shape.count);
+            if let Some(first) = turn.take(shape) {
+                return Some(first);
+            }
+        }
+        None
+    }
+
+    /// Keeps all free bits of a word on this CPU.
+    fn keep(&self, turn: &mut Turn<'_>, word: usize, count: usize) {
+        let free = self.map.claim_all(word);
+        self.count_out(free.count_ones() as usize);
+        if let Some((old, bits)) = turn.keep(word, free, count) {
+            self.release_bits(old, bits);
+        }
+    }
+
+    /// The run that was taken from `first` on.
+    #[inline]
+    fn mark(&self, first: usize, shape: &Shape, owner: Owner) -> SlotRun {
+        let offset = (first << self.shift) + shape.within;
+        self.hold(SlotRun { first, mark: owner.mark(shape.count), offset })
+    }
+
+    /// Notes whose the run is. Relaxed: read again only by its holder, and by a revocation that
+    /// the caller orders behind all maps.
+    #[inline]
+    fn hold(&self, run: SlotRun) -> SlotRun {
+        if let Some(mark) = self.marks.get(run.first) {
+            mark.0.store(run.mark.get(), Ordering::Relaxed);
+        }
+        run
+    }
+
+    /// Ends the holding of a run by its only holder; false where it was ended before.
+    #[inline]
+    fn unmark(&self, run: &SlotRun) -> bool {
+        let Some(mark) = self.marks.get(run.first) else { return false };
+        // No step of its own: who revokes sees to it that nobody gives back meanwhile.
+        let held = mark.0.load(Ordering::Relaxed) == run.mark.get();
+        if held {
+            mark.0.store(0, Ordering::Relaxed);
+        }
+        held
+    }
+}
+
+fn to_usize(value: u64) -> Option<usize> {
+    usize::try_from(value).ok()
+}

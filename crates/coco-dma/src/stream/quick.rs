@@ -1,0 +1,75 @@
+//! The quick way of a map: what the table of verdicts settles, with slots that are at hand. Where
+//! anything is out of the ordinary the map goes the whole way, and nothing has happened.
+// UNSAFETY: raw buffers are read while a device may be at them.
+#![expect(unsafe_code)]
+
+use core::ptr::NonNull;
+
+use super::raw::Held;
+use super::raw::RawMapping;
+use crate::addr::PhysRange;
+use crate::attrs::Attrs;
+use crate::device::Device;
+use crate::observe::Event;
+use crate::plan;
+use crate::plan::Bytes;
+use crate::plan::MapFace;
+use crate::plan::Moment;
+use crate::platform::Platform;
+use crate::pool::Hand;
+use crate::pool::Shape;
+use crate::state::Direction;
+
+impl<P: Platform + ?Sized> Device<'_, P> {
+    /// Maps a buffer without attributes, if that is quickly done.
+    ///
+    /// # Safety
+    ///
+    /// As for [`map_raw`](Self::map_raw).
+    #[inline]
+    pub(super) unsafe fn map_quickly(
+        &self,
+        hand: &mut impl Hand,
+        buffer: NonNull<[u8]>,
+        range: Option<PhysRange>,
+        direction: Direction,
+    ) -> Option<RawMapping> {
+        let len = buffer.len();
+        let verdict = self.verdict(range, len)?;
+        let (index, pool) = (verdict.pool, self.pool(verdict.pool)?);
+        let original = range.map_or(0, |range| range.base().raw());
+        let shape = Shape::keeping(verdict.base.raw(), len, original, verdict.keep)?;
+        if self.stopped().is_some() || !self.charge(shape.count()) {
+            return None;
+        }
+        let counted = self.counts_by(index);
+        let count = |turn| self.count().bounced_in(Some(turn).filter(|_| counted));
+        let Some(run) = hand.take_quickly(pool, &shape, self.owner(), count) else {
+            self.discharge(shape.count());
+            return None;
+        };
+        let at = run.offset();
+        let addr = verdict.base.checked_add(at as u64);
+        let (Some(slots), Some(addr)) = (pool.bytes().at(at, len), addr) else {
+            // The pool was not open, or is not where the device was told: both cannot be.
+            hand.give(pool, &run, |turn| self.count().finished_in(turn.filter(|_| counted)));
+            self.discharge(shape.count());
+            return None;
+        };
+        let (attrs, bounced, coherent) = (Attrs::NONE, true, true);
+        let face = MapFace { direction, attrs, bounced, coherent, alive: true };
+        match plan::transfer(&face, Moment::Map, &mut ()).bytes {
+            // SAFETY: the buffer is readable by condition 1 of `map_raw`; the slots are ours, and
+            // nothing else is in them.
+            Bytes::Out => unsafe { crate::copy::copy(buffer.cast().as_ptr(), slots.as_ptr(), len) },
+            // SAFETY: the slots are ours.
+            Bytes::Zero => unsafe { crate::copy::zero(slots.as_ptr(), len) },
+            Bytes::Stay | Bytes::Back => {}
+        }
+        self.platform().hand_over(NonNull::slice_from_raw_parts(slots, len), direction, false);
+        let (device, reason) = (self.name(), verdict.reason);
+        self.dma().tell(&Event::Bounced { device, addr, len, reason });
+        let place = Held::Slots { pool: index, run, at, mapped: None };
+        Some(RawMapping { owner: self.owner(), addr, buffer, direction, attrs, place })
+    }
+}
