@@ -5,6 +5,7 @@ mod builds;
 mod deep;
 mod end_to_end;
 mod gate;
+mod mutants;
 mod tests;
 
 use std::time::{Duration, Instant};
@@ -65,7 +66,7 @@ pub(crate) const DEEP: &[Step] = &[
         "the layer made wrong on purpose: seen by a device, a host, a driver",
         sabotage::step,
     ),
-    step("mutants", "does a test notice when the code is changed?", deep::mutants),
+    step("mutants", "does a test notice when the decision is changed?", mutants::run),
     step("deny", "licences, sources and duplicates of dependencies", deep::deny),
 ];
 

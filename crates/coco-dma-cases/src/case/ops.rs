@@ -59,6 +59,8 @@ pub(crate) enum Op {
     Shrink(usize),
     Refill,
     Retry(usize),
+    ReclaimAll,
+    AllowSharing,
     Bind(usize),
     Rebind {
         device: usize,
@@ -199,6 +201,15 @@ const POOL: Kind = Kind::Word(&[]);
 const CONVERTED: &[(&str, Kind)] = &[("converted", Kind::Number), ("quarantined", Kind::Number)];
 const PROTECTION: &[(&str, Kind)] =
     &[("mark", Kind::Number), ("cache", Kind::Word(&["write-back", "write-combine", "uncached"]))];
+const ACCOUNT: &[(&str, Kind)] = &[
+    ("shared", Kind::Number),
+    ("pinned", Kind::Number),
+    ("pools-in-use", Kind::Number),
+    ("converting", Kind::Number),
+    ("quarantined", Kind::Number),
+    ("adopted", Kind::Number),
+    ("foreign", Kind::Number),
+];
 const ANSWERS: &[(&str, Kind)] = &[
     ("max-mapping", Kind::Number),
     ("opt-mapping", Kind::Number),
@@ -249,6 +260,8 @@ pub(super) const RULES: &[Rule] = &[
         facts: &[("recovered", Kind::Number), ("held", Kind::Number)],
         ..rule("retry-quarantine", DONE)
     },
+    Rule { facts: ACCOUNT, ..rule("reclaim-all", &["done", "left"]) },
+    rule("allow-sharing", DONE),
     Rule { reasons: Reasons::Bind, ..rule("bind", DONE_OR_NOT) },
     Rule { reasons: Reasons::Bind, ..rule("rebind", DONE_OR_NOT) },
     Rule { facts: &[("slots", Kind::Number)], ..rule("revoke", DONE) },

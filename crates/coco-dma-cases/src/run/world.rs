@@ -154,9 +154,13 @@ impl<'w> World<'w> {
                 return self.stream(op);
             }
             Op::Alloc { .. } | Op::Free { .. } => return self.coherent(op),
-            Op::Convert { .. } | Op::Grow(_) | Op::Shrink(_) | Op::Refill | Op::Retry(_) => {
-                return self.convert(op);
-            }
+            Op::Convert { .. }
+            | Op::Grow(_)
+            | Op::Shrink(_)
+            | Op::Refill
+            | Op::Retry(_)
+            | Op::ReclaimAll
+            | Op::AllowSharing => return self.convert(op),
             Op::Bind(_) | Op::Rebind { .. } | Op::Revoke(_) | Op::LoseTrust(_) | Op::Ask(_) => {
                 return self.devices(op);
             }

@@ -150,15 +150,18 @@ impl<'a> Question<'_, 'a> {
             pages: true,
             pools: request.pools,
         };
-        let AllocPlan { pages, pools, .. } = plan::alloc(&asked, trace)?;
+        let AllocPlan { reservoir, pages, pools, .. } = plan::alloc(&asked, trace)?;
+        let restricted = request.pools.iter().any(|pool| pool.restricted);
+        let reason = if restricted { "restricted-pool" } else { Direct::InReach.slug() };
+        if let Some(reservoir) = reservoir {
+            return Ok((self.pooled("allocate", reason, reservoir.pools), false));
+        }
         if let Some(OwnPages { state, convert, len, .. }) = pages
             && let Some(run) = PhysRange::new(base, len)
             && let Some(addr) = self.form(run, state, trace)
         {
             return Ok((Outcome::direct("allocate", Direct::InReach, addr), convert));
         }
-        let restricted = request.pools.iter().any(|pool| pool.restricted);
-        let reason = if restricted { "restricted-pool" } else { Direct::InReach.slug() };
         Ok((self.pooled("allocate", reason, pools?), false))
     }
 

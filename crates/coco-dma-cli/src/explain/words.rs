@@ -13,6 +13,7 @@ use coco_dma::state::Attachment;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::PoolLabel;
+use coco_dma::state::PoolUse;
 use coco_dma::state::Trust;
 
 use crate::number::number;
@@ -172,11 +173,15 @@ pub(crate) fn pool(text: &str) -> Result<NamedPool, String> {
         Some((rest, node)) => (rest, Some(node_number(node)?)),
         None => (rest, None),
     };
+    let (purpose, rest) = match rest.strip_prefix("coherent:") {
+        Some(rest) => (PoolUse::Coherent, rest),
+        None => (PoolUse::All, rest),
+    };
     let (label, place) = rest.split_once('@').ok_or_else(|| {
         format!("a pool is LABEL@ADDR or LABEL@ADDR+SIZE, as guest-shared@0x90000000, not '{text}'")
     })?;
     if let Some((prefix, _)) = label.split_once(':') {
-        return Err(unknown("kind of pool", prefix, ["restricted"].into_iter()));
+        return Err(unknown("kind of pool", prefix, ["restricted", "coherent"].into_iter()));
     }
     let label = lookup("pool label", label, &PoolLabel::ALL.map(|label| (label.name(), label)))?;
     let (base, len) = match place.split_once('+') {
@@ -185,9 +190,6 @@ pub(crate) fn pool(text: &str) -> Result<NamedPool, String> {
     };
     let range = PhysRange::new(PhysAddr::new(base), len)
         .ok_or_else(|| format!("the pool '{text}' is empty or wraps"))?;
-    let own = true;
-    Ok(NamedPool {
-        name: text.to_owned(),
-        face: PoolFace { restricted, own, node, ..PoolFace::new(label, range) },
-    })
+    let face = PoolFace { restricted, purpose, own: true, node, ..PoolFace::new(label, range) };
+    Ok(NamedPool { name: text.to_owned(), face })
 }

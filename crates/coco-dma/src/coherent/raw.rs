@@ -180,6 +180,10 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             pools: self.pool_faces(),
         };
         let plan = plan::alloc(&request, &mut ())?;
+        let reservoir = plan.reservoir.and_then(|pools| self.take_reservoir(pools, whole, wish));
+        if let Some(memory) = reservoir {
+            return Ok(memory);
+        }
         let why = match plan.pages.map(|pages| self.take_pages(pages, wish)) {
             Some(Ok(memory)) => return Ok(memory),
             Some(Err(why)) => Some(why),
@@ -190,14 +194,13 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     }
 
     /// Slots of the first pool that has them.
-    fn take_slots(
+    pub(super) fn take_slots(
         &self,
         pools: Candidates<'_>,
         whole: u64,
         wish: Wish,
     ) -> Result<RawCoherent, Refuse> {
-        let mut why = Refuse::PoolFull;
-        let mut hand = self.hand();
+        let (mut why, mut hand) = (Refuse::PoolFull, self.hand());
         for candidate in pools {
             let index = candidate.index;
             let Some(pool) = self.pool(index) else { continue };
@@ -237,7 +240,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                 hand.give(pool, &run, |_| ());
                 continue;
             };
-            if pool.purpose() == PoolUse::Reserve {
+            if matches!(pool.purpose(), PoolUse::Reserve | PoolUse::Coherent) {
                 let (free, capacity) = (pool.free(), pool.capacity());
                 if free < capacity.div_ceil(4) {
                     self.dma().tell(&Event::LowWater { free, capacity });

@@ -49,6 +49,8 @@ pub struct Candidates<'a> {
     terms: Terms,
     /// The order and the index of the last one.
     last: Option<(u8, usize)>,
+    /// The order from which on they are left out.
+    past: u8,
 }
 
 /// What holds for every pool of one request.
@@ -79,6 +81,23 @@ pub struct Candidate {
     pub pad: u64,
 }
 
+/// What a pool is for stands in these bits of its order: of an allocation the reservoir is first,
+/// then the reserve, which is for atomic context alone, then pools for all uses.
+const PURPOSE: u8 = 3;
+
+impl Candidates<'_> {
+    /// The pools of an allocation in two: the reservoir, if it can take it, and the rest.
+    pub(super) fn split(self) -> (Option<Self>, Self) {
+        let reservoir = Self { past: 1 << PURPOSE, ..self };
+        match { reservoir }.next() {
+            Some(_) => {
+                (Some(reservoir), Self { last: Some(((1 << PURPOSE) - 1, usize::MAX)), ..self })
+            }
+            None => (None, self),
+        }
+    }
+}
+
 impl Iterator for Candidates<'_> {
     type Item = Candidate;
 
@@ -88,7 +107,7 @@ impl Iterator for Candidates<'_> {
             let all = request.pools.iter().enumerate();
             let ranked = all.filter_map(|(index, pool)| {
                 let at = (order(request, terms, pool).ok()?, index);
-                last.is_none_or(|last| at > last).then_some((at, pool))
+                (at.0 < self.past && last.is_none_or(|last| at > last)).then_some((at, pool))
             });
             let (at, pool) = ranked.min_by_key(|(at, _)| *at)?;
             self.last = Some(at);
@@ -144,7 +163,7 @@ fn choose<'a>(
         usable |= verdict == PoolVerdict::Suits;
     }
     if usable {
-        let found = Candidates { request: *request, terms, last: None };
+        let found = Candidates { request: *request, terms, last: None, past: u8::MAX };
         if trace.listens() && found.count() > 1 {
             for (place, candidate) in found.enumerate() {
                 let Some(pool) = request.pools.get(candidate.index) else { continue };
@@ -172,14 +191,15 @@ fn order(request: &MapRequest<'_>, terms: Terms, pool: &PoolFace) -> Result<u8, 
         return Err(PoolVerdict::NotRestricted);
     }
     let purpose = match (pool.purpose, terms.allocation) {
-        (PoolUse::Reserve, Some(Context::Atomic)) => 0,
-        (PoolUse::All, Some(Context::Atomic)) => 1,
-        (PoolUse::All, _) | (PoolUse::Streaming, None) => 0,
+        (PoolUse::Coherent, Some(_)) => 0,
+        (PoolUse::Reserve, Some(Context::Atomic)) => 1,
+        (PoolUse::All, Some(_)) => 2,
+        (PoolUse::All | PoolUse::Streaming, None) => 0,
         _ => return Err(PoolVerdict::Purpose),
     };
     let label = rank(request, terms.forced, pool.label).ok_or(PoolVerdict::Label)?;
     let (machines, far) = (u8::from(!pool.own), u8::from(pool.is_far(request.device)));
-    Ok(purpose << 3 | label << 2 | machines << 1 | far)
+    Ok(purpose << PURPOSE | label << 2 | machines << 1 | far)
 }
 
 /// Whether one pool can take the bounce.

@@ -196,6 +196,11 @@ pub enum Step {
         /// Whether we converted its memory.
         converted: bool,
     },
+    /// Pools kept for coherent memory go first.
+    Reservoir {
+        /// Whether a closed one may be grown.
+        grow: bool,
+    },
     /// Memory would have to be converted, and the caller may not wait.
     Atomic,
     /// The decision: pages of our own.
@@ -245,6 +250,7 @@ impl Step {
             Self::Transfer(_) => "copy",
             Self::Protection { .. } => "cpu-form",
             Self::Free { .. } => "ownership",
+            Self::Reservoir { .. } => "reservoir",
             Self::Atomic => "context",
             Self::Allocate | Self::Direct(_) | Self::Bounce(_) | Self::Refuse(_) => "decision",
         }

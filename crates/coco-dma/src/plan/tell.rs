@@ -145,6 +145,10 @@ impl fmt::Display for Step {
             Self::Free { converted: false } => {
                 f.write_str("the record says that we did not convert the memory, so nobody does")
             }
+            Self::Reservoir { grow } => {
+                f.write_str("from the reservoir first: its memory is converted already")?;
+                f.write_str(if grow { "; it may grow by a region" } else { "" })
+            }
             Self::Atomic => f.write_str("atomic context never converts memory"),
             Self::Allocate => f.write_str("allocate pages of our own"),
             Self::Direct(reason) => write!(f, "direct ({reason}): {}", reason.text()),

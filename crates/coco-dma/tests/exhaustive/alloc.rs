@@ -13,6 +13,8 @@ use super::table::{accepts, form, is_guest, pool_state};
 
 const KINDS: [AllocKind; 3] = [AllocKind::Coherent, AllocKind::Pages, AllocKind::NonContiguous];
 const CONTEXTS: [Context; 2] = [Context::Blocking, Context::Atomic];
+const PURPOSES: [PoolUse; 4] =
+    [PoolUse::All, PoolUse::Streaming, PoolUse::Reserve, PoolUse::Coherent];
 const GRANULE: u64 = 0x1_0000;
 
 /// What Linux 7.3 takes for each kind; the other two say the last in their page flags.
@@ -29,7 +31,7 @@ fn takes(kind: AllocKind, attr: Attrs) -> bool {
 fn pool_sets() -> Vec<Vec<PoolFace>> {
     let mut single = Vec::new();
     for label in PoolLabel::ALL {
-        for purpose in [PoolUse::All, PoolUse::Streaming, PoolUse::Reserve] {
+        for purpose in PURPOSES {
             for (base, restricted) in [(0x1000_0000, false), (0x1000_0000, true), (1 << 33, false)]
             {
                 let range = PhysRange::new(PhysAddr::new(base), 0x10_0000).unwrap();
@@ -65,10 +67,10 @@ fn judge(platform: PlatformName, request: &AllocRequest<'_>) -> Result<(), Strin
                     }
                     Refuse::NoPool => {
                         !restricted
-                            || request
-                                .pools
-                                .iter()
-                                .all(|pool| !pool.restricted || pool.purpose != PoolUse::All)
+                            || request.pools.iter().all(|pool| {
+                                !pool.restricted
+                                    || !matches!(pool.purpose, PoolUse::All | PoolUse::Coherent)
+                            })
                     }
                     Refuse::NoPrivatePool => device.trust == Trust::Accepted,
                     Refuse::PoolLabelMismatch => !request.pools.is_empty(),
@@ -85,6 +87,14 @@ fn judge(platform: PlatformName, request: &AllocRequest<'_>) -> Result<(), Strin
         plan.scattered == (translated && request.kind == AllocKind::NonContiguous),
         "in several runs where nothing joins them",
     )?;
+    if let Some(reservoir) = plan.reservoir {
+        ensure(!(reservoir.grow && atomic), "atomic context grows")?;
+        ensure(plan.pages.is_none_or(|pages| pages.convert), "nothing is spared")?;
+        for candidate in reservoir.pools {
+            let purpose = request.pools[candidate.index].purpose;
+            ensure(purpose == PoolUse::Coherent, "not kept for it")?;
+        }
+    }
     if let Some(pages) = plan.pages {
         ensure(request.pages && !restricted, "pages where none may be")?;
         ensure(!(pages.convert && atomic), "atomic context converts")?;
@@ -105,7 +115,12 @@ fn judge(platform: PlatformName, request: &AllocRequest<'_>) -> Result<(), Strin
             "too much or too little",
         )?;
     }
-    for candidate in plan.pools.into_iter().flatten() {
+    for candidate in plan
+        .reservoir
+        .into_iter()
+        .flat_map(|first| first.pools)
+        .chain(plan.pools.into_iter().flatten())
+    {
         let pool = request.pools[candidate.index];
         ensure(Some(candidate.state) == pool_state(platform, pool.label), "the label's state")?;
         ensure(pool.purpose != PoolUse::Streaming, "a pool for maps")?;
