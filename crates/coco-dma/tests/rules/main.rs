@@ -1,5 +1,5 @@
 //! The rules of `plan`, one a test: for each a request that meets it, and one that just misses it.
-//! `tests/exhaustive.rs` holds what is true of every answer; here stands what single answers are.
+//! `tests/exhaustive` holds what is true of every answer; here stands what single answers are.
 
 #![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
 

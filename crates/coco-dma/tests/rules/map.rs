@@ -117,7 +117,7 @@ fn shared_memory_for_which_there_is_neither_address_nor_pool_is_unreachable_and_
 }
 
 #[test]
-fn an_attached_device_sees_the_caches() {
+fn an_attached_device_need_not_see_the_caches_unless_it_has_to() {
     let open = regime(PlatformName::Open);
     let blind = DeviceFace { coherent: false, ..PLAIN };
     assert!(plan::attach(&ask(&open, &PLAIN, &[]), &mut ()).is_ok());
