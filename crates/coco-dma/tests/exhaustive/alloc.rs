@@ -9,7 +9,7 @@ use coco_dma::reason::Refuse;
 use coco_dma::regime::{Parameters, PlatformName};
 use coco_dma::state::{Attachment, Context, PoolLabel, PoolUse, State, Trust};
 
-use super::table::{accepts, form, is_guest, pool_state};
+use super::table::{accepts, cpu_mark, form, is_guest, pool_state};
 
 const KINDS: [AllocKind; 3] = [AllocKind::Coherent, AllocKind::Pages, AllocKind::NonContiguous];
 const CONTEXTS: [Context; 2] = [Context::Blocking, Context::Atomic];
@@ -35,7 +35,8 @@ fn pool_sets() -> Vec<Vec<PoolFace>> {
             for (base, restricted) in [(0x1000_0000, false), (0x1000_0000, true), (1 << 33, false)]
             {
                 let range = PhysRange::new(PhysAddr::new(base), 0x10_0000).unwrap();
-                single.push(PoolFace { restricted, purpose, ..PoolFace::new(label, range) });
+                let own = base == 1 << 33;
+                single.push(PoolFace { restricted, purpose, own, ..PoolFace::new(label, range) });
             }
         }
     }
@@ -47,7 +48,40 @@ fn pool_sets() -> Vec<Vec<PoolFace>> {
     sets
 }
 
-fn judge(platform: PlatformName, request: &AllocRequest<'_>) -> Result<(), String> {
+/// The pools that may give it, in order: kept for it, then the reserve where nobody waits, then the
+/// rest; memory behind the cipher, the device's own and what was given first go before.
+fn in_order(platform: PlatformName, request: &AllocRequest<'_>) -> Vec<usize> {
+    let (device, pools) = (request.device, request.pools);
+    let restricted = pools.iter().any(|pool| pool.restricted);
+    let fits = |pool: &PoolFace| {
+        let Some(state) = pool_state(platform, pool.label) else { return false };
+        let trusts = match state {
+            State::SHARED => device.trust == Trust::Untrusted,
+            State::PRIVATE => device.trust == Trust::Accepted,
+            _ => true,
+        };
+        let last = form(platform, device.trust, state, pool.range.last().raw());
+        let reached = device.attachment == Attachment::Translated
+            || last.is_some_and(|last| last <= device.limits.mask.raw());
+        let purpose = match pool.purpose {
+            PoolUse::All | PoolUse::Coherent => true,
+            PoolUse::Reserve => request.context == Context::Atomic,
+            PoolUse::Streaming => false,
+        };
+        (pool.restricted || !restricted) && trusts && reached && purpose
+    };
+    let mut wanted: Vec<usize> = (0..pools.len()).filter(|index| fits(&pools[*index])).collect();
+    wanted.sort_by_key(|index| {
+        let pool = &pools[*index];
+        let purpose = [PoolUse::Coherent, PoolUse::Reserve, PoolUse::All];
+        let purpose = purpose.iter().position(|purpose| *purpose == pool.purpose);
+        (purpose, pool.label == PoolLabel::HostPlain, !pool.own)
+    });
+    wanted
+}
+
+/// Whether memory is given, or which invariant is broken.
+fn judge(platform: PlatformName, request: &AllocRequest<'_>) -> Result<bool, String> {
     let ensure = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
     let device = request.device;
     let atomic = request.context == Context::Atomic;
@@ -56,7 +90,7 @@ fn judge(platform: PlatformName, request: &AllocRequest<'_>) -> Result<(), Strin
     let plan = match plan::alloc(request, &mut ()) {
         Ok(plan) => plan,
         Err(reason) => {
-            return ensure(
+            ensure(
                 match reason {
                     Refuse::BadAttribute => {
                         request.attrs != Attrs::NONE && !takes(request.kind, request.attrs)
@@ -78,7 +112,8 @@ fn judge(platform: PlatformName, request: &AllocRequest<'_>) -> Result<(), Strin
                     _ => false,
                 },
                 &format!("{reason} is not true"),
-            );
+            )?;
+            return Ok(false);
         }
     };
     ensure(request.attrs.is_empty() || takes(request.kind, request.attrs), "an alien attribute")?;
@@ -87,13 +122,17 @@ fn judge(platform: PlatformName, request: &AllocRequest<'_>) -> Result<(), Strin
         plan.scattered == (translated && request.kind == AllocKind::NonContiguous),
         "in several runs where nothing joins them",
     )?;
+    let wanted = in_order(platform, request);
+    let spares = plan.pages.is_none_or(|pages| pages.convert && request.len < 2 << 20);
+    let kept = |index: &usize| request.pools[*index].purpose == PoolUse::Coherent;
+    ensure(
+        plan.reservoir.is_some() == (spares && wanted.iter().any(kept)),
+        "the reservoir where it spares nothing, or not where it does",
+    )?;
     if let Some(reservoir) = plan.reservoir {
-        ensure(!(reservoir.grow && atomic), "atomic context grows")?;
-        ensure(plan.pages.is_none_or(|pages| pages.convert), "nothing is spared")?;
-        for candidate in reservoir.pools {
-            let purpose = request.pools[candidate.index].purpose;
-            ensure(purpose == PoolUse::Coherent, "not kept for it")?;
-        }
+        ensure(reservoir.grow != atomic, "atomic context grows, or another does not")?;
+        let first: Vec<usize> = reservoir.pools.map(|candidate| candidate.index).collect();
+        ensure(first.iter().all(kept), "not kept for it")?;
     }
     if let Some(pages) = plan.pages {
         ensure(request.pages && !restricted, "pages where none may be")?;
@@ -115,29 +154,25 @@ fn judge(platform: PlatformName, request: &AllocRequest<'_>) -> Result<(), Strin
             "too much or too little",
         )?;
     }
-    for candidate in plan
-        .reservoir
-        .into_iter()
-        .flat_map(|first| first.pools)
-        .chain(plan.pools.into_iter().flatten())
-    {
+    let first = plan.reservoir.into_iter().flat_map(|first| first.pools);
+    let candidates: Vec<_> = first.chain(plan.pools.into_iter().flatten()).collect();
+    let order: Vec<usize> = candidates.iter().map(|candidate| candidate.index).collect();
+    ensure(order == wanted, "other pools, or another order")?;
+    for candidate in candidates {
         let pool = request.pools[candidate.index];
-        ensure(Some(candidate.state) == pool_state(platform, pool.label), "the label's state")?;
-        ensure(pool.purpose != PoolUse::Streaming, "a pool for maps")?;
-        ensure(pool.purpose != PoolUse::Reserve || atomic, "the reserve without need")?;
-        ensure(pool.restricted || !restricted, "past the restricted pool")?;
-        if is_guest(platform) {
-            let shared = pool.label == PoolLabel::GuestShared;
-            ensure(shared == (device.trust == Trust::Untrusted), "the trust's pool")?;
-        }
+        let state = pool_state(platform, pool.label);
+        ensure(Some(candidate.state) == state, "the label's state")?;
+        let base = form(platform, device.trust, candidate.state, pool.range.base().raw());
+        let given = candidate.base.map(|base| base.raw());
+        ensure(given == base.filter(|_| !translated), "the slot's form")?;
     }
-    Ok(())
+    Ok(true)
 }
 
 #[test]
 fn every_allocation() {
     let every = if cfg!(debug_assertions) { 97 } else { 1 };
-    let (sets, mut points) = (pool_sets(), 0u64);
+    let (sets, mut points, mut given) = (pool_sets(), 0u64, 0u64);
     let attrs: Vec<Attrs> =
         Attrs::NAMED.iter().map(|(_, attr)| *attr).chain([Attrs::NONE]).collect();
     for platform in PlatformName::ALL {
@@ -174,15 +209,17 @@ fn every_allocation() {
                             pages: flag(4),
                             pools,
                         };
-                        if let Err(broken) = judge(platform, &request) {
-                            panic!("{broken}: {platform} {request:#?}");
+                        match judge(platform, &request) {
+                            Ok(memory) => given += u64::from(memory),
+                            Err(broken) => panic!("{broken}: {platform} {request:#?}"),
                         }
                     }
                 }
             }
         }
     }
-    println!("{points} points of allocations");
+    println!("{given} of {points} points of allocations are given memory");
+    assert!(given > 0);
 }
 
 #[test]
@@ -198,6 +235,7 @@ fn every_free() {
 #[test]
 fn every_mapping_of_an_allocation() {
     let parts = [0, 1, 0x1000, 0x2000, 0x2001, u64::MAX];
+    let (mut points, mut mapped) = (0u64, 0u64);
     for platform in PlatformName::ALL {
         let regime = platform.regime(&Parameters::default()).unwrap();
         for state in
@@ -205,11 +243,11 @@ fn every_mapping_of_an_allocation() {
         {
             for (kind, coherent) in KINDS.into_iter().flat_map(|kind| [(kind, true), (kind, false)])
             {
-                for (_, attrs) in Attrs::NAMED {
+                for attrs in Attrs::NAMED.iter().map(|(_, attr)| *attr).chain([Attrs::NONE]) {
                     for (offset, part) in
                         parts.iter().flat_map(|offset| parts.map(|part| (*offset, part)))
                     {
-                        let (attrs, len) = (*attrs, 0x2000);
+                        let len = 0x2000;
                         let request = MmapRequest {
                             regime: &regime,
                             kind,
@@ -220,18 +258,22 @@ fn every_mapping_of_an_allocation() {
                             offset,
                             part,
                         };
+                        points += 1;
                         let end = u128::from(offset) + u128::from(part);
                         let inside = part > 0 && end <= u128::from(len);
                         match plan::mmap(&request, &mut ()) {
-                            Err(Refuse::BadAttribute) => assert!(!takes(kind, attrs)),
+                            Err(Refuse::BadAttribute) => {
+                                assert!(!attrs.is_empty() && !takes(kind, attrs));
+                            }
                             Err(Refuse::OutOfBounds) => assert!(!inside),
                             Err(Refuse::InvalidRange) => {
-                                assert!(!regime.states().contains(&state));
+                                assert_eq!(cpu_mark(platform, state), None);
                             }
                             Err(other) => panic!("{other}: {request:?}"),
                             Ok(protection) => {
-                                assert!(inside && takes(kind, attrs));
-                                assert_eq!(Some(protection.mark), regime.cpu_mark(state));
+                                assert!(inside && (attrs.is_empty() || takes(kind, attrs)));
+                                mapped += 1;
+                                assert_eq!(Some(protection.mark), cpu_mark(platform, state));
                                 let cached = coherent || kind != AllocKind::Coherent;
                                 assert_eq!(protection.cache == Cache::WriteBack, cached);
                                 if protection.cache == Cache::WriteCombine {
@@ -244,4 +286,6 @@ fn every_mapping_of_an_allocation() {
             }
         }
     }
+    println!("{mapped} of {points} points of mappings of allocations are mapped");
+    assert!(mapped > 0);
 }

@@ -25,11 +25,13 @@ fn pools(first: u64) -> Vec<PoolFace> {
 fn every_triple_of_pools() {
     let regime = PlatformName::Sme.regime(&Parameters::default()).unwrap();
     let all = pools(0x1000_0000);
+    let mut points = 0u64;
     for node in [None, Some(0), Some(1)] {
         let device = DeviceFace { force_bounce: true, node, ..DeviceFace::PLAIN };
         for a in &all {
             for b in &all {
                 for c in &all {
+                    points += 1;
                     let given = [*a, *b, *c];
                     let request = MapRequest {
                         regime: &regime,
@@ -57,4 +59,5 @@ fn every_triple_of_pools() {
             }
         }
     }
+    println!("{points} triples of pools");
 }

@@ -32,6 +32,21 @@ pub(crate) fn form(platform: PlatformName, trust: Trust, state: State, p: u64) -
     }
 }
 
+/// What the CPU's page-table entry carries above the address; `None` where no such state exists.
+pub(crate) fn cpu_mark(platform: PlatformName, state: State) -> Option<u64> {
+    use PlatformName::{Cca, Hyperv, Open, Sev, Sme, Snp, SnpVtom, Tdx};
+    match (platform, state) {
+        (Open, State::Ordinary) | (Sme, State::PLAIN) => Some(0),
+        (Sme, State::ENCRYPTED) => Some(1 << 47),
+        (Open | Sme, _) => None,
+        (Sev | Snp, State::PRIVATE) | (Tdx, State::SHARED) => Some(1 << 51),
+        (SnpVtom | Hyperv, State::SHARED) => Some(1 << 40),
+        (Cca, State::SHARED) => Some(1 << 47),
+        (_, State::PRIVATE | State::SHARED) => Some(0),
+        _ => None,
+    }
+}
+
 pub(crate) fn is_guest(platform: PlatformName) -> bool {
     !matches!(platform, PlatformName::Open | PlatformName::Sme)
 }
