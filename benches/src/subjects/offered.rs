@@ -73,7 +73,7 @@ pub fn with<V: Visit>(
     // 4. There is no device but the harness's threads, which end before this function does.
     let pool = unsafe { Pool::adopt(PoolLabel::GuestShared, guest.pool(), view, &words) };
     let caches = [const { Cache::new() }; CPUS];
-    let pools = [pool.map_err(|error| wrong(&error))?.with_caches(if std::env::var_os("NOCACHE").is_some() { &[] } else { &caches })];
+    let pools = [pool.map_err(|error| wrong(&error))?.with_caches(&caches)];
     let [pool] = &pools;
     let books = storage(Tracked::words(guest.ram().len(), Guest::GRANULE));
     let ram = Tracked::new(guest.ram(), Guest::GRANULE, Initial::Private, &books);

@@ -144,17 +144,17 @@ impl PoolHandle<'_> {
             && let Ok(len) = usize::try_from(wish.len)
             && let base = pool.range.base().raw()
             && let Some(shape) = Shape::keeping(base, len, wish.original, wish.keep)
-            && let Some(run) = pool.slots.take_quickly(&mut self.turn, &shape, owner)
         {
-            return Ok(run);
+            let run = pool.slots.take_quickly(&mut self.turn, &shape, owner);
+            return run.ok_or(Full).or_else(|Full| self.take_across(wish));
         }
-        self.take_elsewhere(wish)
+        pool.slots.take_with(&mut self.turn, &pool.places(wish)?, owner)
     }
 
-    /// What is not at hand.
+    /// What is in no single word.
     #[inline(never)]
-    fn take_elsewhere(&mut self, wish: &Wish) -> Result<SlotRun, Full> {
-        self.pool.slots.take_with(&mut self.turn, &self.pool.places(wish)?, Owner::BY_HAND)
+    fn take_across(&mut self, wish: &Wish) -> Result<SlotRun, Full> {
+        self.pool.slots.take_slowly(&mut self.turn, &self.pool.places(wish)?, Owner::BY_HAND)
     }
 
     /// As [`Pool::give_raw`].

@@ -132,16 +132,20 @@ impl Turn<'_> {
         self.take_in(hot.0.load(Ordering::Relaxed), shape)
     }
 
-    /// The lowest run of this shape in all that is kept.
+    /// The lowest word that is kept and has room for a run of this shape, and its way.
     #[inline(never)]
-    pub(super) fn take_any(&mut self, shape: &Shape) -> Option<usize> {
+    pub(super) fn lowest(&self, shape: &Shape) -> Option<(usize, usize)> {
         let fits = |(number, way): (usize, &Way)| {
             shape.find(way.free())?;
-            Some((way.tag(), number))
+            Some((way.tag().wrapping_sub(1), number))
         };
-        let (_, number) = self.cache.ways.iter().enumerate().filter_map(fits).min()?;
-        let first = self.take_in(number, shape)?;
-        self.cache.hot.get(class(shape.count))?.0.store(number, Ordering::Relaxed);
+        self.cache.ways.iter().enumerate().filter_map(fits).min()
+    }
+
+    /// The lowest run of this shape in a way, which is in use for it from now on.
+    pub(super) fn take_from(&mut self, way: usize, shape: &Shape) -> Option<usize> {
+        let first = self.take_in(way, shape)?;
+        self.cache.hot.get(class(shape.count))?.0.store(way, Ordering::Relaxed);
         Some(first)
     }
 
@@ -242,11 +246,6 @@ impl Turn<'_> {
         way.tag.0.store(word + 1, Ordering::Relaxed);
         way.set_free(free);
         (rest != 0).then(|| (tag.wrapping_sub(1), rest))
-    }
-
-    /// The words that are kept, with free bits or without.
-    pub(super) fn words(&self) -> impl Iterator<Item = usize> + use<'_> {
-        self.cache.ways.iter().filter_map(|way| way.tag().checked_sub(1))
     }
 
     /// Whether it may hold anything.

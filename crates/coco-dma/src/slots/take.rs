@@ -67,8 +67,8 @@ impl<'m> Slots<'m> {
         Some(self.mark(first, shape, owner))
     }
 
-    /// What is not at hand: a run from any word that the CPU keeps, from what others gave back to
-    /// one of them, from a further word that it keeps from now on; or of whole words.
+    /// What is not at hand: a run from the lowest word of all, one that the CPU keeps or one that
+    /// it keeps from now on; or of whole words.
     #[inline(never)]
     fn take_shape(&self, turn: &mut Turn<'_>, shape: &Shape) -> Option<usize> {
         if shape.count > Word::BITS {
@@ -78,11 +78,12 @@ impl<'m> Slots<'m> {
                 Some(first)
             });
         }
-        if let Some(first) = turn.take_any(shape).or_else(|| self.collect(turn, shape)) {
-            return Some(first);
-        }
+        let kept = turn.lowest(shape);
         let mut from = 0;
         while let Some(word) = self.map.with_room(from, shape) {
+            if kept.is_some_and(|(kept, _)| kept <= word) {
+                break;
+            }
             self.keep(turn, word, shape.count);
             if let Some(first) = turn.take(shape) {
                 return Some(first);
@@ -90,7 +91,7 @@ impl<'m> Slots<'m> {
             // Somebody else was faster.
             from = word + 1;
         }
-        None
+        turn.take_from(kept?.1, shape)
     }
 
     /// Gives the slots of a run back, on this CPU. False where they were revoked before: then they
@@ -139,7 +140,7 @@ impl<'m> Slots<'m> {
 
     /// Takes what lies in no single word, and if all else fails from what CPUs keep.
     #[inline(never)]
-    fn take_slowly(
+    pub(crate) fn take_slowly(
         &self,
         turn: &mut Turn<'_>,
         places: &Places,
@@ -188,18 +189,6 @@ impl<'m> Slots<'m> {
             return Err(Full);
         };
         Ok(self.hold(first, SlotRun { mark: owner.mark(count), offset }))
-    }
-
-    /// Takes what others gave back to words that this CPU keeps.
-    fn collect(&self, turn: &mut Turn<'_>, shape: &Shape) -> Option<usize> {
-        let words = |turn: &Turn<'_>| turn.words().filter(|word| self.map.free(*word) != 0).min();
-        while let Some(word) = words(turn) {
-            self.keep(turn, word, shape.count);
-            if let Some(first) = turn.take(shape) {
-                return Some(first);
-            }
-        }
-        None
     }
 
     /// Keeps all free bits of a word on this CPU.
