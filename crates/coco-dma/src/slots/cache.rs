@@ -179,7 +179,7 @@ impl Turn<'_> {
     #[inline(never)]
     fn put_long(&mut self, first: usize, count: usize) -> Put {
         let kept = &self.cache.long.1.0;
-        if first % Word::BITS != 0
+        if !first.is_multiple_of(Word::BITS)
             || count > self.ways * Word::BITS
             || kept.load(Ordering::Relaxed) != 0
         {
