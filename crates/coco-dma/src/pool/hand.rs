@@ -32,12 +32,7 @@ pub(crate) trait Hand {
     /// Gives slots of this pool back. False where they were revoked before: they are not the
     /// holder's any more. In any case calls `then` with the number of the cache whose turn this
     /// is, if it is anyone's.
-    fn give(
-        &mut self,
-        pool: &Pool<'_>,
-        run: &SlotRun,
-        then: impl FnOnce(Option<usize>),
-    ) -> bool;
+    fn give(&mut self, pool: &Pool<'_>, run: &SlotRun, then: impl FnOnce(Option<usize>)) -> bool;
 }
 
 /// Code that runs on whatever CPU the platform says.
@@ -65,12 +60,7 @@ impl<P: Platform + ?Sized> Hand for AnyCpu<'_, P> {
     }
 
     #[inline]
-    fn give(
-        &mut self,
-        pool: &Pool<'_>,
-        run: &SlotRun,
-        then: impl FnOnce(Option<usize>),
-    ) -> bool {
+    fn give(&mut self, pool: &Pool<'_>, run: &SlotRun, then: impl FnOnce(Option<usize>)) -> bool {
         match pool.slots.enter(self.0.cpu()) {
             Some(mut turn) => {
                 then(Some(turn.number()));
@@ -211,12 +201,7 @@ impl Hand for PoolHandle<'_> {
     }
 
     #[inline]
-    fn give(
-        &mut self,
-        pool: &Pool<'_>,
-        run: &SlotRun,
-        then: impl FnOnce(Option<usize>),
-    ) -> bool {
+    fn give(&mut self, pool: &Pool<'_>, run: &SlotRun, then: impl FnOnce(Option<usize>)) -> bool {
         if self.is_of(pool) {
             then(Some(self.turn.number()));
             pool.slots.give_with(&mut self.turn, run)

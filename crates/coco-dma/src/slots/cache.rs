@@ -45,9 +45,12 @@ impl Cache {
     #[cfg(not(loom))]
     #[expect(clippy::new_without_default, reason = "a Default would not be const")]
     pub const fn new() -> Self {
-        const WORD: Word = Word::new();
-        const WAY: Way = Way { tag: WORD, free: WORD };
-        Self { turn: WORD, filled: WORD, hot: [WORD; CLASSES], ways: [WAY; WAYS] }
+        Self {
+            turn: Word::new(),
+            filled: Word::new(),
+            hot: [const { Word::new() }; CLASSES],
+            ways: [const { Way { tag: Word::new(), free: Word::new() } }; WAYS],
+        }
     }
 
     /// An empty one.
@@ -179,7 +182,12 @@ impl Turn<'_> {
 
     /// Keeps the free bits of a word from now on, for a run of `count` slots first of all; answers
     /// the word that was kept in its place, and its bits, which are the caller's.
-    pub(super) fn keep(&mut self, word: usize, free: usize, count: usize) -> Option<(usize, usize)> {
+    pub(super) fn keep(
+        &mut self,
+        word: usize,
+        free: usize,
+        count: usize,
+    ) -> Option<(usize, usize)> {
         self.cache.filled.0.store(1, Ordering::Relaxed);
         let number = word & (self.ways - 1);
         let way = self.cache.ways.get(number)?;

@@ -2,10 +2,10 @@
 
 use super::Full;
 use super::Owner;
+use super::Shape;
 use super::SlotRun;
 use super::Slots;
 use super::Turn;
-use super::Shape;
 use super::cache::Put;
 use crate::addr::Places;
 use crate::word::Ordering;
@@ -58,11 +58,8 @@ impl<'m> Slots<'m> {
         shape: &Shape,
         owner: Owner,
     ) -> Option<SlotRun> {
-        let first = if shape.count <= Word::BITS {
-            turn.take(shape)?
-        } else {
-            self.take_words(shape)?
-        };
+        let first =
+            if shape.count <= Word::BITS { turn.take(shape)? } else { self.take_words(shape)? };
         Some(self.mark(first, shape, owner))
     }
 
@@ -161,9 +158,11 @@ impl<'m> Slots<'m> {
         })
     }
 
-    /// Takes a run from the bitmap: the lowest inside a word, or else the lowest of all.
+    /// Takes a run from the bitmap: the lowest, where no CPU keeps any; else the lowest inside a
+    /// word, if there is one. (Small pools are filled to the last slot, large ones quickly.)
     fn take_from_map(&self, places: &Places, owner: Owner) -> Result<SlotRun, Full> {
         if let Some(shape) = Shape::of(places, self.shift)
+            && (shape.count == 1 || self.ways > 0)
             && let Some(first) = self.map.claim_shape(&shape)
         {
             self.count_out(shape.count);
