@@ -45,14 +45,19 @@ fn open(pool: &Pool<'_>, cell: &'static Cell, value: u32) {
     assert!(unsafe { pool.open(NonNull::from(cell).cast()) });
 }
 
-/// Takes the last slots of the pool, looks at the memory behind its pointer, and gives them back.
-fn look(pool: &Pool<'_>, count: usize) -> Option<u32> {
-    let run: SlotRun = pool.slots.take(0, &places(pool.capacity(), count), OWNER).ok()?;
+/// Looks at the memory behind the pointer of the pool, as the holder of slots.
+fn see(pool: &Pool<'_>) -> u32 {
     let start = pool.bytes().at(0, 1).expect("whoever holds slots sees where the bytes are");
     // SAFETY: it points to one of the cells.
     let cell = unsafe { start.cast::<Cell>().as_ref() };
     // SAFETY: the slots are ours; loom reports it if the memory is not the pool's.
-    let seen = cell.with(|bytes| unsafe { *bytes });
+    cell.with(|bytes| unsafe { *bytes })
+}
+
+/// Takes the last slots of the pool, looks at its memory, and gives them back.
+fn look(pool: &Pool<'_>, count: usize) -> Option<u32> {
+    let run: SlotRun = pool.slots.take(0, &places(pool.capacity(), count), OWNER).ok()?;
+    let seen = see(pool);
     assert!(pool.slots.give(0, &run));
     Some(seen)
 }
@@ -188,6 +193,55 @@ fn loom_a_pool_with_caches_closes_and_opens_anew() {
         assert!(met.contains(&outcome), "{met:?}");
     }
     assert!(!met.contains(&(false, None)), "{met:?}");
+}
+
+/// While a handle keeps slots the pool stays open; the handle goes on in a pool that opened anew.
+#[test]
+fn loom_a_pool_does_not_close_under_a_handle() {
+    let met = outcomes(|swap| {
+        let (pool, [old, new]) = pool(2, 1);
+        open(pool, old, 5);
+        let (closed, seen) = race(
+            swap,
+            move || {
+                let closed = pool.close().is_some();
+                if closed {
+                    use_alone(old);
+                    open(pool, new, 6);
+                }
+                closed
+            },
+            move || {
+                let mut mine = pool.claim(0)?;
+                let mut seen = [None; 2];
+                for seen in &mut seen {
+                    let Ok(run) = mine.take_raw(&Wish::of(1)) else { continue };
+                    *seen = Some(see(pool));
+                    // SAFETY: it was taken from this pool.
+                    assert!(unsafe { mine.give_raw(run) });
+                }
+                Some(seen)
+            },
+        );
+        assert!(pool.is_open());
+        assert_eq!(look(pool, 2), Some(if closed { 6 } else { 5 }), "all of it is free again");
+        assert_eq!(pool.used(), 0);
+        (closed, seen)
+    });
+    let (old, new) = (Some(5), Some(6));
+    for outcome in [
+        (false, Some([old, old])),
+        (true, Some([old, old])),
+        (true, Some([None, None])),
+        (true, Some([None, new])),
+        (true, Some([new, new])),
+    ] {
+        assert!(met.contains(&outcome), "{met:?}");
+    }
+    // What the handle keeps is not taken from it between two uses.
+    let torn =
+        |seen: &Option<[Option<u32>; 2]>| matches!(seen, Some([Some(5), not]) if *not != old);
+    assert!(!met.iter().any(|(_, seen)| torn(seen)), "{met:?}");
 }
 
 /// A handle is one user's alone; who comes meanwhile does without.

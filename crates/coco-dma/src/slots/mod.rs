@@ -12,10 +12,10 @@ mod bitmap;
 mod books;
 mod cache;
 mod fit;
-mod run;
-mod take;
 #[cfg(all(test, loom))]
 pub(crate) mod models;
+mod run;
+mod take;
 #[cfg(all(test, not(loom)))]
 mod tests;
 

@@ -23,7 +23,7 @@ fn slots(count: usize, caches: usize) -> &'static Slots<'static> {
     let caches: Vec<_> = (0..caches).map(|_| Cache::new()).collect();
     let caches = Box::leak(caches.into_boxed_slice());
     let slots = leak(Slots::new(len, SLOT, words(len)).unwrap().with_caches(caches));
-    assert!(slots.ways > 0, "it keeps something");
+    assert!(slots.keeps());
     slots.open();
     slots
 }
@@ -86,6 +86,29 @@ fn loom_slots_come_back_from_another_cpu() {
         firsts
     });
     assert_eq!(met, [[Some(1), None], [Some(1), Some(0)]]);
+}
+
+/// One CPU looks in vain and lowers the summary, another frees: nothing that is free stays hidden.
+#[test]
+fn loom_a_cpu_that_looks_in_vain_hides_nothing() {
+    let met = outcomes(|swap| {
+        let (slots, memory) = (slots(2, 1), Memory::of(2));
+        let take = || slots.take_shared(&places(2, 1), OWNER).unwrap();
+        let (low, high) = (take(), take());
+        let (found, ()) = race(
+            swap,
+            || use_once(slots, memory, 0, 2),
+            move || {
+                for run in [high, low] {
+                    memory.write(&run);
+                    assert!(slots.give_shared(&run));
+                }
+            },
+        );
+        is_whole(slots);
+        found
+    });
+    assert_eq!(met, [None, Some(0)]);
 }
 
 /// Somebody who needs more than a CPU keeps takes it away, and meets its turn.
