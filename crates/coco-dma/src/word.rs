@@ -1,15 +1,16 @@
 //! The unit of all bookkeeping: one atomic machine word, in storage that the caller owns. Loom's
-//! own type stands in under `cfg(loom)`, so that the models check the code that ships.
+//! own type stands in under `cfg(loom)`, and shuttle's under `cfg(shuttle)`, so that the models
+//! check the code that ships.
 
 #[cfg(all(test, loom))]
 pub(crate) mod race;
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) use core::sync::atomic::AtomicPtr;
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) use core::sync::atomic::AtomicUsize;
 pub(crate) use core::sync::atomic::Ordering;
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) use core::sync::atomic::fence;
 
 #[cfg(loom)]
@@ -18,6 +19,13 @@ pub(crate) use loom::sync::atomic::AtomicPtr;
 pub(crate) use loom::sync::atomic::AtomicUsize;
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::fence;
+
+#[cfg(shuttle)]
+pub(crate) use shuttle::sync::atomic::AtomicPtr;
+#[cfg(shuttle)]
+pub(crate) use shuttle::sync::atomic::AtomicUsize;
+#[cfg(shuttle)]
+pub(crate) use shuttle::sync::atomic::fence;
 
 /// One word of storage. A `static` array of them is enough for everything the layer keeps:
 /// nothing here needs an allocator, and nothing of it lies in memory that the host can write.

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::tests::loom_with;
+use super::tests::{loom_with, shuttle_with};
 use crate::shell::{Workshop, which};
 
 pub(super) fn properties(shop: &mut Workshop) -> Result<()> {
@@ -14,6 +14,10 @@ pub(super) fn properties(shop: &mut Workshop) -> Result<()> {
 
 pub(super) fn loom(shop: &mut Workshop) -> Result<()> {
     loom_with(shop, 4)
+}
+
+pub(super) fn shuttle(shop: &mut Workshop) -> Result<()> {
+    shuttle_with(shop, 10_000)
 }
 
 /// The stable compiler brings the sanitizer's runtime along; only the flag is locked.

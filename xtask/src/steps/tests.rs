@@ -73,6 +73,24 @@ pub(super) fn loom_with(shop: &mut Workshop, preemptions: u8) -> Result<()> {
     Ok(())
 }
 
+pub(super) fn shuttle(shop: &mut Workshop) -> Result<()> {
+    shuttle_with(shop, 1000)
+}
+
+/// What is too large for loom: tests of the core with `shuttle` in their name, with so many
+/// schedules of each kind.
+pub(super) fn shuttle_with(shop: &mut Workshop, schedules: u32) -> Result<()> {
+    let test = "test --package coco-dma --release --locked --lib -- --show-output shuttle";
+    let mut command = shop.cargo(test);
+    command
+        .env("RUSTFLAGS", "--cfg shuttle")
+        .env("SHUTTLE_SCHEDULES", schedules.to_string())
+        .env("CARGO_TARGET_DIR", shop.target.join("shuttle"));
+    let passed = shop.run_tests(&mut command)?;
+    ensure!(passed > 0, "not a single test ran");
+    Ok(())
+}
+
 fn uses_atomics(core: &Path) -> Result<bool> {
     for file in crate::source::rust_files(&core.join("src"))? {
         let trees = crate::source::tokens(&crate::source::read(&file)?)?;

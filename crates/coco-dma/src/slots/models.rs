@@ -191,22 +191,31 @@ fn loom_a_search_in_vain_hides_nothing() {
     assert_eq!(met, [false, true]);
 }
 
-/// The same with a neighbour: each frees a half, and looks for the whole.
+/// The same with neighbours: each frees a part, and looks for the whole.
 #[test]
-fn loom_two_halves_become_a_whole_that_is_found() {
+fn loom_parts_become_a_whole_that_is_found() {
     let met = outcomes(|swap| {
-        let slots = slots(2);
-        let take = || slots.take(0, &places(2, 1), OWNER).unwrap();
-        let (low, high) = (take(), take());
-        let memory = Memory::of(2);
-        let side = |run: SlotRun| {
-            move || {
-                memory.write(&run);
-                assert!(slots.give(0, &run));
-                use_once(slots, memory, 0, 2).is_some()
-            }
+        let slots = slots(3);
+        let take = || slots.take(0, &places(3, 1), OWNER).unwrap();
+        let (low, middle, high) = (take(), take(), take());
+        let memory = Memory::of(3);
+        let give = |run| {
+            memory.write(&run);
+            assert!(slots.give(0, &run));
         };
-        let both = race(swap, side(low), side(high));
+        let look = || use_once(slots, memory, 0, 3).is_some();
+        let both = race(
+            swap,
+            move || {
+                give(low);
+                give(high);
+                look()
+            },
+            move || {
+                give(middle);
+                look()
+            },
+        );
         is_whole(slots);
         both
     });
