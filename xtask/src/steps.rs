@@ -41,7 +41,11 @@ pub(crate) const TEST: &[Step] = &[
     step("clippy", "lints, warnings denied", builds::clippy),
     step("build", "the command, as it is shipped", builds::release),
     step("test", "unit, integration and documentation tests", tests::all),
-    step("exhaustive", "every point of the finite core of plan", tests::exhaustive),
+    step(
+        "exhaustive",
+        "every point of the finite core of plan, a million steps on pools",
+        tests::exhaustive,
+    ),
     step("examples", "the examples of the README run", tests::examples),
     step("loom", "every interleaving of the lock-free parts, 3 preemptions", tests::loom),
     step("shuttle", "4 to 8 threads on a pool, 1,000 schedules of each kind", tests::shuttle),
@@ -58,6 +62,7 @@ pub(crate) const DEEP: &[Step] = &[
     step("loom", "every interleaving, 4 preemptions", deep::loom),
     step("shuttle", "4 to 8 threads on a pool, 10,000 schedules of each kind", deep::shuttle),
     step("asan", "the core's tests under AddressSanitizer", deep::asan),
+    step("tsan", "threads on the pools under ThreadSanitizer", deep::tsan),
     step(
         "bare",
         "the crates for bare x86-64, Arm and RISC-V, also without 64-bit atomics",
