@@ -151,7 +151,10 @@ impl Stress<'_> {
             match dice.below(12) {
                 0..4 => held.extend(self.take(mark, cpu, &mut dice)),
                 4..6 => held.extend(self.swap(None, &mut dice)),
-                6 => held.extend(self.swap(held.pop(), &mut dice)),
+                6 => {
+                    let ours = held.pop();
+                    held.extend(self.swap(ours, &mut dice));
+                }
                 7 => held.drain(..).for_each(|taken| self.give(taken, cpu)),
                 8 => {
                     if let Some(mut handle) = self.pools[0].claim(cpu) {
