@@ -257,13 +257,17 @@ fn a_million_steps_against_a_model() {
         let limits = Limits { min_align, boundary, segment: *segment, ..Limits::NONE };
         dma.bind(Endpoint::new("disk").force_bounce().quota(1 << 20), limits).unwrap()
     });
-    let bytes: Vec<u8> = (0..LONGEST + 0x1_0000).map(|n| (n % 251) as u8).collect();
+    let bytes: Vec<u8> = (0..LONGEST + 0x3_0000).map(|n| (n % 251) as u8).collect();
+    let bytes = NonNull::from(bytes.leak()).cast::<u8>();
+    // Its low bits are the same every time, too.
+    // SAFETY: there are so many bytes more.
+    let buffer = unsafe { bytes.add(bytes.align_offset(0x2_0000)) };
     let mut churn = Churn {
         machine: &machine,
         dma: &dma,
         pools: &pools,
         devices: devices.collect(),
-        buffer: NonNull::from(bytes.leak()).cast(),
+        buffer,
         handle: None,
         held: Vec::new(),
         model: Model::new(),

@@ -119,7 +119,7 @@ impl Model {
         println!("{steps} steps: {took} runs taken, {refused} refusals looked at");
         assert!(took > steps / 4 && refused > steps / 100, "{took} {refused}");
         for (pool, (most, (_, slots))) in self.most.into_iter().zip(POOLS).enumerate() {
-            assert!(most as u64 * 20 > slots * 19, "pool {pool} was filled to {most} slots alone");
+            assert!(most as u64 * 10 > slots * 9, "pool {pool} was filled to {most} slots alone");
         }
     }
 }

@@ -66,9 +66,9 @@ impl Stress<'_> {
         let start = self.machine.memory(taken.pool).cast::<u64>();
         let slot = SLOT as usize / 8;
         let slots = taken.run.first()..taken.run.first() + taken.run.count();
-        // SAFETY: the slots lie in the pool.
-        slots.flat_map(move |at| {
-            [at * slot, at * slot + slot - 1].map(|at| unsafe { start.add(at) })
+        slots.flat_map(move |at| [at * slot, at * slot + slot - 1]).map(move |at| {
+            // SAFETY: the slots lie in the pool.
+            unsafe { start.add(at) }
         })
     }
 
