@@ -47,6 +47,7 @@ pub struct Pool<'m> {
     origin: PoolOrigin,
     restricted: bool,
     purpose: PoolUse,
+    node: Option<u16>,
     range: PhysRange,
     bytes: Bytes,
     slots: Slots<'m>,
@@ -149,6 +150,7 @@ impl<'m> Pool<'m> {
             origin: PoolOrigin::Adopted,
             restricted: false,
             purpose: PoolUse::All,
+            node: None,
             range,
             bytes,
             slots,
@@ -183,6 +185,7 @@ impl<'m> Pool<'m> {
             origin,
             restricted: false,
             purpose: PoolUse::All,
+            node: None,
             range,
             bytes: Bytes::new(len),
             slots,
@@ -250,6 +253,13 @@ impl<'m> Pool<'m> {
         Self { purpose, ..self }
     }
 
+    /// The same pool with its memory on this NUMA node: among pools that suit alike, a device tries
+    /// those of its own node first.
+    #[must_use]
+    pub fn on_node(self, node: u16) -> Self {
+        Self { node: Some(node), ..self }
+    }
+
     /// What it is for.
     pub fn purpose(&self) -> PoolUse {
         self.purpose
@@ -262,6 +272,8 @@ impl<'m> Pool<'m> {
             range: self.range,
             restricted: self.restricted,
             purpose: self.purpose,
+            own: false,
+            node: self.node,
         }
     }
 
