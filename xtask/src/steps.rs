@@ -41,9 +41,14 @@ pub(crate) const TEST: &[Step] = &[
     step("clippy", "lints, warnings denied", builds::clippy),
     step("build", "the command, as it is shipped", builds::release),
     step("test", "unit, integration and documentation tests", tests::all),
-    step("exhaustive", "every point of the finite core of plan", tests::exhaustive),
+    step(
+        "exhaustive",
+        "every point of the finite core of plan, a million steps on pools",
+        tests::exhaustive,
+    ),
     step("examples", "the examples of the README run", tests::examples),
     step("loom", "every interleaving of the lock-free parts, 3 preemptions", tests::loom),
+    step("shuttle", "4 to 8 threads on a pool, 1,000 schedules of each kind", tests::shuttle),
     step("gate", "no std, no alloc, no way to panic", gate::run),
     step("open-path", "what a map costs on an open machine", open_path::step),
     step("instructions", "what a map costs beside the reference", instructions::step),
@@ -56,7 +61,9 @@ pub(crate) const TEST: &[Step] = &[
 pub(crate) const DEEP: &[Step] = &[
     step("properties", "property tests, 20,000 cases each", deep::properties),
     step("loom", "every interleaving, 4 preemptions", deep::loom),
+    step("shuttle", "4 to 8 threads on a pool, 10,000 schedules of each kind", deep::shuttle),
     step("asan", "the core's tests under AddressSanitizer", deep::asan),
+    step("tsan", "threads on the pools under ThreadSanitizer", deep::tsan),
     step(
         "bare",
         "the crates for bare x86-64, Arm and RISC-V, also without 64-bit atomics",

@@ -1,15 +1,16 @@
 //! The unit of all bookkeeping: one atomic machine word, in storage that the caller owns. Loom's
-//! own type stands in under `cfg(loom)`, so that the models check the code that ships.
+//! own type stands in under `cfg(loom)`, and shuttle's under `cfg(shuttle)`, so that the models
+//! check the code that ships.
 
 #[cfg(all(test, loom))]
 pub(crate) mod race;
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) use core::sync::atomic::AtomicPtr;
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) use core::sync::atomic::AtomicUsize;
 pub(crate) use core::sync::atomic::Ordering;
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) use core::sync::atomic::fence;
 
 #[cfg(loom)]
@@ -18,6 +19,13 @@ pub(crate) use loom::sync::atomic::AtomicPtr;
 pub(crate) use loom::sync::atomic::AtomicUsize;
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::fence;
+
+#[cfg(shuttle)]
+pub(crate) use shuttle::sync::atomic::AtomicPtr;
+#[cfg(shuttle)]
+pub(crate) use shuttle::sync::atomic::AtomicUsize;
+#[cfg(shuttle)]
+pub(crate) use shuttle::sync::atomic::fence;
 
 /// One word of storage. A `static` array of them is enough for everything the layer keeps:
 /// nothing here needs an allocator, and nothing of it lies in memory that the host can write.
@@ -50,4 +58,15 @@ impl Word {
 pub(crate) fn fence_for_models() {
     #[cfg(loom)]
     loom::sync::atomic::fence(Ordering::SeqCst);
+}
+
+/// Stores what others may have exchanged meanwhile. Loom takes such a store for older than an
+/// exchange that came before it (a read-modify-write has no place between, C++20 [atomics.order]
+/// p10), and needs a step that reads too. The code that ships needs none.
+#[inline(always)]
+pub(crate) fn store_over_exchanges(word: &Word, value: usize, order: Ordering) {
+    #[cfg(loom)]
+    word.0.swap(value, order);
+    #[cfg(not(loom))]
+    word.0.store(value, order);
 }

@@ -30,14 +30,15 @@ fn objection(rule: &Crate, dependency: &Value) -> Option<String> {
         let fits = rule.ours.contains(&name);
         return (!fits).then(|| format!("may not depend on {name}, which stands above or beside"));
     }
-    let loom = dependency["target"].as_str() == Some("cfg(loom)");
+    let target = dependency["target"].as_str();
+    let model = target == Some(&format!("cfg({name})"));
     let optional = dependency["optional"].as_bool().unwrap_or(false);
     match rule.others {
         Others::Any => None,
         Others::Only(names) if names.contains(&name) => None,
-        Others::Optional(names) if names.contains(&name) && (optional || loom) => None,
+        Others::Optional(names) if names.contains(&name) && (optional || model) => None,
         Others::Optional(names) if names.contains(&name) => {
-            Some(format!("{name} has to be optional, or under cfg(loom)"))
+            Some(format!("{name} has to be optional, or under cfg({name})"))
         }
         Others::Only(names) | Others::Optional(names) => {
             Some(format!("may not depend on {name}; the table lets it have {}", names.join(", ")))
@@ -61,6 +62,7 @@ mod tests {
         assert_eq!(errors("coco-dma", json!({"name": "loom", "kind": null})).len(), 1);
         assert_eq!(errors("coco-dma", json!({"name": "bitflags", "optional": true})).len(), 0);
         assert_eq!(errors("coco-dma", json!({"name": "loom", "target": "cfg(loom)"})).len(), 0);
+        assert_eq!(errors("coco-dma", json!({"name": "shuttle", "target": "cfg(loom)"})).len(), 1);
         assert_eq!(errors("coco-dma", json!({"name": "proptest", "kind": "dev"})).len(), 0);
     }
 

@@ -47,12 +47,17 @@ pub(super) struct Crate {
 pub(super) enum Others {
     Any,
     Only(&'static [&'static str]),
-    /// Nothing is required: each is optional, or there under `cfg(loom)` alone.
+    /// Nothing is required: each is optional, or there under `cfg(loom)` or `cfg(shuttle)`, its
+    /// own name, alone.
     Optional(&'static [&'static str]),
 }
 
 pub(super) const CRATES: &[Crate] = &[
-    Crate { name: "coco-dma", ours: &[], others: Others::Optional(&["bitflags", "loom"]) },
+    Crate {
+        name: "coco-dma",
+        ours: &[],
+        others: Others::Optional(&["bitflags", "loom", "shuttle"]),
+    },
     Crate { name: "coco-dma-abi", ours: &["coco-dma"], others: Others::Only(&["bitflags"]) },
     Crate { name: "coco-dma-sim", ours: &["coco-dma", "coco-dma-abi"], others: Others::Any },
     Crate {

@@ -16,11 +16,12 @@ pub(super) fn all(shop: &mut Workshop) -> Result<()> {
     Ok(())
 }
 
-/// The decision at every point, which takes an optimised build.
+/// The decision at every point, and a million steps on pools, which take an optimised build.
 pub(super) fn exhaustive(shop: &mut Workshop) -> Result<()> {
-    let test = "test --release --locked -p coco-dma --test exhaustive -- --show-output";
+    let test =
+        "test --release --locked -p coco-dma --test exhaustive --test churn -- --show-output";
     let passed = shop.run_tests(&mut shop.cargo(test))?;
-    ensure!(passed > 0, "not a single test ran");
+    ensure!(passed > 1, "not a single test ran");
     Ok(())
 }
 
@@ -70,6 +71,24 @@ pub(super) fn loom_with(shop: &mut Workshop, preemptions: u8) -> Result<()> {
         bail!("the core has atomics and no loom model: name the models `loom_...`");
     }
     println!("   {passed} models passed");
+    Ok(())
+}
+
+pub(super) fn shuttle(shop: &mut Workshop) -> Result<()> {
+    shuttle_with(shop, 1000)
+}
+
+/// What is too large for loom: tests of the core with `shuttle` in their name, with so many
+/// schedules of each kind.
+pub(super) fn shuttle_with(shop: &mut Workshop, schedules: u32) -> Result<()> {
+    let test = "test --package coco-dma --release --locked --lib -- --show-output shuttle";
+    let mut command = shop.cargo(test);
+    command
+        .env("RUSTFLAGS", "--cfg shuttle")
+        .env("SHUTTLE_SCHEDULES", schedules.to_string())
+        .env("CARGO_TARGET_DIR", shop.target.join("shuttle"));
+    let passed = shop.run_tests(&mut command)?;
+    ensure!(passed > 0, "not a single test ran");
     Ok(())
 }
 

@@ -8,6 +8,8 @@
 #![expect(unsafe_code)]
 
 mod bytes;
+#[cfg(all(test, shuttle))]
+mod crowd;
 mod hand;
 #[cfg(all(test, loom))]
 mod models;

@@ -1,158 +1,40 @@
-//! The slot allocator and the opening and closing of pools under loom: every interleaving, every
+//! The opening and closing of pools under loom, with caches and handles: every interleaving, every
 //! order that the atomics allow.
 // UNSAFETY: loom's cells stand for the memory of slots.
 #![expect(unsafe_code)]
 
 use std::boxed::Box;
 use std::ptr::NonNull;
-use std::vec::Vec;
 
 use loom::cell::UnsafeCell;
-use loom::sync::Arc;
-use loom::sync::atomic::AtomicUsize;
-use loom::sync::atomic::Ordering;
 
-use super::Owner;
+use super::Cache;
 use super::Pool;
 use super::SlotRun;
 use crate::addr::PhysAddr;
 use crate::addr::PhysRange;
-use crate::addr::Places;
 use crate::addr::SLOT;
 use crate::addr::Wish;
-use crate::slots::Slots;
+use crate::slots::models::OWNER;
+use crate::slots::models::leak;
+use crate::slots::models::places;
+use crate::slots::models::words;
 use crate::state::PoolLabel;
 use crate::word::Word;
 use crate::word::race::outcomes;
 use crate::word::race::race;
 
-const OWNER: Owner = match Owner::new(7) {
-    Some(owner) => owner,
-    None => panic!("a number"),
-};
-
-fn words(len: u64) -> &'static [Word] {
-    let words: Vec<_> = (0..Slots::words(len, SLOT)).map(|_| Word::new()).collect();
-    Box::leak(words.into_boxed_slice())
-}
-
-/// Slots over words that live as long as the program.
-fn slots(count: u64) -> Slots<'static> {
-    let slots = Slots::new(count * SLOT, SLOT, words(count * SLOT)).unwrap();
-    slots.open();
-    slots
-}
-
-fn places(pool_slots: u64, slots: u64) -> Places {
-    Places::new(0, pool_slots * SLOT, &Wish::of(slots * SLOT)).unwrap()
-}
-
-/// Takes, marks each slot as its own, and gives back: a slot that two hold at once is seen.
-fn use_once(slots: &Slots<'_>, owners: &[AtomicUsize], places: &Places) -> Option<usize> {
-    let run = slots.take(places, OWNER).ok()?;
-    let first = slots.first(&run);
-    let mine = &owners[first..first + run.count()];
-    for owner in mine {
-        assert_eq!(owner.fetch_add(1, Ordering::Relaxed), 0, "two owners");
-    }
-    for owner in mine {
-        owner.store(0, Ordering::Relaxed);
-    }
-    assert!(slots.give(&run));
-    Some(first)
-}
-
-#[test]
-fn loom_no_slot_has_two_owners() {
-    let met = outcomes(|swap| {
-        let slots = Arc::new(slots(2));
-        let owners = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
-        let side = || {
-            let (slots, owners) = (slots.clone(), owners.clone());
-            move || use_once(&slots, &*owners, &places(2, 1)).unwrap()
-        };
-        // Two slots for two sides: both always find one.
-        let both = race(swap, side(), side());
-        assert_eq!(slots.used(), 0);
-        assert!(slots.high_water() >= 1);
-        both
-    });
-    // One after the other, or at once.
-    assert_eq!(met, [(0, 0), (0, 1), (1, 0)]);
-}
-
-#[test]
-fn loom_runs_that_span_words_leave_nothing_behind() {
-    let met = outcomes(|swap| {
-        let pool = Word::BITS as u64 + 2;
-        let slots = Arc::new(slots(pool));
-        // All but two slots on each side of the border between two words are in use.
-        let filler = slots.take(&places(pool, Word::BITS as u64 - 2), OWNER).unwrap();
-        let side = |wanted| {
-            let slots = slots.clone();
-            move || {
-                let run = slots.take(&places(pool, wanted), OWNER);
-                run.is_ok_and(|run| slots.give(&run))
-            }
-        };
-        let both = race(swap, side(4), side(3));
-        let all = slots.take(&places(pool, 4), OWNER).unwrap();
-        assert_eq!(slots.used(), usize::try_from(pool).unwrap());
-        assert!(slots.give(&all));
-        assert!(slots.give(&filler));
-        assert_eq!(slots.used(), 0);
-        both
-    });
-    // Of two that meet one always gets on.
-    assert_eq!(met, [(false, true), (true, false), (true, true)]);
-}
-
-/// What one owner did with the memory of a slot happens before the next owner's use.
-#[test]
-fn loom_bytes_follow_the_slot() {
-    let met = outcomes(|swap| {
-        let slots = Arc::new(slots(1));
-        let bytes = Arc::new(UnsafeCell::new(0u8));
-        let side = || {
-            let (slots, bytes) = (slots.clone(), bytes.clone());
-            move || {
-                let Ok(run) = slots.take(&places(1, 1), OWNER) else { return false };
-                // SAFETY: the slot is ours; loom reports it where it is not.
-                bytes.with_mut(|byte| unsafe { *byte += 1 });
-                slots.give(&run)
-            }
-        };
-        race(swap, side(), side())
-    });
-    assert_eq!(met, [(false, true), (true, false), (true, true)]);
-}
-
-/// A revocation and the end of a map meet: the slot is freed once, and counted once.
-#[test]
-fn loom_a_slot_is_freed_once() {
-    let met = outcomes(|swap| {
-        let slots = Arc::new(slots(1));
-        let run = slots.take(&places(1, 1), OWNER).unwrap();
-        let (first, second) = (slots.clone(), slots.clone());
-        let (given, freed) = race(swap, move || first.give(&run), move || second.revoke(OWNER));
-        assert_eq!(usize::from(given) + freed, 1);
-        assert_eq!(slots.used(), 0);
-        assert!(slots.take(&places(1, 1), OWNER).is_ok());
-        given
-    });
-    assert_eq!(met, [false, true]);
-}
-
 /// The memory of a pool, as loom watches it.
 type Cell = UnsafeCell<u32>;
 
 /// A pool of `slots` slots that is closed, and two places where its bytes may come to lie.
-fn pool(slots: u64) -> (&'static Pool<'static>, [&'static Cell; 2]) {
-    let range = PhysRange::new(PhysAddr::new(0), slots * SLOT).unwrap();
+fn pool(slots: usize, caches: usize) -> (&'static Pool<'static>, [&'static Cell; 2]) {
+    let range = PhysRange::new(PhysAddr::new(0), slots as u64 * SLOT).unwrap();
     // SAFETY: the models use the memory as the pool's alone; loom reports it where they do not.
     let pool = unsafe { Pool::convertible(PoolLabel::GuestShared, range, words(range.len())) };
-    let cell = || &*Box::leak(Box::new(UnsafeCell::new(0)));
-    (Box::leak(Box::new(pool.unwrap())), [cell(), cell()])
+    let caches = (0..caches).map(|_| Cache::new()).collect::<Box<[_]>>();
+    let cell = || leak(UnsafeCell::new(0));
+    (leak(pool.unwrap().with_caches(Box::leak(caches))), [cell(), cell()])
 }
 
 /// Writes `value` as the owner of the memory, and opens the pool over it.
@@ -163,16 +45,20 @@ fn open(pool: &Pool<'_>, cell: &'static Cell, value: u32) {
     assert!(unsafe { pool.open(NonNull::from(cell).cast()) });
 }
 
-/// Takes the last slots of the pool, looks at the memory behind its pointer, and gives them back.
-fn look(pool: &Pool<'_>, count: u64) -> Option<u32> {
-    let slots = pool.capacity() as u64;
-    let run: SlotRun = pool.take(&places(slots, count), OWNER).ok()?;
+/// Looks at the memory behind the pointer of the pool, as the holder of slots.
+fn see(pool: &Pool<'_>) -> u32 {
     let start = pool.bytes().at(0, 1).expect("whoever holds slots sees where the bytes are");
     // SAFETY: it points to one of the cells.
     let cell = unsafe { start.cast::<Cell>().as_ref() };
     // SAFETY: the slots are ours; loom reports it if the memory is not the pool's.
-    let seen = cell.with(|bytes| unsafe { *bytes });
-    assert!(pool.give(&run));
+    cell.with(|bytes| unsafe { *bytes })
+}
+
+/// Takes the last slots of the pool, looks at its memory, and gives them back.
+fn look(pool: &Pool<'_>, count: usize) -> Option<u32> {
+    let run: SlotRun = pool.slots.take(0, &places(pool.capacity(), count), OWNER).ok()?;
+    let seen = see(pool);
+    assert!(pool.slots.give(0, &run));
     Some(seen)
 }
 
@@ -183,19 +69,19 @@ fn use_alone(cell: &Cell) {
 }
 
 /// More slots than a word has bits.
-const WIDE: u64 = Word::BITS as u64 + 1;
+const WIDE: usize = Word::BITS + 1;
 
 #[test]
 fn loom_whoever_takes_a_slot_of_a_pool_that_opens_sees_its_bytes() {
     for count in [1, WIDE] {
         let model: fn(bool) -> Option<u32> = match count {
             1 => |swap| {
-                let (pool, [cell, _]) = pool(1);
+                let (pool, [cell, _]) = pool(1, 0);
                 race(swap, move || open(pool, cell, 5), move || look(pool, 1)).1
             },
             // All words of it, each of which is released by itself.
             _ => |swap| {
-                let (pool, [cell, _]) = pool(WIDE);
+                let (pool, [cell, _]) = pool(WIDE, 0);
                 race(swap, move || open(pool, cell, 5), move || look(pool, WIDE)).1
             },
         };
@@ -206,7 +92,7 @@ fn loom_whoever_takes_a_slot_of_a_pool_that_opens_sees_its_bytes() {
 #[test]
 fn loom_a_pool_closes_with_nobody_in_it_or_not_at_all() {
     let met = outcomes(|swap| {
-        let (pool, [cell, _]) = pool(1);
+        let (pool, [cell, _]) = pool(1, 0);
         open(pool, cell, 5);
         let (closed, seen) = race(
             swap,
@@ -229,7 +115,7 @@ fn loom_a_pool_closes_with_nobody_in_it_or_not_at_all() {
 #[test]
 fn loom_a_close_that_gives_up_leaves_the_pool_as_it_was() {
     let met = outcomes(|swap| {
-        let (pool, [cell, _]) = pool(WIDE);
+        let (pool, [cell, _]) = pool(WIDE, 0);
         open(pool, cell, 5);
         let (closed, seen) = race(
             swap,
@@ -255,7 +141,7 @@ fn loom_a_close_that_gives_up_leaves_the_pool_as_it_was() {
 #[test]
 fn loom_a_pool_that_opens_anew_shows_its_new_bytes() {
     let met = outcomes(|swap| {
-        let (pool, [old, new]) = pool(1);
+        let (pool, [old, new]) = pool(1, 0);
         open(pool, old, 5);
         let (closed, seen) = race(
             swap,
@@ -279,11 +165,129 @@ fn loom_a_pool_that_opens_anew_shows_its_new_bytes() {
     );
 }
 
+/// The same where a CPU keeps the slots: what it keeps is taken from it, or it is in its turn.
+#[test]
+fn loom_a_pool_with_caches_closes_and_opens_anew() {
+    let met = outcomes(|swap| {
+        let (pool, [old, new]) = pool(2, 1);
+        open(pool, old, 5);
+        assert_eq!(look(pool, 1), Some(5), "both are kept from now on");
+        let (closed, seen) = race(
+            swap,
+            move || {
+                let closed = pool.close().is_some();
+                if closed {
+                    use_alone(old);
+                    open(pool, new, 6);
+                }
+                closed
+            },
+            move || look(pool, 1),
+        );
+        assert!(pool.is_open());
+        assert_eq!(look(pool, 2), Some(if closed { 6 } else { 5 }), "all of it is free again");
+        assert_eq!(pool.used(), 0);
+        (closed, seen)
+    });
+    for outcome in [(false, Some(5)), (true, None), (true, Some(5)), (true, Some(6))] {
+        assert!(met.contains(&outcome), "{met:?}");
+    }
+    assert!(!met.contains(&(false, None)), "{met:?}");
+}
+
+/// While a handle keeps slots the pool stays open; the handle goes on in a pool that opened anew.
+#[test]
+fn loom_a_pool_does_not_close_under_a_handle() {
+    let met = outcomes(|swap| {
+        let (pool, [old, new]) = pool(2, 1);
+        open(pool, old, 5);
+        let (closed, seen) = race(
+            swap,
+            move || {
+                let closed = pool.close().is_some();
+                if closed {
+                    use_alone(old);
+                    open(pool, new, 6);
+                }
+                closed
+            },
+            move || {
+                let mut mine = pool.claim(0)?;
+                let mut seen = [None; 2];
+                for seen in &mut seen {
+                    let Ok(run) = mine.take_raw(&Wish::of(1)) else { continue };
+                    *seen = Some(see(pool));
+                    // SAFETY: it was taken from this pool.
+                    assert!(unsafe { mine.give_raw(run) });
+                }
+                Some(seen)
+            },
+        );
+        assert!(pool.is_open());
+        assert_eq!(look(pool, 2), Some(if closed { 6 } else { 5 }), "all of it is free again");
+        assert_eq!(pool.used(), 0);
+        (closed, seen)
+    });
+    let (old, new) = (Some(5), Some(6));
+    for outcome in [
+        (false, Some([old, old])),
+        (true, Some([old, old])),
+        (true, Some([None, None])),
+        (true, Some([None, new])),
+        (true, Some([new, new])),
+    ] {
+        assert!(met.contains(&outcome), "{met:?}");
+    }
+    // What the handle keeps is not taken from it between two uses.
+    let torn =
+        |seen: &Option<[Option<u32>; 2]>| matches!(seen, Some([Some(5), not]) if *not != old);
+    assert!(!met.iter().any(|(_, seen)| torn(seen)), "{met:?}");
+}
+
+/// A handle is one user's alone; who comes meanwhile does without.
+#[test]
+fn loom_a_handle_and_who_comes_meanwhile() {
+    let met = outcomes(|swap| {
+        let (pool, [cell, users]) = pool(2, 1);
+        open(pool, cell, 5);
+        let one = || Wish::of(1);
+        let (claimed, seen) = race(
+            swap,
+            move || {
+                let Some(mut mine) = pool.claim(0) else { return false };
+                // SAFETY: the handle is ours alone; loom reports it where it is not.
+                users.with_mut(|user| unsafe { *user += 1 });
+                let run = mine.take_raw(&one()).expect("nobody keeps the other slot");
+                // SAFETY: it was taken from this pool.
+                assert!(unsafe { mine.give_raw(run) });
+                true
+            },
+            move || {
+                if let Some(mine) = pool.claim(0) {
+                    // SAFETY: as above.
+                    users.with_mut(|user| unsafe { *user += 1 });
+                    drop(mine);
+                }
+                let run = pool.take_raw(0, &one()).ok()?;
+                let first = run.first();
+                // SAFETY: it was taken from this pool.
+                assert!(unsafe { pool.give_raw(0, run) });
+                Some(first)
+            },
+        );
+        assert_eq!((pool.used(), look(pool, 2)), (0, Some(5)));
+        (claimed, seen)
+    });
+    for outcome in [(true, None), (true, Some(0)), (false, Some(0))] {
+        assert!(met.contains(&outcome), "{met:?}");
+    }
+}
+
 /// One turn at a time, and what was done in one is seen in the next.
 #[test]
 fn loom_turns_do_not_meet() {
     let met = outcomes(|swap| {
-        let (pool, [cell, _]) = pool(1);
+        let (pool, [cell, _]) = pool(1, 0);
         let side = move || {
             let turn = pool.change();
             if turn.is_some() {

@@ -12,6 +12,8 @@ mod bitmap;
 mod books;
 mod cache;
 mod fit;
+#[cfg(all(test, loom))]
+pub(crate) mod models;
 mod run;
 mod take;
 #[cfg(all(test, not(loom)))]
@@ -54,7 +56,10 @@ const COUNTERS: usize = 2;
 
 /// All CPUs together keep at most one in so many words of the bitmap, and as much again in long
 /// runs.
+#[cfg(not(loom))]
 const SHARE_KEPT: usize = 4;
+#[cfg(loom)]
+const SHARE_KEPT: usize = 1;
 
 impl<'m> Slots<'m> {
     /// Words of storage for `len` bytes in slots of `unit`, which is not 0.

@@ -157,7 +157,7 @@ impl<'m> Slots<'m> {
 
     /// Takes a run without the turn to use a cache.
     #[inline(never)]
-    fn take_shared(&self, places: &Places, owner: Owner) -> Result<SlotRun, Full> {
+    pub(super) fn take_shared(&self, places: &Places, owner: Owner) -> Result<SlotRun, Full> {
         self.take_from_map(places, owner).or_else(|Full| {
             // Once more when the CPUs have given back what they keep, if they keep anything.
             if self.empty_caches() { self.take_from_map(places, owner) } else { Err(Full) }
