@@ -124,9 +124,14 @@ fn states(regime: &Regime) -> &'static [(&'static str, MemoryState)] {
     };
     match regime {
         Regime::Open => &[("ordinary", AsItComes), ("mmio", Mmio), ("unlocated", Unlocated)],
-        Regime::Host(_) => {
-            &[("encrypted", AsItComes), ("plain", Plain), ("mmio", Mmio), ("unlocated", Unlocated)]
-        }
+        Regime::Host(_) => &[
+            ("encrypted", AsItComes),
+            ("plain", Plain),
+            ("mixed", Mixed),
+            ("untracked", Untracked),
+            ("mmio", Mmio),
+            ("unlocated", Unlocated),
+        ],
         Regime::Guest(_) => &[
             ("private", AsItComes),
             ("shared", Shared),

@@ -108,7 +108,10 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             pool_count += 1;
         }
         endpoint::check_pools(dma.regime(), &face, pool_faces.get(..pool_count).unwrap_or(&[]))?;
-        endpoint.check_adopted(dma.pools(), dma.ledger())?;
+        // On a host nothing converts.
+        if dma.regime().is_guest() {
+            endpoint.check_adopted(dma.pools(), dma.ledger())?;
+        }
         let domain = endpoint.domain(&face)?;
         let (open_past, open_offset) = open_path(dma.regime(), &face, &pool_faces);
         let faces = pool_faces.get(..pool_count).unwrap_or(&[]);
@@ -149,7 +152,9 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     pub(crate) fn verdict(&self, range: Option<PhysRange>, len: usize) -> Option<&Verdict> {
         let kind = match range {
             None => Kind::Untracked,
-            Some(range) if self.verdicts.covers(range) => Kind::of(self.dma.ledger().peek(range))?,
+            Some(range) if self.verdicts.covers(range) => {
+                Kind::of(self.dma.ledger().peek(range).memory())?
+            }
             Some(_) => return None,
         };
         self.verdicts.about(kind, len)
