@@ -61,7 +61,9 @@ pub(super) fn parts(case: &Case) -> Vec<Part> {
         Regime::Guest(_) => Initial::Private,
     };
     let mut special: Vec<Part> = Vec::new();
-    for pool in case.pools.iter().filter(|pool| pool.origin == PoolOrigin::Adopted) {
+    // Nothing of a host converts, so that its books may have its pools.
+    let guest = spec.regime.is_guest();
+    for pool in case.pools.iter().filter(|pool| guest && pool.origin == PoolOrigin::Adopted) {
         let kind = match pool.label {
             PoolLabel::GuestShared => Kind::Foreign(Visibility::Shared),
             PoolLabel::GuestPrivate => Kind::Foreign(Visibility::Private),
@@ -110,6 +112,11 @@ pub(super) fn set_up(
     ledger: &Ledger<'_>,
     mut buffers: Vec<Buffer>,
 ) -> Vec<Buffer> {
+    let adopted = case.pools.iter().filter(|pool| pool.origin == PoolOrigin::Adopted);
+    for pool in adopted.filter(|pool| pool.label == PoolLabel::HostPlain) {
+        // What a guest calls so is not in its books.
+        let _ = ledger.declare_cipher(pool.range, Cipher::Plain);
+    }
     for (seed, (memory, buffer)) in (1..).zip(case.memories.iter().zip(&mut buffers)) {
         if let Some(run) = buffer.range.and_then(|run| whole(run, case.machine.regime.granule())) {
             bring(case, machine, ledger, memory, run);

@@ -73,3 +73,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         Some(RawMapping { owner: self.owner(), addr, buffer, direction, attrs, place })
     }
 }
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests;
