@@ -89,15 +89,17 @@ impl Question<'_> {
         true
     }
 
-    /// The map is what `plan` says; `quick` says that the table made it.
-    fn landed(&self, mapped: Result<RawMapping, MapError>, quick: bool) {
-        let plan = self.plan(&mut Vec::new());
-        let (mapping, plan) = match (mapped, plan) {
-            (Err(error), Plan::Refuse(reason)) => return assert_eq!(error.reason, reason),
+    /// The map is what `plan` says; it is still alive then, if there is one.
+    fn landed(&self, mapped: Result<RawMapping, MapError>) -> Option<RawMapping> {
+        let mapping = match (mapped, self.plan(&mut Vec::new())) {
+            (Err(error), Plan::Refuse(reason)) => {
+                assert_eq!(error.reason, reason);
+                return None;
+            }
             (Err(error), plan) => panic!("{error}, but plan says {plan:?}"),
-            (Ok(mapping), plan) => (mapping, plan),
+            (Ok(mapping), _) => mapping,
         };
-        match (&mapping.place, plan) {
+        match (&mapping.place, self.plan(&mut Vec::new())) {
             (Held::Open | Held::InPlace { .. }, Plan::Direct { addr, .. }) => {
                 assert_eq!(Some(mapping.addr), addr);
             }
@@ -109,10 +111,9 @@ impl Question<'_> {
                 assert_eq!(first.places.from(offset), Some(offset), "{first:?}");
                 self.bytes(self.views[*pool], *at);
             }
-            (place, plan) => panic!("{place:?}, quickly: {quick}, but plan says {plan:?}"),
+            (place, plan) => panic!("{place:?}, but plan says {plan:?}"),
         }
-        // SAFETY: there is no device that could use it.
-        unsafe { self.device.finish_raw(mapping, self.buffer.len()) }.unwrap();
+        Some(mapping)
     }
 
     /// What lies in the slots is what the device should see: the driver's bytes, or none at all.
@@ -135,15 +136,19 @@ impl Question<'_> {
         }
         let (buffer, direction) = (self.buffer, self.direction);
         // SAFETY: the buffer lives on, and there is no device that could use it.
-        self.landed(unsafe { self.device.map_raw(buffer, direction, Attrs::NONE) }, false);
+        let one = self.landed(unsafe { self.device.map_raw(buffer, direction, Attrs::NONE) });
+        // The other one finds the best place taken.
+        let mut hand = self.device.hand();
         // SAFETY: as above.
-        let quick = unsafe {
-            self.device.map_quickly(&mut self.device.hand(), buffer, self.range, direction)
-        };
-        let Some(mapping) = quick else { return false };
-        assert!(known);
-        self.landed(Ok(mapping), true);
-        true
+        let quick = unsafe { self.device.map_quickly(&mut hand, buffer, self.range, direction) };
+        let quick = quick.and_then(|mapping| self.landed(Ok(mapping)));
+        assert!(known || quick.is_none());
+        let made = quick.is_some();
+        for mapping in one.into_iter().chain(quick) {
+            // SAFETY: there is no device that could use it.
+            unsafe { self.device.finish_raw(mapping, buffer.len()) }.unwrap();
+        }
+        made
     }
 }
 
