@@ -156,7 +156,7 @@ pub(crate) struct PlatformsArgs {
 }
 
 /// The options of `explain` that a case file says all by itself.
-const BESIDE_A_CASE: [&str; 24] = [
+const BESIDE_A_CASE: [&str; 28] = [
     "platform",
     "trust",
     "mask",
@@ -181,6 +181,10 @@ const BESIDE_A_CASE: [&str; 24] = [
     "coherent",
     "context",
     "operation",
+    "kind",
+    "node",
+    "offset",
+    "length",
 ];
 
 #[derive(Args, Debug)]
@@ -264,6 +268,18 @@ pub(crate) struct ExplainArgs {
     /// The operation: map, unmap, sync, alloc, free, mmap or attach [default: map]
     #[arg(long, value_name = "OP", value_parser = words::operation)]
     pub(crate) operation: Option<words::Operation>,
+    /// What is allocated: coherent, pages or non-contiguous [default: coherent]
+    #[arg(long, value_name = "KIND", value_parser = words::kind)]
+    pub(crate) kind: Option<coco_dma::plan::AllocKind>,
+    /// The NUMA node of the device; of a pool: LABEL@ADDR,node=N [default: unknown]
+    #[arg(long, value_name = "N", value_parser = words::node_number)]
+    pub(crate) node: Option<u16>,
+    /// With mmap: where in the allocation the mapping begins [default: 0]
+    #[arg(long, value_name = "SIZE", value_parser = number::size)]
+    pub(crate) offset: Option<u64>,
+    /// With mmap: how long the mapping is [default: the rest]
+    #[arg(long, value_name = "SIZE", value_parser = number::size)]
+    pub(crate) length: Option<u64>,
     /// Tell the story of a case file instead: each step, with every rule that it applied
     #[arg(long, value_name = "FILE", conflicts_with_all = BESIDE_A_CASE)]
     pub(crate) case: Option<PathBuf>,

@@ -14,6 +14,7 @@ mod objects;
 mod pages;
 mod raw;
 mod reservoir;
+mod views;
 
 pub use guard::Coherent;
 pub use guard::CoherentInit;

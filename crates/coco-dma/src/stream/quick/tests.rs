@@ -21,6 +21,7 @@ use world::NoEntries;
 use world::POOL;
 use world::RAM;
 use world::limits;
+use world::peer;
 use world::run;
 use world::sets;
 use world::window;
@@ -65,6 +66,7 @@ fn bind_all(
             for (forced, coherent) in flags.into_iter().flat_map(|a| flags.map(|b| (a, b))) {
                 let endpoint = Endpoint::new("device").pools(pools);
                 let endpoint = if forced { endpoint.force_bounce() } else { endpoint };
+                let endpoint = if number % 5 == 1 { endpoint.on_node(1) } else { endpoint };
                 let endpoint = if coherent { endpoint } else { endpoint.not_coherent() };
                 let endpoint = match trust {
                     // SAFETY: there is no device.
@@ -124,6 +126,8 @@ fn compare_on(platform: PlatformName) -> BTreeSet<String> {
         let views: Vec<NonNull<u8>> =
             pools.iter().map(|pool| pool.bytes().at(0, POOL).unwrap()).collect();
         let dma = Dma::new(&machine, &[]).with_ledger(ledger).with_observer(&told);
+        let peers = [peer()];
+        let dma = dma.with_peers(&peers);
         bind_all(&dma, &pools, |device| ask_all(&machine, device, &told, &views, &mut made));
         assert!(pools.iter().all(|pool| pool.used() == 0));
     }

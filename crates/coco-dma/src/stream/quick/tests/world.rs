@@ -39,6 +39,8 @@ pub(super) const POOL: usize = 0x8_0000;
 const POOLS: [u64; 2] = [0x8000_0000, 0x1_8000_0000];
 /// Where the books begin.
 pub(super) const RAM: u64 = 0x4000_0000;
+/// Where another device's memory lies.
+const PEER: u64 = 0x2000_0000;
 const NOWHERE: u64 = u64::MAX;
 
 pub(super) fn run(base: u64, len: u64) -> Option<PhysRange> {
@@ -124,6 +126,7 @@ pub(super) fn sets(regime: &Regime) -> Vec<Vec<Spec>> {
         vec![pool(one)],
         vec![pool(other)],
         vec![pool(one), pool(other)],
+        vec![pool(one), pool(one)],
         vec![pool(other), pool(one)],
         vec![only(one), pool(other)],
         vec![pool(one), only(other)],
@@ -150,7 +153,8 @@ impl Ground {
         let view = NonNull::from(self.bytes.as_mut_slice()).cast();
         // SAFETY: the pool alone uses the bytes while it borrows them.
         let pool = unsafe { Pool::adopt(label, range, view, &self.words) }.unwrap();
-        let pool = pool.with_caches(&self.caches).only_for(purpose);
+        let node = u16::try_from(number).unwrap();
+        let pool = pool.with_caches(&self.caches).only_for(purpose).on_node(node);
         if restricted { pool.restricted() } else { pool }
     }
 }
@@ -176,9 +180,14 @@ pub(super) fn window() -> BusRange {
     BusRange::new(run(0, 1 << 32).unwrap(), 0x10_0000).unwrap()
 }
 
+/// Another device's memory.
+pub(super) fn peer() -> PhysRange {
+    run(PEER, 0x1000).unwrap()
+}
+
 /// Where buffers lie: in each state of the books (of granules of this many bytes, as the test
-/// made them), across two, in no book, in pools, across their ends and between them, and where
-/// memory ends.
+/// made them), across two, in no book, in pools, across their ends and between them, in another
+/// device's memory, and where memory ends.
 pub(super) fn places(regime: &Regime) -> Vec<Option<u64>> {
     let (granule, last) = (regime.granule(), regime.memory_limit().raw());
     let mut places: Vec<u64> = (0..10).map(|number| RAM + number * granule + 0x100).collect();
@@ -186,6 +195,6 @@ pub(super) fn places(regime: &Regime) -> Vec<Option<u64>> {
     for pool in POOLS {
         places.extend([pool + 0x40, pool + POOL as u64 - 0x80, pool - 0x80]);
     }
-    places.extend([0xC000_0000, last - 0x7f]);
+    places.extend([0xC000_0000, PEER + 0x40, PEER - 0x80, last - 0x7f]);
     places.into_iter().map(Some).chain([None]).collect()
 }
