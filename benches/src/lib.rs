@@ -1,7 +1,7 @@
 //! What maps cost: coco-dma beside the memcpy floor and beside a reference slot allocator, in one
 //! process and one run.
 //!
-//! [`bench`] measures a [`Choice`] of [`Point`]s. At each it races, window by window in turn, what
+//! [`bench()`] measures a [`Choice`] of [`Point`]s. At each it races, window by window in turn, what
 //! the core offers (`subjects`), the [`reference`](mod@reference), and the bare copies of both:
 //! the same bytes to the same places in the same order. Windows that the scheduler came into are
 //! discarded; what is told is the lower quartile of the others, and as ratio the median over the

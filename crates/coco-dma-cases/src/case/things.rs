@@ -139,6 +139,8 @@ fn states(regime: &Regime) -> &'static [(&'static str, MemoryState)] {
         Regime::Host(_) => &[
             ("encrypted", AsItComes),
             ("plain", Plain),
+            ("mixed", Mixed),
+            ("untracked", Untracked),
             ("mmio", Mmio),
             ("peer", Peer),
             ("unlocated", Unlocated),

@@ -15,6 +15,8 @@ pub(crate) enum Books {
     Private,
     Shared,
     Unaccepted,
+    Encrypted,
+    Plain,
     Quarantined,
     Converting,
     Mixed,
@@ -76,10 +78,12 @@ pub(crate) const TRUTHS: [(&str, Truth); 8] = [
     ("mixed", Truth::Mixed),
 ];
 
-pub(crate) const BOOKS: [(&str, Books); 9] = [
+pub(crate) const BOOKS: [(&str, Books); 11] = [
     ("private", Books::Private),
     ("shared", Books::Shared),
     ("unaccepted", Books::Unaccepted),
+    ("encrypted", Books::Encrypted),
+    ("plain", Books::Plain),
     ("quarantined", Books::Quarantined),
     ("converting", Books::Converting),
     ("mixed", Books::Mixed),

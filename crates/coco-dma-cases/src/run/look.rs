@@ -177,6 +177,8 @@ impl World<'_> {
             Peeked::Uniform(Booked::Converting) => Books::Converting,
             Peeked::Uniform(Booked::Quarantined) => Books::Quarantined,
             Peeked::Uniform(Booked::Unaccepted) => Books::Unaccepted,
+            Peeked::Uniform(Booked::Encrypted) => Books::Encrypted,
+            Peeked::Uniform(Booked::Plain) => Books::Plain,
         }
     }
 

@@ -3,7 +3,8 @@
 use coco_dma::Word;
 use coco_dma::addr::PhysRange;
 use coco_dma::ledger::{Initial, Ledger, LedgerError, Tracked};
-use coco_dma::state::{PoolLabel, PoolOrigin, State, Visibility};
+use coco_dma::regime::Regime;
+use coco_dma::state::{Cipher, PoolLabel, PoolOrigin, State, Visibility};
 use coco_dma_sim::{GranuleState, Machine, marker};
 
 use super::memory::Buffer;
@@ -50,11 +51,19 @@ impl Part {
 /// The runs of RAM that the books have, in ascending order.
 pub(super) fn parts(case: &Case) -> Vec<Part> {
     let spec = &case.machine;
-    if !spec.regime.is_guest() || !spec.ledger || spec.plan_only {
+    if !spec.ledger || spec.plan_only {
         return Vec::new();
     }
+    // An open machine has one state, and nobody keeps it.
+    let initial = match spec.regime {
+        Regime::Open => return Vec::new(),
+        Regime::Host(_) => Initial::Encrypted,
+        Regime::Guest(_) => Initial::Private,
+    };
     let mut special: Vec<Part> = Vec::new();
-    for pool in case.pools.iter().filter(|pool| pool.origin == PoolOrigin::Adopted) {
+    // Nothing of a host converts, so that its books may have its pools.
+    let guest = spec.regime.is_guest();
+    for pool in case.pools.iter().filter(|pool| guest && pool.origin == PoolOrigin::Adopted) {
         let kind = match pool.label {
             PoolLabel::GuestShared => Kind::Foreign(Visibility::Shared),
             PoolLabel::GuestPrivate => Kind::Foreign(Visibility::Private),
@@ -79,7 +88,7 @@ pub(super) fn parts(case: &Case) -> Vec<Part> {
         }
     }
     special.sort_by_key(|part| part.run.base());
-    let own = |run: PhysRange| Part { run, kind: Kind::Own(Initial::Private) };
+    let own = |run: PhysRange| Part { run, kind: Kind::Own(initial) };
     let mut parts = Vec::new();
     for ram in &spec.ram {
         let mut at = ram.base();
@@ -103,6 +112,11 @@ pub(super) fn set_up(
     ledger: &Ledger<'_>,
     mut buffers: Vec<Buffer>,
 ) -> Vec<Buffer> {
+    let adopted = case.pools.iter().filter(|pool| pool.origin == PoolOrigin::Adopted);
+    for pool in adopted.filter(|pool| pool.label == PoolLabel::HostPlain) {
+        // What a guest calls so is not in its books.
+        let _ = ledger.declare_cipher(pool.range, Cipher::Plain);
+    }
     for (seed, (memory, buffer)) in (1..).zip(case.memories.iter().zip(&mut buffers)) {
         if let Some(run) = buffer.range.and_then(|run| whole(run, case.machine.regime.granule())) {
             bring(case, machine, ledger, memory, run);
@@ -126,22 +140,24 @@ pub(super) fn set_up(
 fn bring(case: &Case, machine: &Machine, ledger: &Ledger<'_>, memory: &MemorySpec, run: PhysRange) {
     let granule = case.machine.regime.granule();
     let last = run.slice(run.len() - granule, granule).unwrap_or(run);
-    let shared = match memory.state {
-        MemoryState::Shared => Some(run),
+    let other = match memory.state {
+        MemoryState::Shared | MemoryState::Plain => Some(run),
         MemoryState::Mixed => Some(last),
         _ => None,
     };
-    // Of two memories that share a granule the second finds it shared already.
-    if let Some(run) = shared
-        && let Ok(conversion) = ledger.begin(run, Visibility::Private)
-    {
-        ledger.settle(conversion, run.len(), 0, Visibility::Shared);
+    if let Some(run) = other {
+        // Without books there is nothing to declare.
+        let _ = match case.machine.regime {
+            Regime::Host(_) => ledger.declare_cipher(run, Cipher::Plain),
+            _ => ledger.declare(run, Visibility::Shared),
+        };
     }
+    let second = case.machine.regime.states().last().copied().unwrap_or(State::Ordinary);
     let (run, state) = match memory.truth(&case.machine.regime) {
         Truth::In(state) => (run, GranuleState::In(state)),
         Truth::Unaccepted => (run, GranuleState::Unaccepted),
         Truth::Lost => (run, GranuleState::Lost),
-        Truth::Mixed => (last, GranuleState::In(State::SHARED)),
+        Truth::Mixed => (last, GranuleState::In(second)),
     };
     machine.set_up(run, state);
 }

@@ -46,11 +46,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         }
         // The device is to have it: it stays in this state until it is freed. An error says that
         // the books know it as something else.
-        let pin = match pages.state {
-            State::Guest(visibility) => self.dma().ledger().pin(run, visibility).map(Some),
-            _ => Ok(None),
-        };
-        let pin = match pin {
+        let pin = match self.dma().ledger().pin_state(run, pages.state) {
             Ok(pin) => pin,
             Err(_) => {
                 self.undo(source, run, pages.convert);

@@ -138,8 +138,8 @@ impl<'d> Endpoint<'d> {
     }
 
     /// The pools of this device, tried before the machine's. One of them restricted makes it the
-    /// only memory that the device may touch. Where one was adopted, its memory is foreign in the
-    /// ledger, or not in it.
+    /// only memory that the device may touch. Where one was adopted, in a guest its memory is
+    /// foreign in the ledger, or not in it.
     #[must_use]
     pub fn pools(self, pools: &'d [&'d Pool<'d>]) -> Self {
         Self { pools, ..self }

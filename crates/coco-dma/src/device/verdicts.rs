@@ -7,8 +7,6 @@ use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
 use crate::addr::Places;
 use crate::attrs::Attrs;
-use crate::ledger::GranuleState;
-use crate::ledger::Seen;
 use crate::plan;
 use crate::plan::DeviceFace;
 use crate::plan::MapRequest;
@@ -20,7 +18,6 @@ use crate::regime::Regime;
 use crate::state::Direction;
 use crate::state::Memory;
 use crate::state::State;
-use crate::state::Visibility;
 
 /// A kind of memory that has a line in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,24 +26,27 @@ pub(crate) enum Kind {
     Private,
     /// The ledger says that it is shared.
     Shared,
+    /// The ledger of an SME host says that it is encrypted.
+    Encrypted,
+    /// The ledger of an SME host says that it is plain.
+    Plain,
     /// In no book, or in no single run.
     Untracked,
 }
 
 impl Kind {
-    const ALL: [Self; 3] = [Self::Private, Self::Shared, Self::Untracked];
+    const ALL: [Self; 5] =
+        [Self::Private, Self::Shared, Self::Encrypted, Self::Plain, Self::Untracked];
 
-    /// The kind of what the ledger saw; `None` where the whole way has to be taken.
+    /// The kind of what is known; `None` where the whole way has to be taken.
     #[inline]
-    pub(crate) const fn of(seen: Seen) -> Option<Self> {
-        match seen {
-            Seen::Untracked => Some(Self::Untracked),
-            Seen::Uniform(GranuleState::Private) | Seen::Foreign(Visibility::Private) => {
-                Some(Self::Private)
-            }
-            Seen::Uniform(GranuleState::Shared) | Seen::Foreign(Visibility::Shared) => {
-                Some(Self::Shared)
-            }
+    pub(crate) const fn of(memory: Memory) -> Option<Self> {
+        match memory {
+            Memory::Known(State::PRIVATE) => Some(Self::Private),
+            Memory::Known(State::SHARED) => Some(Self::Shared),
+            Memory::Known(State::ENCRYPTED) => Some(Self::Encrypted),
+            Memory::Known(State::PLAIN) => Some(Self::Plain),
+            Memory::Untracked => Some(Self::Untracked),
             _ => None,
         }
     }
@@ -55,6 +55,8 @@ impl Kind {
         match self {
             Self::Private => Memory::Known(State::PRIVATE),
             Self::Shared => Memory::Known(State::SHARED),
+            Self::Encrypted => Memory::Known(State::ENCRYPTED),
+            Self::Plain => Memory::Known(State::PLAIN),
             Self::Untracked => Memory::Untracked,
         }
     }

@@ -11,6 +11,7 @@ use super::Seen;
 use super::entry::Entry;
 use super::granules::Granules;
 use crate::addr::PhysRange;
+use crate::state::Cipher;
 use crate::state::Visibility;
 use crate::word::Ordering;
 
@@ -98,6 +99,16 @@ impl<'m> Ledger<'m> {
     /// pins or converts it next sees that. Any context; never waits. The conversion has to be one
     /// of this ledger; another one's changes nothing that is not being converted here.
     pub fn settle(&self, conversion: Conversion, done: u64, doubt: u64, to: Visibility) -> Settled {
+        self.settle_as(conversion, done, doubt, to.into())
+    }
+
+    fn settle_as(
+        &self,
+        conversion: Conversion,
+        done: u64,
+        doubt: u64,
+        to: GranuleState,
+    ) -> Settled {
         let Conversion { run, from } = conversion;
         let Some(granules) = self.kept(run) else { return Settled::default() };
         let (done, doubt) = believed(run.len(), done, doubt);
@@ -115,7 +126,7 @@ impl<'m> Ledger<'m> {
         }
         granules.each(span, |granule, entry| match granule.wrapping_sub(span.first) {
             _ if entry.state() != GranuleState::Converting => entry,
-            place if place < sure => Entry::new(to.into()),
+            place if place < sure => Entry::new(to),
             place if place < known => Entry::new(GranuleState::Quarantined),
             _ => Entry::new(from),
         });
@@ -133,13 +144,29 @@ impl<'m> Ledger<'m> {
     /// unaccepted) and unpinned; errors name the first that is not. Any context; never waits.
     /// While it runs, others find the memory converting.
     pub fn declare(&self, run: PhysRange, to: Visibility) -> Result<(), Conflict> {
+        self.declare_as(run, to.into())
+    }
+
+    /// Notes that the kernel of an SME host stores a run of whole granules as `to` from now on (its
+    /// own mappings carry the C-bit, or do not). The layer never does that itself. Declare first and
+    /// change the mappings then: a device may have the memory, and the answer says so.
+    ///
+    /// All granules have to be encrypted, or all plain, and unpinned; otherwise as
+    /// [`declare`](Self::declare).
+    pub fn declare_cipher(&self, run: PhysRange, to: Cipher) -> Result<(), Conflict> {
+        self.declare_as(run, to.into())
+    }
+
+    fn declare_as(&self, run: PhysRange, to: GranuleState) -> Result<(), Conflict> {
         let from = match self.peek(run) {
-            Seen::Uniform(state) | Seen::Mixed { before: state, .. } if is_stable(state) => state,
+            Seen::Uniform(state) | Seen::Mixed { before: state, .. } if state.may_become(to) => {
+                state
+            }
             // Refused in the next line, for what it is.
-            _ => to.into(),
+            _ => to,
         };
         let conversion = self.begin_from(run, from)?;
-        self.settle(conversion, run.len(), 0, to);
+        self.settle_as(conversion, run.len(), 0, to);
         Ok(())
     }
 
@@ -176,11 +203,6 @@ impl<'m> Ledger<'m> {
             Place::Untracked | Place::Border(_) => None,
         }
     }
-}
-
-/// Whether nobody is changing a granule, and its state is known.
-const fn is_stable(state: GranuleState) -> bool {
-    !matches!(state, GranuleState::Converting | GranuleState::Quarantined)
 }
 
 /// How many bytes of `len` are done, and how many after those in doubt.

@@ -7,6 +7,7 @@
 use core::fmt;
 use core::ops::Range;
 
+use crate::state::Cipher;
 use crate::state::Visibility;
 use crate::word::Ordering;
 use crate::word::Word;
@@ -24,20 +25,44 @@ pub enum GranuleState {
     Quarantined,
     /// The guest never accepted it. Not private: the host may still choose what lies there.
     Unaccepted,
+    /// An SME host's memory, behind the cipher.
+    Encrypted,
+    /// An SME host's memory, stored as it is.
+    Plain,
 }
 
 impl GranuleState {
     /// Every state.
-    pub const ALL: [Self; 5] =
-        [Self::Private, Self::Shared, Self::Converting, Self::Quarantined, Self::Unaccepted];
+    pub const ALL: [Self; 7] = [
+        Self::Private,
+        Self::Shared,
+        Self::Converting,
+        Self::Quarantined,
+        Self::Unaccepted,
+        Self::Encrypted,
+        Self::Plain,
+    ];
 
-    /// Who may access the granule; `None` where nobody may rely on an answer.
+    /// Who may access the granule; `None` where nobody may rely on an answer, and on a host, where
+    /// that is no question.
     #[inline]
     pub const fn visibility(self) -> Option<Visibility> {
         match self {
             Self::Private => Some(Visibility::Private),
             Self::Shared => Some(Visibility::Shared),
             Self::Converting | Self::Quarantined | Self::Unaccepted => None,
+            Self::Encrypted | Self::Plain => None,
+        }
+    }
+
+    /// Whether its owner may declare memory in this state to be in `to` from now on: a guest's is
+    /// never a host's, and nobody else is changing it.
+    pub(super) const fn may_become(self, to: Self) -> bool {
+        let of_host = matches!(to, Self::Encrypted | Self::Plain);
+        match self {
+            Self::Private | Self::Shared | Self::Unaccepted => !of_host,
+            Self::Encrypted | Self::Plain => of_host,
+            Self::Converting | Self::Quarantined => false,
         }
     }
 
@@ -49,6 +74,8 @@ impl GranuleState {
             Self::Shared => 2,
             Self::Converting => 3,
             Self::Quarantined => 4,
+            Self::Encrypted => 5,
+            Self::Plain => 6,
         }
     }
 }
@@ -62,6 +89,15 @@ impl From<Visibility> for GranuleState {
     }
 }
 
+impl From<Cipher> for GranuleState {
+    fn from(cipher: Cipher) -> Self {
+        match cipher {
+            Cipher::Encrypted => Self::Encrypted,
+            Cipher::Plain => Self::Plain,
+        }
+    }
+}
+
 impl fmt::Display for GranuleState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -70,6 +106,8 @@ impl fmt::Display for GranuleState {
             Self::Converting => "converting",
             Self::Quarantined => "quarantined",
             Self::Unaccepted => "unaccepted",
+            Self::Encrypted => "encrypted",
+            Self::Plain => "plain",
         })
     }
 }
@@ -113,6 +151,8 @@ impl Entry {
             1 => GranuleState::Private,
             2 => GranuleState::Shared,
             3 => GranuleState::Converting,
+            5 => GranuleState::Encrypted,
+            6 => GranuleState::Plain,
             // 4; and what no entry ever holds is not fit for use.
             _ => GranuleState::Quarantined,
         }

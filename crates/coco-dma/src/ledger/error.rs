@@ -125,6 +125,9 @@ impl Found {
             Self::State(GranuleState::Private | GranuleState::Shared) => {
                 "convert it first, or ask for the state that it is in"
             }
+            Self::State(GranuleState::Encrypted | GranuleState::Plain) => {
+                "store it so and declare it, or ask for the state that it is in"
+            }
             Self::State(GranuleState::Converting) => "wait until the conversion has ended",
             Self::State(GranuleState::Quarantined) => "retry its conversion, or use other memory",
             Self::State(GranuleState::Unaccepted) => "accept it first",

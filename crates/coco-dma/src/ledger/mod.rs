@@ -10,6 +10,8 @@
 //! conversion ([`Ledger::begin`], [`Ledger::settle`]) takes unpinned granules out of one state and
 //! puts them into another, or into quarantine where nobody knows how it ended. Pins and conversions
 //! take all granules of a run or none, so that a granule is never pinned while it is converted.
+//! On an SME host nothing converts: its memory is encrypted or plain, its kernel says which
+//! ([`Ledger::declare_cipher`]), and devices pin it so.
 //! Nothing here waits, blocks or allocates; everything may be called in any context.
 //!
 //! ```
@@ -42,6 +44,9 @@ mod entry;
 mod error;
 mod extents;
 mod granules;
+#[cfg(test)]
+#[cfg(not(loom))]
+mod host;
 #[cfg(test)]
 #[cfg(loom)]
 mod models;

@@ -9,6 +9,8 @@ use super::Ledger;
 use super::Place;
 use super::entry::Entry;
 use crate::addr::PhysRange;
+use crate::state::Cipher;
+use crate::state::State;
 use crate::state::Visibility;
 
 /// Memory that stays in its state while a device has it. Not `Copy`: who holds it keeps the
@@ -61,13 +63,31 @@ impl Ledger<'_> {
     ///
     /// Any context; never waits; one compare-and-swap a word.
     pub fn pin(&self, run: PhysRange, expect: Visibility) -> Result<Pin, Conflict> {
-        let wanted = GranuleState::from(expect);
+        self.pin_as(run, expect.into())
+    }
+
+    /// The same on an SME host: the memory stays encrypted, or plain, while a device has it.
+    pub fn pin_cipher(&self, run: PhysRange, expect: Cipher) -> Result<Pin, Conflict> {
+        self.pin_as(run, expect.into())
+    }
+
+    /// The same for the state that was planned; `None` on an open machine, where it cannot change.
+    pub(crate) fn pin_state(&self, run: PhysRange, expect: State) -> Result<Option<Pin>, Conflict> {
+        let wanted = match expect {
+            State::Ordinary => return Ok(None),
+            State::Host(cipher) => cipher.into(),
+            State::Guest(visibility) => visibility.into(),
+        };
+        self.pin_as(run, wanted).map(Some)
+    }
+
+    fn pin_as(&self, run: PhysRange, wanted: GranuleState) -> Result<Pin, Conflict> {
         let conflict = |(at, found)| Conflict { run, wanted, at, found };
         let counted = match self.find(run) {
             Place::Untracked => false,
             Place::Border(at) => return Err(conflict((at, Found::Border))),
             Place::In(tracked) => match tracked.granules() {
-                Err(foreign) if foreign == expect => false,
+                Err(foreign) if GranuleState::from(foreign) == wanted => false,
                 Err(foreign) => return Err(conflict((run.base(), Found::Foreign(foreign)))),
                 Ok(granules) => {
                     let forward = |entry: Entry| {

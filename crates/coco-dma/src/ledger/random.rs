@@ -5,13 +5,14 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::state::Cipher;
 use crate::state::Visibility;
 use crate::word::Word;
 
 const PAGE: u64 = 0x1000;
 const BASE: u64 = 0x8000_0000;
 /// Pages that the calls name: some below the first range, some above the last.
-const WINDOW: usize = 27;
+const WINDOW: usize = 33;
 
 /// What the model keeps of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,11 +34,27 @@ struct Model {
 /// One call. Places and lengths are in 16ths of a page.
 #[derive(Clone, Copy, Debug)]
 enum Call {
-    Pin(Run, Visibility),
+    Pin(Run, Kind),
     Unpin(usize),
     Begin(Run, GranuleState),
     Settle(usize, u64, u64, Visibility),
-    Declare(Run, Visibility),
+    Declare(Run, Kind),
+}
+
+/// A state that can be asked for: a guest's or a host's.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Guest(Visibility),
+    Host(Cipher),
+}
+
+impl From<Kind> for GranuleState {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Guest(visibility) => visibility.into(),
+            Kind::Host(cipher) => cipher.into(),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -74,15 +91,15 @@ impl Model {
         }
     }
 
-    fn pin(&self, run: PhysRange, expect: Visibility) -> Result<bool, (PhysAddr, Found)> {
+    fn pin(&self, run: PhysRange, expect: GranuleState) -> Result<bool, (PhysAddr, Found)> {
         match self.place(run)? {
             Page::Untracked => Ok(false),
-            Page::Foreign(other) if other == expect => Ok(false),
+            Page::Foreign(other) if GranuleState::from(other) == expect => Ok(false),
             Page::Foreign(other) => Err((run.base(), Found::Foreign(other))),
             Page::Kept(..) => {
                 for at in Self::touched(run) {
                     match self.pages[at].1 {
-                        Page::Kept(state, _) if state == expect.into() => {}
+                        Page::Kept(state, _) if state == expect => {}
                         Page::Kept(state, _) => return Err((page(at), Found::State(state))),
                         _ => unreachable!(),
                     }
@@ -198,9 +215,12 @@ impl Model {
             Call::Pin(run, expect) => {
                 let run = run.range();
                 assert_eq!(ledger.peek(run), self.peek(run));
-                let got = ledger.pin(run, expect);
+                let got = match expect {
+                    Kind::Guest(visibility) => ledger.pin(run, visibility),
+                    Kind::Host(cipher) => ledger.pin_cipher(run, cipher),
+                };
                 let is_counted = got.as_ref().map(Pin::is_counted).map_err(|e| split(*e));
-                assert_eq!(is_counted, self.pin(run, expect));
+                assert_eq!(is_counted, self.pin(run, expect.into()));
                 if let Ok(pin) = got {
                     self.count(run, 1);
                     self.pins.push((pin, run));
@@ -237,15 +257,20 @@ impl Model {
             }
             Call::Declare(run, to) => {
                 let run = run.range();
-                let first = match self.pages[index(run.base())].1 {
-                    Page::Kept(GranuleState::Converting | GranuleState::Quarantined, _) => {
-                        to.into()
+                use GranuleState::{Encrypted, Plain, Private, Shared, Unaccepted};
+                let first = match (self.pages[index(run.base())].1, to) {
+                    (Page::Kept(state @ (Private | Shared | Unaccepted), _), Kind::Guest(_)) => {
+                        state
                     }
-                    Page::Kept(state, _) => state,
-                    _ => to.into(),
+                    (Page::Kept(state @ (Encrypted | Plain), _), Kind::Host(_)) => state,
+                    (_, to) => to.into(),
                 };
                 let wanted = self.begin(run, first);
-                assert_eq!(ledger.declare(run, to).map_err(split), wanted);
+                let got = match to {
+                    Kind::Guest(visibility) => ledger.declare(run, visibility),
+                    Kind::Host(cipher) => ledger.declare_cipher(run, cipher),
+                };
+                assert_eq!(got.map_err(split), wanted);
                 if wanted.is_ok() {
                     self.put(run, |_| to.into());
                 }
@@ -257,6 +282,11 @@ impl Model {
 
 fn visibility() -> impl Strategy<Value = Visibility> {
     prop_oneof![Just(Visibility::Private), Just(Visibility::Shared)]
+}
+
+fn kind() -> impl Strategy<Value = Kind> {
+    let cipher = prop_oneof![Just(Cipher::Encrypted), Just(Cipher::Plain)];
+    prop_oneof![3 => visibility().prop_map(Kind::Guest), 1 => cipher.prop_map(Kind::Host)]
 }
 
 /// Mostly whole pages, mostly short.
@@ -283,12 +313,12 @@ fn answer() -> impl Strategy<Value = u64> {
 
 fn call() -> impl Strategy<Value = Call> {
     prop_oneof![
-        3 => (run(), visibility()).prop_map(|(run, expect)| Call::Pin(run, expect)),
+        3 => (run(), kind()).prop_map(|(run, expect)| Call::Pin(run, expect)),
         3 => any::<usize>().prop_map(Call::Unpin),
         4 => (run(), from()).prop_map(|(run, from)| Call::Begin(run, from)),
         4 => (any::<usize>(), answer(), answer(), visibility())
             .prop_map(|(which, done, doubt, to)| Call::Settle(which, done, doubt, to)),
-        1 => (run(), visibility()).prop_map(|(run, to)| Call::Declare(run, to)),
+        2 => (run(), kind()).prop_map(|(run, to)| Call::Declare(run, to)),
     ]
 }
 
@@ -301,17 +331,19 @@ proptest! {
             (0..Tracked::words(pages * PAGE, PAGE)).map(|_| Word::new()).collect()
         };
         let range = |first: usize, count: u64| PhysRange::new(page(first), count * PAGE).unwrap();
-        let words = [storage(11), storage(6), storage(2)];
+        let words = [storage(11), storage(6), storage(2), storage(5)];
         let kept = |first, count, initial, words| {
             Tracked::new(range(first, count), PAGE, initial, words).unwrap()
         };
-        // Two side by side, a hole, and one between memory of others.
+        // Two side by side, a hole, and one between memory of others; a host's, as no machine has
+        // it beside a guest's.
         let ranges = [
             kept(1, 11, Initial::Private, &words[0]),
             kept(12, 6, Initial::Unaccepted, &words[1]),
             Tracked::foreign(range(20, 2), Visibility::Shared),
             kept(22, 2, Initial::Shared, &words[2]),
             Tracked::foreign(range(24, 1), Visibility::Private),
+            kept(27, 5, Initial::Encrypted, &words[3]),
         ];
         let ledger = Ledger::new(&ranges).unwrap();
         let mut pages = std::vec![(0, Page::Untracked); WINDOW];
@@ -321,6 +353,7 @@ proptest! {
             (20, 2, Page::Foreign(Visibility::Shared)),
             (22, 2, Page::Kept(GranuleState::Shared, 0)),
             (24, 1, Page::Foreign(Visibility::Private)),
+            (27, 5, Page::Kept(GranuleState::Encrypted, 0)),
         ]) {
             pages[first..first + count].fill((number, page));
         }

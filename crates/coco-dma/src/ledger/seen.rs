@@ -36,8 +36,8 @@ pub enum Seen {
 }
 
 impl Seen {
-    /// Who may access the whole run; `None` where there is no such answer, or where nobody may
-    /// rely on one (converting, quarantined, unaccepted).
+    /// Who may access the whole run; `None` where there is no such answer (as on an SME host), or
+    /// where nobody may rely on one (converting, quarantined, unaccepted).
     pub const fn visibility(self) -> Option<Visibility> {
         match self {
             Self::Uniform(state) => state.visibility(),
@@ -46,7 +46,7 @@ impl Seen {
         }
     }
 
-    /// The same as what a decision is made by.
+    /// The same as what a decision is made by: the one place that says which is which.
     pub const fn memory(self) -> Memory {
         match self {
             Self::Untracked => Memory::Untracked,
@@ -55,6 +55,8 @@ impl Seen {
             Self::Uniform(state) => match state {
                 GranuleState::Private => Memory::Known(State::PRIVATE),
                 GranuleState::Shared => Memory::Known(State::SHARED),
+                GranuleState::Encrypted => Memory::Known(State::ENCRYPTED),
+                GranuleState::Plain => Memory::Known(State::PLAIN),
                 GranuleState::Converting => Memory::Converting,
                 GranuleState::Quarantined => Memory::Quarantined,
                 GranuleState::Unaccepted => Memory::Unaccepted,

@@ -19,6 +19,10 @@ pub enum Initial {
     Shared,
     /// Not accepted yet.
     Unaccepted,
+    /// An SME host's, behind the cipher, as all its memory is when SME is on.
+    Encrypted,
+    /// An SME host's, stored as it is.
+    Plain,
 }
 
 impl From<Initial> for GranuleState {
@@ -27,6 +31,8 @@ impl From<Initial> for GranuleState {
             Initial::Private => Self::Private,
             Initial::Shared => Self::Shared,
             Initial::Unaccepted => Self::Unaccepted,
+            Initial::Encrypted => Self::Encrypted,
+            Initial::Plain => Self::Plain,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use core::num::NonZeroUsize;
 
+use crate::addr::SLOT;
 use crate::word::Word;
 
 /// No free run of slots was long enough.
@@ -93,6 +94,12 @@ impl SlotRun {
     #[inline]
     pub fn offset(&self) -> usize {
         self.offset
+    }
+
+    /// The number of its first slot in its pool.
+    #[inline]
+    pub fn first(&self) -> usize {
+        self.offset >> SLOT.trailing_zeros()
     }
 
     /// The number of slots.

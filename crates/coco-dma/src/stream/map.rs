@@ -169,11 +169,9 @@ impl<P: Platform + ?Sized> Device<'_, P> {
 
     /// Pins memory that is mapped in place, if it is in a state that can change.
     fn pin(&self, range: Option<PhysRange>, state: State, attrs: Attrs) -> Result<Option<Pin>, ()> {
-        match (range, state) {
-            (Some(range), State::Guest(visibility))
-                if !attrs.contains(Attrs::MMIO) && !self.in_pool(range) =>
-            {
-                self.dma().ledger().pin(range, visibility).map(Some).map_err(drop)
+        match range {
+            Some(range) if !attrs.contains(Attrs::MMIO) && !self.in_pool(range) => {
+                self.dma().ledger().pin_state(range, state).map_err(drop)
             }
             _ => Ok(None),
         }

@@ -101,3 +101,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         true
     }
 }
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests;

@@ -7,6 +7,6 @@ pub fn give(pool: &Pool<'_>, run: SlotRun) -> usize {
     #[cfg(misuse)]
     pool.give_raw(0, run); //~ E0133
     #[cfg(not(misuse))]
-    let _ = run.offset();
+    let _ = run.first();
     pool.used()
 }

@@ -77,10 +77,10 @@ fn known(regime: &Regime, state: MemoryState) -> Memory {
         (_, MemoryState::Peer) => Memory::Peer,
         (Regime::Open, _) => Memory::Untracked,
         (_, MemoryState::Untracked | MemoryState::Unlocated) => Memory::Untracked,
+        (_, MemoryState::Mixed) => Memory::Mixed,
         (Regime::Host(_), MemoryState::Plain) => Memory::Known(State::PLAIN),
         (Regime::Host(_), _) => Memory::Known(State::ENCRYPTED),
         (_, MemoryState::Shared | MemoryState::ForeignShared) => Memory::Known(State::SHARED),
-        (_, MemoryState::Mixed) => Memory::Mixed,
         (_, MemoryState::Unaccepted) => Memory::Unaccepted,
         _ => Memory::Known(State::PRIVATE),
     }
