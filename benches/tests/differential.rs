@@ -22,7 +22,6 @@ use coco_dma::state::Attachment;
 use coco_dma::state::Direction;
 use coco_dma::state::Memory;
 use coco_dma::state::PoolLabel;
-use coco_dma::state::PoolUse;
 use coco_dma::state::State;
 use coco_dma_bench::reference::Ask;
 use coco_dma_bench::reference::Reference;
@@ -37,12 +36,8 @@ const PAGE: u64 = 4096;
 /// What our layer answers in an empty pool: the place of the mapping, from the pool's first byte.
 fn ours(base: usize, ask: &Ask) -> Option<u64> {
     let regime = PlatformName::Tdx.regime(&Parameters::default()).unwrap();
-    let pools = [PoolFace {
-        label: PoolLabel::GuestShared,
-        range: PhysRange::new(PhysAddr::new(base as u64), (SLOTS * SLOT) as u64).unwrap(),
-        restricted: false,
-        purpose: PoolUse::All,
-    }];
+    let range = PhysRange::new(PhysAddr::new(base as u64), (SLOTS * SLOT) as u64).unwrap();
+    let pools = [PoolFace::new(PoolLabel::GuestShared, range)];
     // An alignment of the whole allocation is an IOMMU's matter.
     let behind = ask.align_mask != 0;
     let limits = Limits {
