@@ -4,6 +4,7 @@ use coco_dma::addr::BusRange;
 use coco_dma::addr::BusRanges;
 use coco_dma::plan::Step;
 use coco_dma::regime::WrongParameter;
+use coco_dma::state::State;
 
 use super::*;
 
@@ -94,5 +95,20 @@ fn the_order_of_pools_is_told_where_there_is_one() {
         let order = steps.into_iter().filter(|(rule, _)| *rule == "pool-order");
         let order: Vec<_> = order.map(|(_, text)| text).collect();
         assert_eq!(order, told);
+    }
+}
+
+#[test]
+fn whether_the_cpu_caches_a_mapping_is_told_with_the_bits() {
+    let tdx = regime(PlatformName::Tdx);
+    for (coherent, attrs, state, told) in [
+        (true, Attrs::NONE, State::SHARED, ["0x8000000000000", "and it is cached"]),
+        (false, Attrs::NONE, State::SHARED, ["0x8000000000000", "not cached"]),
+        (false, Attrs::WRITE_COMBINE, State::PRIVATE, ["no mark", "writes are combined"]),
+    ] {
+        let mut text = String::new();
+        let mut trace = |step: Step| text = step.to_string();
+        plan::protection(&tdx, state, coherent, attrs, &mut trace).unwrap();
+        assert!(told.iter().all(|part| text.contains(part)), "{text}");
     }
 }
