@@ -18,6 +18,7 @@ use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::State;
 use coco_dma::state::Visibility;
+use coco_dma::stream::FinishError;
 use coco_dma::stream::MapError;
 use coco_dma::stream::RawMapping;
 use coco_dma_sim::GuestBuffer;
@@ -87,6 +88,22 @@ pub(crate) fn map<P: Platform>(
 ) -> Result<RawMapping, MapError> {
     // SAFETY: the buffer outlives the mapping in every test, and devices act only when told.
     unsafe { device.map_raw(buffer.bytes(), direction, Attrs::NONE) }
+}
+
+/// Ends a map that the IOMMU does not unmap.
+pub(crate) fn still_mapped<P: Platform>(
+    device: &Device<'_, P>,
+    mapping: RawMapping,
+    written: usize,
+) -> RawMapping {
+    // SAFETY: as above.
+    match unsafe { device.finish_raw(mapping, written) }.unwrap_err() {
+        FinishError::StillMapped(mapping, error) => {
+            assert_eq!((error.device.as_str(), error.code), ("disk", Some(0x5c21)));
+            mapping
+        }
+        FinishError::NotThisDevice(_) => panic!("it is"),
+    }
 }
 
 pub(crate) fn finish<P: Platform>(device: &Device<'_, P>, mapping: RawMapping, written: usize) {
