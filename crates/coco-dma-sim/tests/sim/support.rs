@@ -97,13 +97,10 @@ pub(crate) fn still_mapped<P: Platform>(
     written: usize,
 ) -> RawMapping {
     // SAFETY: as above.
-    match unsafe { device.finish_raw(mapping, written) }.unwrap_err() {
-        FinishError::StillMapped(mapping, error) => {
-            assert_eq!((error.device.as_str(), error.code), ("disk", Some(0x5c21)));
-            mapping
-        }
-        FinishError::NotThisDevice(_) => panic!("it is"),
-    }
+    let error = unsafe { device.finish_raw(mapping, written) }.unwrap_err();
+    let code = if let FinishError::StillMapped(_, error) = &error { error.code } else { None };
+    assert_eq!(code, Some(0x5c21), "{error}");
+    error.into_mapping()
 }
 
 pub(crate) fn finish<P: Platform>(device: &Device<'_, P>, mapping: RawMapping, written: usize) {
