@@ -12,7 +12,7 @@ use crate::explain::words;
 use crate::number;
 
 /// The commands by name.
-pub(crate) const COMMANDS: [&str; 4] = ["run", "explain", "platforms", "check"];
+pub(crate) const COMMANDS: [&str; 5] = ["run", "explain", "platforms", "check", "bench"];
 
 /// DMA mapping for confidential guests: run it on a real device, explain a decision.
 #[derive(Debug, Parser)]
@@ -33,6 +33,54 @@ pub(crate) enum Command {
     Platforms(PlatformsArgs),
     /// Run case files: what should happen, on simulated machines, and whether it does
     Check(CheckArgs),
+    /// Measure maps beside the memcpy floor and beside a reference slot allocator
+    Bench(BenchArgs),
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    coco-dma bench --quick\n  \
+    coco-dma bench --size 64,4KiB --depth 1,32 --json\n  \
+    coco-dma bench --svg bench.svg")]
+pub(crate) struct BenchArgs {
+    /// The regimes that matter most, in under a minute
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Only with so many threads: 1 or 2 (repeatable, or a list with commas)
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = crate::bench::threads)]
+    pub(crate) threads: Vec<usize>,
+    /// Only mappings of this size (repeatable, or a list with commas)
+    #[arg(long, value_name = "SIZE", value_delimiter = ',', value_parser = crate::bench::size)]
+    pub(crate) size: Vec<usize>,
+    /// Only with so many mappings at once (repeatable, or a list with commas)
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = crate::bench::depth)]
+    pub(crate) depth: Vec<usize>,
+    /// Only in pools so full, in percent (repeatable, or a list with commas)
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        value_delimiter = ',',
+        value_parser = crate::bench::occupancy
+    )]
+    pub(crate) occupancy: Vec<usize>,
+    /// Windows of each implementation at each point
+    #[arg(long, value_name = "N", value_parser = crate::bench::windows, hide = true)]
+    pub(crate) windows: Option<usize>,
+    /// Length of a window in microseconds
+    #[arg(
+        long,
+        value_name = "MICROS",
+        default_value = "400",
+        value_parser = crate::bench::window,
+        hide = true
+    )]
+    pub(crate) window: u64,
+    /// Draw a plot into this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args, Debug)]
@@ -108,7 +156,7 @@ pub(crate) struct PlatformsArgs {
 }
 
 /// The options of `explain` that a case file says all by itself.
-const BESIDE_A_CASE: [&str; 24] = [
+const BESIDE_A_CASE: [&str; 28] = [
     "platform",
     "trust",
     "mask",
@@ -133,6 +181,10 @@ const BESIDE_A_CASE: [&str; 24] = [
     "coherent",
     "context",
     "operation",
+    "kind",
+    "node",
+    "offset",
+    "length",
 ];
 
 #[derive(Args, Debug)]
@@ -216,6 +268,18 @@ pub(crate) struct ExplainArgs {
     /// The operation: map, unmap, sync, alloc, free, mmap or attach [default: map]
     #[arg(long, value_name = "OP", value_parser = words::operation)]
     pub(crate) operation: Option<words::Operation>,
+    /// What is allocated: coherent, pages or non-contiguous [default: coherent]
+    #[arg(long, value_name = "KIND", value_parser = words::kind)]
+    pub(crate) kind: Option<coco_dma::plan::AllocKind>,
+    /// The NUMA node of the device; of a pool: LABEL@ADDR,node=N [default: unknown]
+    #[arg(long, value_name = "N", value_parser = words::node_number)]
+    pub(crate) node: Option<u16>,
+    /// With mmap: where in the allocation the mapping begins [default: 0]
+    #[arg(long, value_name = "SIZE", value_parser = number::size)]
+    pub(crate) offset: Option<u64>,
+    /// With mmap: how long the mapping is [default: the rest]
+    #[arg(long, value_name = "SIZE", value_parser = number::size)]
+    pub(crate) length: Option<u64>,
     /// Tell the story of a case file instead: each step, with every rule that it applied
     #[arg(long, value_name = "FILE", conflicts_with_all = BESIDE_A_CASE)]
     pub(crate) case: Option<PathBuf>,

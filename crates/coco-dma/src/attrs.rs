@@ -73,6 +73,27 @@ impl Attrs {
         .with(Self::NO_WARN)
         .with(Self::PRIVILEGED);
 
+    /// Why an operation does not take the first attribute of this set, as the rest of a sentence
+    /// after "for".
+    pub const fn why_not(self) -> &'static str {
+        const MADE: u32 = Attrs::WRITE_COMBINE.0
+            | Attrs::NO_KERNEL_MAPPING.0
+            | Attrs::FORCE_CONTIGUOUS.0
+            | Attrs::ALLOC_SINGLE_PAGES.0;
+        let first = self.0 & self.0.wrapping_neg();
+        if first & MADE != 0 {
+            "it says how an allocation of another kind is made"
+        } else if first == Self::ALLOC_CC_SHARED.0 {
+            "it is Linux's own mark, which no caller passes"
+        } else if first == Self::CC_SHARED.0 {
+            "it asserts what memory is, and what is allocated becomes what its device reaches"
+        } else if first == Self::MMIO.0 {
+            "registers are mapped, never allocated"
+        } else {
+            "it is about a map or an entry of coherent memory, and there is none"
+        }
+    }
+
     /// The set of both.
     #[inline]
     #[must_use]

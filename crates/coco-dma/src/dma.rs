@@ -5,6 +5,7 @@
 use core::fmt;
 
 use crate::addr::PhysAddr;
+use crate::addr::PhysRange;
 use crate::ledger::Ledger;
 use crate::observe::Event;
 use crate::observe::Fault;
@@ -34,6 +35,7 @@ pub struct Dma<'m, P: Platform + ?Sized = dyn Platform + 'm> {
     ledger: Ledger<'m>,
     pages: Option<&'m dyn PageSource>,
     observer: Option<&'m dyn Observer>,
+    peers: &'m [PhysRange],
     quarantine_limit: u64,
     /// Where the next round of retries begins: a number of [`RETRY_PAGE`]s.
     retry_page: AtomicUsize,
@@ -53,6 +55,7 @@ impl<'m, P: Platform + ?Sized> Dma<'m, P> {
             ledger: Ledger::EMPTY,
             pages: None,
             observer: None,
+            peers: &[],
             quarantine_limit: u64::MAX,
             retry_page: AtomicUsize::new(0),
             faults: AtomicUsize::new(0),
@@ -79,6 +82,13 @@ impl<'m, P: Platform + ?Sized> Dma<'m, P> {
         Self { observer: Some(observer), ..self }
     }
 
+    /// With the ranges of device memory that drivers may name to other devices (peer-to-peer: what
+    /// Linux's `p2pdma` providers register). A map of a part of one is decided as that.
+    #[must_use]
+    pub fn with_peers(self, peers: &'m [PhysRange]) -> Self {
+        Self { peers, ..self }
+    }
+
     /// With a limit of bytes in quarantine: past it nothing is converted any more, so that a
     /// hostile host cannot drain all memory by failing conversions (default: none).
     #[must_use]
@@ -89,6 +99,12 @@ impl<'m, P: Platform + ?Sized> Dma<'m, P> {
     /// The books of memory.
     pub fn ledger(&self) -> &Ledger<'m> {
         &self.ledger
+    }
+
+    /// Whether some of this is a peer's memory.
+    #[inline]
+    pub(crate) fn is_peers(&self, range: PhysRange) -> bool {
+        self.peers.iter().any(|peer| peer.overlaps(range))
     }
 
     /// The machine's pools.

@@ -55,18 +55,14 @@
 //! use coco_dma::plan::{self, DeviceFace, Limits, MapRequest, Place, Plan, PoolFace};
 //! use coco_dma::reason::Bounce;
 //! use coco_dma::regime::{Parameters, PlatformName};
-//! use coco_dma::state::{Direction, Memory, PoolLabel, PoolUse, State};
+//! use coco_dma::state::{Direction, Memory, PoolLabel, State};
 //! # use coco_dma::{addr::PhysRange, attrs::Attrs};
 //!
 //! // A realm with 40 address bits, an untrusted device, a private buffer, a shared pool.
 //! let numbers = Parameters { ipa_bits: Some(40), ..Parameters::default() };
 //! let regime = PlatformName::Cca.regime(&numbers)?;
-//! let pools = [PoolFace {
-//!     label: PoolLabel::GuestShared,
-//!     range: PhysRange::new(PhysAddr::new(0x9000_0000), 64 << 20).unwrap(),
-//!     restricted: false,
-//!     purpose: PoolUse::All,
-//! }];
+//! let range = PhysRange::new(PhysAddr::new(0x9000_0000), 64 << 20).unwrap();
+//! let pools = [PoolFace::new(PoolLabel::GuestShared, range)];
 //! let request = MapRequest {
 //!     regime: &regime,
 //!     device: &DeviceFace::PLAIN,

@@ -67,6 +67,7 @@ reasons! {
     Refuse {
         BadAttribute, "bad-attribute", "the operation does not take this attribute";
         InvalidRange, "invalid-range", "the range is empty, wraps, or is no address of this machine";
+        OutOfBounds, "out-of-bounds", "the range is not all in the allocation";
         GuestOnly, "guest-only", "cc-shared exists in confidential guests only";
         MixedRun, "mixed-run", "the granules of the run are not all in the same state";
         Unaccepted, "unaccepted", "some of the memory was never accepted, and is not private yet";
@@ -87,24 +88,41 @@ reasons! {
         TooLarge, "too-large", "no pool in reach could ever hold one mapping of this size";
         Quota, "quota", "the device holds all the slots that its quota gives it";
         PoolFull, "pool-full", "the pools that suit have no free run of slots that is long enough";
+        ConversionFailed, "conversion-failed",
+            "memory could not be converted for the device, and no pool has any for it";
+        OutOfPages, "out-of-pages",
+            "the source of pages has none that the device reaches, and no pool has any for it";
         IovaFull, "iova-full",
             "the domain has no free run of addresses in the device's reach that is long enough";
         IommuFailed, "iommu-failed", "the IOMMU's driver could not map it";
         Busy, "busy", "the state of the memory keeps changing under the request";
         AtomicNeedsConversion, "atomic-needs-conversion",
             "memory would have to be converted, which atomic context never does";
-        PeerToPeer, "peer-to-peer", "DMA between confidential devices does not exist";
+        PeerToPeer, "peer-to-peer", "no device of a confidential guest reaches the memory of another device";
         Revoked, "revoked", "the device was revoked: it is dead or gone";
         TrustLost, "trust-lost", "the device is not, or no longer, an accepted one";
     }
 }
 
 impl Refuse {
+    /// Whether a bounce was needed, and no pool could take it.
+    pub(crate) const fn is_for_want_of_a_pool(self) -> bool {
+        matches!(
+            self,
+            Self::NoPool
+                | Self::NoPrivatePool
+                | Self::PoolLabelMismatch
+                | Self::NoReachablePool
+                | Self::TooLarge
+        )
+    }
+
     /// What the caller can do about it.
     pub const fn way_out(self) -> &'static str {
         match self {
             Self::BadAttribute => "leave the attribute out",
             Self::InvalidRange => "give a range of memory that this machine has",
+            Self::OutOfBounds => "ask for a part of the allocation, by its offset and length",
             Self::GuestOnly => "leave cc-shared out: on a host every device may access all memory",
             Self::MixedRun => "map the parts one by one, or share or reclaim the whole run first",
             Self::Unaccepted => "accept the memory first",
@@ -123,6 +141,8 @@ impl Refuse {
             Self::NoReachablePool => "register a pool at addresses that the device reaches",
             Self::TooLarge => "ask max_mapping and split the request, or register a larger pool",
             Self::PoolFull => "finish mappings and try again, or register a larger pool",
+            Self::ConversionFailed => "retry the quarantine, or register a pool for the device",
+            Self::OutOfPages => "free memory and try again, or register a pool for the device",
             Self::IovaFull => "finish mappings and try again, or give the domain a larger window",
             Self::IommuFailed => "finish mappings and try again; the driver knows the cause",
             Self::Quota => "finish mappings of this device, or give it a larger quota",

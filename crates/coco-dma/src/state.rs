@@ -72,6 +72,8 @@ pub enum Memory {
     Unaccepted,
     /// A device's own registers or memory, mapped by its owner.
     Mmio,
+    /// Another device's registers or memory: a device would reach past memory, to its peer.
+    Peer,
 }
 
 impl fmt::Display for Memory {
@@ -84,6 +86,7 @@ impl fmt::Display for Memory {
             Self::Quarantined => f.write_str("quarantined"),
             Self::Unaccepted => f.write_str("unaccepted"),
             Self::Mmio => f.write_str("mmio"),
+            Self::Peer => f.write_str("peer"),
         }
     }
 }

@@ -7,7 +7,7 @@ use coco_dma::regime::Regime;
 use coco_dma::state::{Attachment, Trust};
 
 use super::machine::MachineSpec;
-use super::things::{PoolSpec, named};
+use super::things::{PoolSpec, named, node};
 use super::vocabulary::{IOMMU, TRUST};
 use crate::read::{Place, Reader, Table, Wrong, unknown};
 
@@ -25,6 +25,7 @@ pub(crate) struct DeviceSpec {
     pub(crate) external_facing: bool,
     pub(crate) force_bounce: bool,
     pub(crate) attachment: Attachment,
+    pub(crate) node: Option<u16>,
     /// Its own pools, by number.
     pub(crate) pools: Vec<usize>,
     pub(crate) quota: Option<usize>,
@@ -127,6 +128,7 @@ fn device(
         coherent: reader.flag("coherent")?.unwrap_or(true),
         external_facing: reader.flag("external-facing")?.unwrap_or(false),
         force_bounce: reader.flag("force-bounce")?.unwrap_or(false),
+        node: node(reader)?,
         attachment: reader.word("iommu", &IOMMU)?.unwrap_or(iommu),
         pools: own,
         quota,

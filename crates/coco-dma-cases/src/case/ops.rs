@@ -1,6 +1,7 @@
 //! What a step can do, and what each can come to.
 
 use coco_dma::attrs::Attrs;
+use coco_dma::plan::AllocKind;
 use coco_dma::platform::ConvertError;
 use coco_dma::state::{Context, Direction, Memory, State, Visibility};
 use coco_dma_sim::{Really, Refusal};
@@ -39,6 +40,8 @@ pub(crate) enum Op {
     Alloc {
         device: usize,
         size: u64,
+        kind: AllocKind,
+        attrs: Attrs,
         context: Context,
         name: Option<String>,
     },
@@ -109,6 +112,11 @@ pub(crate) enum Op {
         size: u64,
         memory: Memory,
     },
+    Mmap {
+        alloc: String,
+        offset: u64,
+        size: Option<u64>,
+    },
     Check,
 }
 
@@ -134,7 +142,7 @@ pub(crate) enum Target {
 pub(crate) enum Operation {
     Map { direction: Direction, attrs: Attrs, align: u64 },
     Attach { direction: Direction, attrs: Attrs },
-    Alloc { context: Context, attrs: Attrs, align: u64, pages: bool },
+    Alloc { kind: AllocKind, context: Context, attrs: Attrs, align: u64, pages: bool },
     Free { context: Context, converted: bool },
 }
 
@@ -193,6 +201,8 @@ const READ: &[&str] = &["clear", "ciphertext", "fault"];
 const WRITTEN: &[&str] = &["clear", "corrupted", "lost", "fault"];
 const POOL: Kind = Kind::Word(&[]);
 const CONVERTED: &[(&str, Kind)] = &[("converted", Kind::Number), ("quarantined", Kind::Number)];
+const PROTECTION: &[(&str, Kind)] =
+    &[("mark", Kind::Number), ("cache", Kind::Word(&["write-back", "write-combine", "uncached"]))];
 const ACCOUNT: &[(&str, Kind)] = &[
     ("shared", Kind::Number),
     ("pinned", Kind::Number),
@@ -270,12 +280,10 @@ pub(super) const RULES: &[Rule] = &[
     rule("fail-view", DONE),
     rule("fail-unmap", DONE),
     rule("heal", DONE),
+    Rule { reasons: Reasons::Plan, facts: PROTECTION, rules: true, ..rule("mmap", DONE_OR_NOT) },
     Rule {
         reasons: Reasons::Plan,
-        facts: &[
-            ("mark", Kind::Number),
-            ("cache", Kind::Word(&["write-back", "write-combine", "uncached"])),
-        ],
+        facts: PROTECTION,
         rules: true,
         ..rule("protection", DONE_OR_NOT)
     },
@@ -286,6 +294,10 @@ pub(super) const RULES: &[Rule] = &[
             ("pool", POOL),
             ("pools", Kind::Words),
             ("from", Kind::Word(&["pages", "pool"])),
+            ("length", Kind::Number),
+            ("needs-sync", Kind::Flag),
+            ("scattered", Kind::Flag),
+            ("cache-work", Kind::Flag),
         ],
         rules: true,
         ..rule("decide", &["direct", "bounce", "refuse", "allocate", "done"])

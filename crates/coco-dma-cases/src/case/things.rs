@@ -24,14 +24,15 @@ pub(crate) struct PoolSpec {
     pub(crate) open: bool,
     pub(crate) purpose: PoolUse,
     pub(crate) restricted: bool,
+    pub(crate) node: Option<u16>,
     /// Some device names it: it is no pool of the machine.
     pub(crate) of_devices: bool,
 }
 
 impl PoolSpec {
     pub(crate) fn face(&self) -> PoolFace {
-        let Self { label, range, restricted, purpose, .. } = *self;
-        PoolFace { label, range, restricted, purpose }
+        let Self { label, range, restricted, purpose, node, of_devices: own, .. } = *self;
+        PoolFace { label, range, restricted, purpose, own, node }
     }
 }
 
@@ -46,6 +47,7 @@ pub(crate) enum MemoryState {
     ForeignShared,
     Untracked,
     Mmio,
+    Peer,
     Plain,
     Unlocated,
 }
@@ -109,6 +111,7 @@ pub(super) fn pools(tables: &[&Table]) -> Result<Vec<PoolSpec>, Wrong> {
             open: open.unwrap_or(true),
             purpose: reader.word("purpose", &USES)?.unwrap_or(PoolUse::All),
             restricted: reader.flag("restricted")?.unwrap_or(false),
+            node: node(&reader)?,
             of_devices: false,
         });
         reader.finish()?;
@@ -116,17 +119,30 @@ pub(super) fn pools(tables: &[&Table]) -> Result<Vec<PoolSpec>, Wrong> {
     Ok(pools)
 }
 
+/// The NUMA node of a pool or a device.
+pub(super) fn node(reader: &Reader<'_>) -> Result<Option<u16>, Wrong> {
+    let Some(node) = reader.size("node")? else { return Ok(None) };
+    let number = u16::try_from(node);
+    number.map(Some).map_err(|_| reader.place_of("node").wrong("a node is a number below 65536"))
+}
+
 /// The words of a memory's state on this machine.
 fn states(regime: &Regime) -> &'static [(&'static str, MemoryState)] {
     use MemoryState::{
-        AsItComes, ForeignPrivate, ForeignShared, Mixed, Mmio, Plain, Shared, Unaccepted,
+        AsItComes, ForeignPrivate, ForeignShared, Mixed, Mmio, Peer, Plain, Shared, Unaccepted,
         Unlocated, Untracked,
     };
     match regime {
-        Regime::Open => &[("ordinary", AsItComes), ("mmio", Mmio), ("unlocated", Unlocated)],
-        Regime::Host(_) => {
-            &[("encrypted", AsItComes), ("plain", Plain), ("mmio", Mmio), ("unlocated", Unlocated)]
+        Regime::Open => {
+            &[("ordinary", AsItComes), ("mmio", Mmio), ("peer", Peer), ("unlocated", Unlocated)]
         }
+        Regime::Host(_) => &[
+            ("encrypted", AsItComes),
+            ("plain", Plain),
+            ("mmio", Mmio),
+            ("peer", Peer),
+            ("unlocated", Unlocated),
+        ],
         Regime::Guest(_) => &[
             ("private", AsItComes),
             ("shared", Shared),
@@ -136,6 +152,7 @@ fn states(regime: &Regime) -> &'static [(&'static str, MemoryState)] {
             ("foreign-shared", ForeignShared),
             ("untracked", Untracked),
             ("mmio", Mmio),
+            ("peer", Peer),
             ("unlocated", Unlocated),
         ],
     }

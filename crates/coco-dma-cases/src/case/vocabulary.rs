@@ -1,5 +1,6 @@
 //! The words of the format, each to its type.
 
+use coco_dma::plan::AllocKind;
 use coco_dma::reason::{Bounce, Direct, Refuse};
 use coco_dma::regime::PlatformName;
 use coco_dma::state::{
@@ -44,6 +45,12 @@ pub(crate) const IOMMU: [(&str, Attachment); 3] = [
 
 pub(crate) const CONTEXTS: [(&str, Context); 2] =
     [("blocking", Context::Blocking), ("atomic", Context::Atomic)];
+
+pub(crate) const KINDS: [(&str, AllocKind); 3] = [
+    ("coherent", AllocKind::Coherent),
+    ("pages", AllocKind::Pages),
+    ("non-contiguous", AllocKind::NonContiguous),
+];
 
 pub(crate) const ORIGINS: [(&str, PoolOrigin); 2] =
     [("adopted", PoolOrigin::Adopted), ("convertible", PoolOrigin::ConvertedAtAttach)];
@@ -94,7 +101,7 @@ pub(crate) const EVENTS: [&str; 8] = [
 ];
 
 /// The rules that a decision can name.
-pub(crate) const RULES: [&str; 18] = [
+pub(crate) const RULES: [&str; 21] = [
     "attributes",
     "range",
     "memory-state",
@@ -107,7 +114,10 @@ pub(crate) const RULES: [&str; 18] = [
     "alignment",
     "external-facing",
     "pool",
+    "pool-order",
     "pages",
+    "bounds",
+    "peer-to-peer",
     "copy",
     "cpu-form",
     "ownership",

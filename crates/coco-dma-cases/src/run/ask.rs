@@ -6,7 +6,8 @@ use coco_dma::addr::{AddressLimit, BusRanges, PhysAddr};
 use coco_dma::attrs::Attrs;
 use coco_dma::device::{BindError, Device};
 use coco_dma::plan::{
-    self, AllocRequest, Cache, Candidates, DeviceFace, MapRequest, Place, Plan, PoolFace,
+    self, AllocKind, AllocRequest, Cache, Candidates, DeviceFace, MapRequest, Place, Plan,
+    PoolFace, Protection,
 };
 use coco_dma::reason::{Direct, Refuse};
 use coco_dma::state::{Context, Direction, Memory};
@@ -85,16 +86,19 @@ impl World<'_> {
         &self,
         device: &Device<'_, Platform>,
         len: u64,
+        kind: AllocKind,
         context: Context,
+        attrs: Attrs,
     ) -> Rules {
         let mut rules = Rules::default();
         let request = device.request(None, 1, Direction::Both, Attrs::NONE);
         let asked = AllocRequest {
+            kind,
             regime: request.regime,
             device: request.device,
             len: len.checked_next_multiple_of(4096).unwrap_or(0),
             align: 4096,
-            attrs: Attrs::NONE,
+            attrs,
             context,
             pages: self.case.machine.pages,
             pools: request.pools,
@@ -105,6 +109,14 @@ impl World<'_> {
 
     pub(super) fn decide(&mut self, op: &Op) -> Result<Got, String> {
         match op {
+            Op::Mmap { alloc, offset, size } => {
+                let live = self.allocs.get(alloc).ok_or("it was freed")?;
+                let len = wide(live.memory.bytes().len());
+                let part = size.unwrap_or_else(|| len.saturating_sub(*offset));
+                let device = self.device(live.device)?;
+                let mut rules = Rules::default();
+                Ok(mapped(device.mmap(&live.memory, *offset, part, &mut rules)).ruled(rules))
+            }
             Op::Protection { of, device, attrs } => self.protection(of, *device, *attrs),
             Op::Decide { device, operation, at, size, memory } => {
                 self.ask_plan(*device, *operation, *at, *size, *memory)
@@ -128,18 +140,7 @@ impl World<'_> {
         let mut rules = Rules::default();
         let regime = &self.case.machine.regime;
         let answer = plan::protection(regime, state, spec.coherent, attrs, &mut rules);
-        Ok(match answer {
-            Err(reason) => Got::refused(reason.slug()),
-            Ok(protection) => {
-                let cache = match protection.cache {
-                    Cache::WriteBack => "write-back",
-                    Cache::WriteCombine => "write-combine",
-                    Cache::Uncached => "uncached",
-                };
-                Got::new("done").number("mark", protection.mark).word("cache", cache)
-            }
-        }
-        .ruled(rules))
+        Ok(mapped(answer).ruled(rules))
     }
 
     fn ask_plan(
@@ -160,6 +161,7 @@ impl World<'_> {
             coherent: spec.coherent,
             external_facing: spec.external_facing,
             force_bounce: spec.force_bounce,
+            node: spec.node,
         };
         let machine = self.case.pools.iter().enumerate().filter(|(_, pool)| !pool.of_devices);
         let order: Vec<usize> =
@@ -189,18 +191,22 @@ impl World<'_> {
         let got = match operation {
             Operation::Map { .. } => match plan::map(&request, &mut rules) {
                 Plan::Refuse(reason) => Got::refused(reason.slug()),
-                Plan::Direct { reason, addr, .. } => direct(reason, addr.map(|addr| addr.raw())),
+                Plan::Direct { reason, addr, cache_work, .. } => {
+                    direct(reason, addr.map(|addr| addr.raw())).flag("cache-work", cache_work)
+                }
                 Plan::Bounce { reason, pools, .. } => {
                     let got = Got::new("bounce").because(reason.slug());
                     self.pooled(got, pools, &order)
                 }
             },
             Operation::Attach { .. } => match plan::attach(&request, &mut rules) {
-                Ok((reason, addr)) => direct(reason, addr.map(|addr| addr.raw())),
+                Ok(done) => direct(done.reason, done.addr.map(|addr| addr.raw()))
+                    .flag("cache-work", done.cache_work),
                 Err(reason) => Got::refused(reason.slug()),
             },
-            Operation::Alloc { context, attrs, align, pages } => {
+            Operation::Alloc { kind, context, attrs, align, pages } => {
                 let asked = AllocRequest {
+                    kind,
                     regime: request.regime,
                     device: &device,
                     len,
@@ -216,6 +222,9 @@ impl World<'_> {
                         let pages = plan.reservoir.is_none() && plan.pages.is_some();
                         let from = if pages { "pages" } else { "pool" };
                         let got = Got::new("allocate").word("from", from);
+                        let got = got.number("length", plan.pages.map_or(len, |pages| pages.len));
+                        let got = got.flag("needs-sync", plan.needs_sync);
+                        let got = got.flag("scattered", plan.scattered);
                         match (plan.reservoir, plan.pages, plan.pools) {
                             (Some(coco_dma::plan::Reservoir { pools, .. }), ..)
                             | (None, None, Ok(pools)) => self.pooled(got, pools, &order),
@@ -261,4 +270,18 @@ fn direct(reason: Direct, addr: Option<u64>) -> Got {
         Some(addr) => got.number("address", addr),
         None => got,
     }
+}
+
+/// How the CPU maps memory.
+fn mapped(answer: Result<Protection, Refuse>) -> Got {
+    let protection = match answer {
+        Err(reason) => return Got::refused(reason.slug()),
+        Ok(protection) => protection,
+    };
+    let cache = match protection.cache {
+        Cache::WriteBack => "write-back",
+        Cache::WriteCombine => "write-combine",
+        Cache::Uncached => "uncached",
+    };
+    Got::new("done").number("mark", protection.mark).word("cache", cache)
 }

@@ -17,7 +17,7 @@ use super::memory::{Buffer, Pages, pointer};
 use super::setup::{parts, set_up};
 use super::world::{Ground, Platform, World};
 use super::{Failed, Heed, Told, Witness};
-use crate::case::{Case, DeviceSpec, PoolSpec, whole};
+use crate::case::{Case, DeviceSpec, MemoryState, PoolSpec, whole};
 use crate::read::Place;
 
 /// The page of the IOMMU, in bytes.
@@ -72,7 +72,13 @@ pub(super) fn execute(case: &Case, heed: Heed, story: &mut Vec<Told>) -> Result<
 
     let platform: Platform = Traced::new(Faulty::new(machine.clone()));
     let (events, pages) = (Events::default(), Pages::new(&machine, spec.regime.granule()));
-    let mut dma = Dma::new(&platform, &shared).with_ledger(ledger).with_observer(&events);
+    let placed = case.memories.iter().zip(&case.layout.memories);
+    let peers: Vec<PhysRange> = placed
+        .filter(|(memory, _)| memory.state == MemoryState::Peer)
+        .filter_map(|(_, range)| *range)
+        .collect();
+    let mut dma =
+        Dma::new(&platform, &shared).with_ledger(ledger).with_peers(&peers).with_observer(&events);
     if spec.pages {
         dma = dma.with_pages(&pages);
     }
@@ -162,7 +168,10 @@ fn make_pool<'m>(
         // SAFETY: the machine gave the memory to this pool alone, and outlives it.
         unsafe { Pool::adopt(pool.label, pool.range, view, words) }
     };
-    let made = made.map_err(|error| error.to_string())?.only_for(pool.purpose);
+    let mut made = made.map_err(|error| error.to_string())?.only_for(pool.purpose);
+    if let Some(node) = pool.node {
+        made = made.on_node(node);
+    }
     Ok(if pool.restricted { made.restricted() } else { made })
 }
 
@@ -192,6 +201,9 @@ pub(super) fn endpoint<'d>(
     }
     if spec.force_bounce {
         endpoint = endpoint.force_bounce();
+    }
+    if let Some(node) = spec.node {
+        endpoint = endpoint.on_node(node);
     }
     match spec.quota {
         Some(slots) => endpoint.quota(slots),

@@ -66,7 +66,7 @@ pub(super) fn parts(case: &Case) -> Vec<Part> {
         let kind = match memory.state {
             MemoryState::ForeignPrivate => Kind::Foreign(Visibility::Private),
             MemoryState::ForeignShared => Kind::Foreign(Visibility::Shared),
-            MemoryState::Untracked | MemoryState::Mmio => Kind::Hole,
+            MemoryState::Untracked | MemoryState::Mmio | MemoryState::Peer => Kind::Hole,
             MemoryState::Unaccepted => Kind::Own(Initial::Unaccepted),
             _ => continue,
         };

@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 
 use coco_dma::attrs::Attrs;
 use coco_dma::coherent::NotFreed;
-use coco_dma::plan::{self, MapFace, Moment, Plan};
+use coco_dma::plan::{self, AllocKind, MapFace, Moment, Plan};
 use coco_dma::state::{Context, Direction};
 use coco_dma::stream::FinishError;
 
@@ -176,10 +176,10 @@ impl World<'_> {
 
     pub(super) fn coherent(&mut self, op: &Op) -> Result<Got, String> {
         match op {
-            Op::Alloc { device, size: len, context, name } => {
+            Op::Alloc { device, size: len, kind, attrs, context, name } => {
                 let name = self.name(name.as_ref());
                 let len = usize::try_from(*len).unwrap_or(usize::MAX);
-                self.alloc(*device, len, *context, name)
+                self.alloc(*device, len, (*kind, *context, *attrs), name)
             }
             Op::Free { alloc, context } => self.free(alloc, *context),
             _ => Err("no step of an allocation".to_owned()),
@@ -190,13 +190,13 @@ impl World<'_> {
         &mut self,
         index: usize,
         len: usize,
-        context: Context,
+        (kind, context, attrs): (AllocKind, Context, Attrs),
         name: String,
     ) -> Result<Got, String> {
         let device = self.device(index)?;
-        let mut rules = self.alloc_rules(device, wide(len), context);
+        let mut rules = self.alloc_rules(device, wide(len), kind, context, attrs);
         let used = self.used();
-        let work = || device.alloc_raw(len, context);
+        let work = || device.alloc_as(len, kind, context, attrs);
         let made = match context {
             Context::Atomic => self.ground.machine.atomic(work),
             Context::Blocking => work(),

@@ -164,7 +164,7 @@ impl<'w> World<'w> {
             Op::Bind(_) | Op::Rebind { .. } | Op::Revoke(_) | Op::LoseTrust(_) | Op::Ask(_) => {
                 return self.devices(op);
             }
-            Op::Protection { .. } | Op::Decide { .. } => return self.decide(op),
+            Op::Protection { .. } | Op::Decide { .. } | Op::Mmap { .. } => return self.decide(op),
             Op::DeviceAccess { .. } | Op::HostAccess { .. } | Op::DriverAccess { .. } => {
                 return self.touch(op);
             }
@@ -195,10 +195,10 @@ impl<'w> World<'w> {
                 format!(" of {} memories for {}", memories.len(), device(d))
             }
             Op::Finish { map, .. } | Op::Sync { map, .. } => format!(" {map}"),
-            Op::Alloc { device: d, size, context, .. } => {
-                format!(" {size} bytes for {} ({context:?})", device(d))
+            Op::Alloc { device: d, size, kind, context, .. } => {
+                format!(" {size} bytes for {} ({kind:?}, {context:?})", device(d))
             }
-            Op::Free { alloc, .. } => format!(" {alloc}"),
+            Op::Free { alloc, .. } | Op::Mmap { alloc, .. } => format!(" {alloc}"),
             Op::Convert { memory: m, size, .. } => format!(" {size:#x} bytes of {}", memory(m)),
             Op::Bind(d) | Op::Revoke(d) | Op::LoseTrust(d) | Op::Ask(d) => {
                 format!(" {}", device(d))

@@ -97,6 +97,7 @@ fn decide(args: &ExplainArgs) -> Result<Answer<'_>, Failure> {
         coherent: assumed.or(args.coherent, true, "coherent", |yes| if yes { "yes" } else { "no" }),
         external_facing: args.external_facing,
         force_bounce: args.force_bounce,
+        node: args.node,
     };
     let direction = assumed.or(args.direction, Direction::Both, "direction", |way| way.to_string());
     let operation = assumed.or(args.operation, Operation::Map, "operation", |_| "map");
@@ -113,7 +114,11 @@ fn decide(args: &ExplainArgs) -> Result<Answer<'_>, Failure> {
         align: 1,
         pools: &pools,
     };
-    let question = Question { operation, context, request, pools: &args.pools };
+    let kind = args.kind.unwrap_or_default();
+    let offset = args.offset.unwrap_or(0);
+    let part = args.length.unwrap_or_else(|| request.len.saturating_sub(offset));
+    let question =
+        Question { operation, context, kind, part: (offset, part), request, pools: &args.pools };
     Ok(question.answer(assumed.0))
 }
 

@@ -2,13 +2,14 @@
 
 use coco_dma::addr::DmaAddr;
 use coco_dma::addr::PhysRange;
-use coco_dma::attrs::Attrs;
 use coco_dma::plan;
+use coco_dma::plan::AllocKind;
 use coco_dma::plan::AllocPlan;
 use coco_dma::plan::AllocRequest;
 use coco_dma::plan::Candidates;
 use coco_dma::plan::MapFace;
 use coco_dma::plan::MapRequest;
+use coco_dma::plan::MmapRequest;
 use coco_dma::plan::Moment;
 use coco_dma::plan::OwnPages;
 use coco_dma::plan::Place;
@@ -34,6 +35,9 @@ const PAGE: u64 = 4096;
 pub(super) struct Question<'q, 'a> {
     pub(super) operation: Operation,
     pub(super) context: Context,
+    pub(super) kind: AllocKind,
+    /// What is mapped of an allocation: where it begins, and how long it is.
+    pub(super) part: (u64, u64),
     pub(super) request: MapRequest<'q>,
     pub(super) pools: &'a [NamedPool],
 }
@@ -61,7 +65,7 @@ impl<'a> Question<'_, 'a> {
             Operation::Free => self.free(&mut trace),
             Operation::Mmap => self.mmap(&mut trace),
             Operation::Attach => plan::attach(&self.request, &mut trace)
-                .map(|(reason, addr)| Outcome::direct("direct", reason, addr)),
+                .map(|done| Outcome::direct("direct", done.reason, done.addr)),
         };
         let Outcome { word, reason, addr, pool } = answered.unwrap_or_else(|refused| {
             // Every refusal says the way out, wherever it was decided.
@@ -134,8 +138,9 @@ impl<'a> Question<'_, 'a> {
         let request = &self.request;
         let Place::At(base) = request.place else { return Err(Refuse::InvalidRange) };
         let len = request.len.checked_next_multiple_of(PAGE).ok_or(Refuse::InvalidRange)?;
-        let range = PhysRange::new(base, len).ok_or(Refuse::InvalidRange)?;
+        let _ = PhysRange::new(base, len).ok_or(Refuse::InvalidRange)?;
         let asked = AllocRequest {
+            kind: self.kind,
             regime: request.regime,
             device: request.device,
             len,
@@ -145,28 +150,34 @@ impl<'a> Question<'_, 'a> {
             pages: true,
             pools: request.pools,
         };
-        let AllocPlan { reservoir, pages, pools } = plan::alloc(&asked, trace)?;
+        let AllocPlan { reservoir, pages, pools, .. } = plan::alloc(&asked, trace)?;
         let restricted = request.pools.iter().any(|pool| pool.restricted);
         let reason = if restricted { "restricted-pool" } else { Direct::InReach.slug() };
         if let Some(reservoir) = reservoir {
             return Ok((self.pooled("allocate", reason, reservoir.pools), false));
         }
-        if let Some(OwnPages { state, convert }) = pages
-            && let Some(addr) = self.form(range, state, trace)
+        if let Some(OwnPages { state, convert, len, .. }) = pages
+            && let Some(run) = PhysRange::new(base, len)
+            && let Some(addr) = self.form(run, state, trace)
         {
-            return Ok((Outcome::direct("allocate", Direct::InReach, Some(addr)), convert));
+            return Ok((Outcome::direct("allocate", Direct::InReach, addr), convert));
         }
         Ok((self.pooled("allocate", reason, pools?), false))
     }
 
-    /// The address of pages in a state, if the device reaches all of them.
+    /// The address of pages in a state (none where a domain gives it), if the device reaches all
+    /// of them.
     fn form(
         &self,
         range: PhysRange,
         state: State,
         trace: &mut impl FnMut(Step),
-    ) -> Option<DmaAddr> {
+    ) -> Option<Option<DmaAddr>> {
         let (device, regime) = (self.request.device, self.request.regime);
+        if device.attachment.is_translated() {
+            trace(Step::Translated(state));
+            return Some(None);
+        }
         let form = device
             .bus
             .to_bus(range)
@@ -179,7 +190,7 @@ impl<'a> Question<'_, 'a> {
         trace(Step::Form { bus, mark, addr });
         let (last, limit) = (addr.checked_add(range.len() - 1), device.limit());
         trace(Step::Limit { last, limit, by_bus: device.bus_limit < device.limits.mask });
-        last.filter(|last| last.raw() <= limit.raw()).map(|_| addr)
+        last.filter(|last| last.raw() <= limit.raw()).map(|_| Some(addr))
     }
 
     fn free(&self, trace: &mut impl FnMut(Step)) -> Result<Outcome<'a>, Refuse> {
@@ -193,17 +204,24 @@ impl<'a> Question<'_, 'a> {
 
     fn mmap(&self, trace: &mut impl FnMut(Step)) -> Result<Outcome<'a>, Refuse> {
         let request = &self.request;
-        if !request.attrs.without(Attrs::FOR_ALLOC).is_empty() {
-            trace(Step::Refuse(Refuse::BadAttribute));
-            return Err(Refuse::BadAttribute);
-        }
         let state = match request.memory {
             Memory::Known(state) => state,
             Memory::Mixed => return Err(Refuse::MixedRun),
             _ => request.regime.states().first().copied().ok_or(Refuse::InvalidRange)?,
         };
-        let coherent = request.device.coherent;
-        plan::protection(request.regime, state, coherent, request.attrs, trace)?;
+        let (offset, part) = self.part;
+        let asked = MmapRequest {
+            regime: request.regime,
+            kind: self.kind,
+            state,
+            coherent: request.device.coherent,
+            attrs: request.attrs,
+            // Whole pages, as they are allocated.
+            len: request.len.checked_next_multiple_of(PAGE).unwrap_or(0),
+            offset,
+            part,
+        };
+        plan::mmap(&asked, trace)?;
         let reason = if state == State::SHARED { Direct::AlreadyShared } else { Direct::InReach };
         Ok(Outcome::direct("done", reason, None))
     }

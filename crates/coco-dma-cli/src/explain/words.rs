@@ -6,6 +6,7 @@ use coco_dma::addr::BusRange;
 use coco_dma::addr::PhysAddr;
 use coco_dma::addr::PhysRange;
 use coco_dma::attrs::Attrs;
+use coco_dma::plan::AllocKind;
 use coco_dma::plan::PoolFace;
 use coco_dma::regime::PlatformName;
 use coco_dma::state::Attachment;
@@ -64,6 +65,13 @@ pub(crate) const OPERATIONS: [(&str, Operation); 7] = [
     ("free", Operation::Free),
     ("mmap", Operation::Mmap),
     ("attach", Operation::Attach),
+];
+
+/// The words of `--kind`.
+pub(crate) const KINDS: [(&str, AllocKind); 3] = [
+    ("coherent", AllocKind::Coherent),
+    ("pages", AllocKind::Pages),
+    ("non-contiguous", AllocKind::NonContiguous),
 ];
 
 /// A pool as it was written.
@@ -148,10 +156,22 @@ pub(crate) fn bus_range(text: &str) -> Result<BusRange, String> {
         .ok_or_else(|| format!("the bus range '{text}' is empty, malformed or wraps"))
 }
 
+pub(crate) fn kind(text: &str) -> Result<AllocKind, String> {
+    lookup("kind of allocation", text, &KINDS)
+}
+
+pub(crate) fn node_number(text: &str) -> Result<u16, String> {
+    u16::try_from(number(text)?).map_err(|_| format!("a node is a number below 65536, not {text}"))
+}
+
 pub(crate) fn pool(text: &str) -> Result<NamedPool, String> {
     let (restricted, rest) = match text.strip_prefix("restricted:") {
         Some(rest) => (true, rest),
         None => (false, text),
+    };
+    let (rest, node) = match rest.split_once(",node=") {
+        Some((rest, node)) => (rest, Some(node_number(node)?)),
+        None => (rest, None),
     };
     let (purpose, rest) = match rest.strip_prefix("coherent:") {
         Some(rest) => (PoolUse::Coherent, rest),
@@ -170,5 +190,6 @@ pub(crate) fn pool(text: &str) -> Result<NamedPool, String> {
     };
     let range = PhysRange::new(PhysAddr::new(base), len)
         .ok_or_else(|| format!("the pool '{text}' is empty or wraps"))?;
-    Ok(NamedPool { name: text.to_owned(), face: PoolFace { label, range, restricted, purpose } })
+    let face = PoolFace { restricted, purpose, own: true, node, ..PoolFace::new(label, range) };
+    Ok(NamedPool { name: text.to_owned(), face })
 }

@@ -15,6 +15,7 @@ mod objects;
 mod pages;
 mod raw;
 mod reservoir;
+mod views;
 
 pub use error::AllocError;
 pub use error::FreeError;

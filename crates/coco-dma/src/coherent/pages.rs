@@ -6,9 +6,10 @@
 use core::ops::Range;
 use core::ptr::NonNull;
 
-use super::raw::PAGE;
+use super::raw::Made;
 use super::raw::RawCoherent;
 use super::raw::Source;
+use super::raw::Wish;
 use crate::addr::DmaAddr;
 use crate::addr::PhysAddr;
 use crate::addr::PhysRange;
@@ -18,37 +19,29 @@ use crate::ledger::Pin;
 use crate::plan::OwnPages;
 use crate::platform::PageSource;
 use crate::platform::Platform;
-use crate::state::Context;
+use crate::reason::Refuse;
 use crate::state::State;
 
 impl<P: Platform + ?Sized> Device<'_, P> {
-    /// `len` bytes of our own pages as `plan` wants them; `None` where a step fails, with all
-    /// earlier ones undone.
-    pub(super) fn take_pages(
-        &self,
-        pages: OwnPages,
-        len: u64,
-        context: Context,
-    ) -> Option<RawCoherent> {
-        let source = self.dma().pages()?;
-        let regime = self.regime();
-        let page = PAGE.max(self.iommu_page());
-        let unit = if pages.convert { regime.granule().max(page) } else { page };
-        let whole = len.checked_next_multiple_of(unit)?;
-        let last = self.last_in_reach(pages.state)?;
-        let run = source.take(whole, unit, last, context)?;
+    /// Our own pages as `plan` wants them; why not where a step fails, with all earlier ones
+    /// undone.
+    pub(super) fn take_pages(&self, pages: OwnPages, wish: Wish) -> Result<RawCoherent, Refuse> {
+        let source = self.dma().pages().ok_or(Refuse::OutOfPages)?;
+        let (whole, context) = (pages.len, wish.context);
+        let last = self.last_in_reach(pages.state).ok_or(Refuse::OutOfPages)?;
+        let run = source.take(whole, pages.align, last, context).ok_or(Refuse::OutOfPages)?;
         // Everything that can be known before is asked before anything is converted.
         let reach = self.reached(run, pages.state).filter(|_| run.len() == whole);
         let (Some(reach), Ok(size)) = (reach, usize::try_from(whole)) else {
             // SAFETY: nobody used it.
             unsafe { source.give(run) };
-            return None;
+            return Err(Refuse::OutOfPages);
         };
         if pages.convert {
             // SAFETY: the pages are ours by the contract of `PageSource`.
             if let Err((_, lost)) = unsafe { self.dma().try_share(run) } {
                 give_but(source, run, &lost);
-                return None;
+                return Err(Refuse::ConversionFailed);
             }
         }
         // The device is to have it: it stays in this state until it is freed. An error says that
@@ -61,7 +54,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             Ok(pin) => pin,
             Err(_) => {
                 self.undo(source, run, pages.convert);
-                return None;
+                return Err(Refuse::Busy);
             }
         };
         // SAFETY: the pages are ours and in this state; the view ends before that changes.
@@ -70,7 +63,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                 self.dma().ledger().unpin(pin);
             }
             self.undo(source, run, pages.convert);
-            return None;
+            return Err(if pages.convert { Refuse::ConversionFailed } else { Refuse::OutOfPages });
         };
         if !pages.convert {
             // SAFETY: a view is writable for the whole run.
@@ -84,17 +77,21 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                 unsafe { self.expose_pages(run, bytes, pages.state) }
             }
         };
-        let Ok((addr, mapped)) = given else {
-            // SAFETY: the view was made above, and nobody uses it.
-            unsafe { self.platform().unview(start, run) };
-            if let Some(pin) = pin {
-                self.dma().ledger().unpin(pin);
+        let (addr, mapped) = match given {
+            Ok(given) => given,
+            Err(reason) => {
+                // SAFETY: the view was made above, and nobody uses it.
+                unsafe { self.platform().unview(start, run) };
+                if let Some(pin) = pin {
+                    self.dma().ledger().unpin(pin);
+                }
+                self.undo(source, run, pages.convert);
+                return Err(reason);
             }
-            self.undo(source, run, pages.convert);
-            return None;
         };
         let source = Source::Pages { run, converted: pages.convert, pin };
-        Some(RawCoherent { owner: self.owner(), addr, start, len: size, source, mapped })
+        let made = Made { wish, state: pages.state };
+        Ok(RawCoherent { owner: self.owner(), addr, start, len: size, source, made, mapped })
     }
 
     /// Takes an allocation apart again.

@@ -15,6 +15,7 @@ use crate::iommu::Mapped;
 use crate::ledger::Pin;
 use crate::observe::Event;
 use crate::plan;
+use crate::plan::AllocKind;
 use crate::plan::AllocRequest;
 use crate::plan::Candidates;
 use crate::platform::Platform;
@@ -41,12 +42,28 @@ pub struct RawCoherent {
     pub(super) start: NonNull<u8>,
     pub(super) len: usize,
     pub(super) source: Source,
+    pub(super) made: Made,
     /// What it holds in the device's domain.
     pub(super) mapped: Option<Mapped>,
 }
 
 // SAFETY: the record only carries the pointer; whoever uses it answers for it.
 unsafe impl Send for RawCoherent {}
+
+/// What an allocation was asked for as.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wish {
+    pub(super) kind: AllocKind,
+    pub(super) context: Context,
+    pub(super) attrs: Attrs,
+}
+
+/// What an allocation was made as: its CPU mappings depend on it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Made {
+    pub(super) wish: Wish,
+    pub(super) state: State,
+}
 
 /// Whose memory it is, and with that who takes it back.
 #[derive(Debug)]
@@ -95,15 +112,35 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     /// where pages have to be converted) and aligned to one, zeroed. In atomic context nothing is
     /// converted and nothing blocks: the reserve serves.
     pub fn alloc_raw(&self, len: usize, context: Context) -> Result<RawCoherent, AllocError> {
-        let memory = self.try_alloc(len, context).inspect(|_| self.count().allocated());
+        self.alloc_as(len, AllocKind::Coherent, context, Attrs::NONE)
+    }
+
+    /// The same for memory of any kind, with the attributes that the kind takes. What is not
+    /// coherent is synced by the driver ([`sync_alloc_for_device`](Self::sync_alloc_for_device)). Always one run, and
+    /// always with a view for the CPU: it is zeroed through it.
+    pub fn alloc_as(
+        &self,
+        len: usize,
+        kind: AllocKind,
+        context: Context,
+        attrs: Attrs,
+    ) -> Result<RawCoherent, AllocError> {
+        let wish = Wish { kind, context, attrs };
+        let memory = self.try_alloc(len, wish).inspect(|memory| {
+            self.count().allocated();
+            // Its zeroes are out of the caches before the device could write.
+            self.sync_alloc_for_device(memory, Direction::Both);
+        });
         memory.map_err(|reason| {
             self.count().refused();
-            self.dma().tell(&Event::Refused { device: self.name(), len, reason });
+            if !attrs.contains(Attrs::NO_WARN) {
+                self.dma().tell(&Event::Refused { device: self.name(), len, reason });
+            }
             AllocError { device: self.name().into(), reason, len }
         })
     }
 
-    fn try_alloc(&self, len: usize, context: Context) -> Result<RawCoherent, Refuse> {
+    fn try_alloc(&self, len: usize, wish: Wish) -> Result<RawCoherent, Refuse> {
         if let Some(reason) = self.stopped() {
             return Err(reason);
         }
@@ -111,23 +148,28 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let asked = u64::try_from(len).ok().and_then(|len| len.checked_next_multiple_of(page));
         let whole = asked.filter(|whole| *whole > 0).ok_or(Refuse::InvalidRange)?;
         let request = AllocRequest {
+            kind: wish.kind,
             regime: self.regime(),
             device: self.face(),
             len: whole,
             align: page,
-            attrs: Attrs::NONE,
-            context,
+            attrs: wish.attrs,
+            context: wish.context,
             pages: self.dma().pages().is_some(),
             pools: self.pool_faces(),
         };
         let plan = plan::alloc(&request, &mut ())?;
-        if let Some(memory) = plan.reservoir.and_then(|pools| self.take_reservoir(pools, whole)) {
+        let reservoir = plan.reservoir.and_then(|pools| self.take_reservoir(pools, whole, wish));
+        if let Some(memory) = reservoir {
             return Ok(memory);
         }
-        if let Some(memory) = plan.pages.and_then(|pages| self.take_pages(pages, whole, context)) {
-            return Ok(memory);
-        }
-        self.take_slots(plan.pools?, whole)
+        let why = match plan.pages.map(|pages| self.take_pages(pages, wish)) {
+            Some(Ok(memory)) => return Ok(memory),
+            Some(Err(why)) => Some(why),
+            None => None,
+        };
+        let slots = plan.pools.and_then(|pools| self.take_slots(pools, whole, wish));
+        slots.map_err(|pools| plan::nothing_left(why, pools))
     }
 
     /// Slots of the first pool that has them.
@@ -135,6 +177,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         &self,
         pools: Candidates<'_>,
         whole: u64,
+        wish: Wish,
     ) -> Result<RawCoherent, Refuse> {
         let (mut why, mut hand) = (Refuse::PoolFull, self.hand());
         for candidate in pools {
@@ -183,7 +226,8 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                 }
             }
             let source = Source::Slots { pool: index, run };
-            return Ok(RawCoherent { owner: self.owner(), addr, start, len, source, mapped });
+            let made = Made { wish, state: candidate.state };
+            return Ok(RawCoherent { owner: self.owner(), addr, start, len, source, made, mapped });
         }
         Err(why)
     }

@@ -2,6 +2,7 @@
 //! allocation.
 
 use super::raw::RawCoherent;
+use super::raw::Wish;
 use crate::convert::GrowFailed;
 use crate::device::Device;
 use crate::plan::Reservoir;
@@ -17,8 +18,9 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         &self,
         reservoir: Reservoir<'_>,
         whole: u64,
+        wish: Wish,
     ) -> Option<RawCoherent> {
-        match self.take_slots(reservoir.pools, whole) {
+        match self.take_slots(reservoir.pools, whole, wish) {
             Ok(memory) => return Some(memory),
             // More memory would be no help to a device that has had its share.
             Err(Refuse::Quota) => return None,
@@ -28,7 +30,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         for pool in pools.filter_map(|candidate| self.pool(candidate.index)).filter(can_grow) {
             match self.dma().grow(pool) {
                 Ok(()) | Err(GrowFailed::Open) => {
-                    return self.take_slots(reservoir.pools, whole).ok();
+                    return self.take_slots(reservoir.pools, whole, wish).ok();
                 }
                 // Nobody waits for another CPU's conversion.
                 Err(GrowFailed::Busy) => {}

@@ -49,6 +49,7 @@ pub struct Endpoint<'d> {
     coherent: bool,
     external_facing: bool,
     force_bounce: bool,
+    node: Option<u16>,
     domain: Option<&'d Domain<'d>>,
     pub(super) quota: Option<usize>,
     pub(super) pools: &'d [&'d Pool<'d>],
@@ -66,6 +67,7 @@ impl<'d> Endpoint<'d> {
             coherent: true,
             external_facing: false,
             force_bounce: false,
+            node: None,
             domain: None,
             quota: None,
             pools: &[],
@@ -120,6 +122,12 @@ impl<'d> Endpoint<'d> {
     #[must_use]
     pub fn force_bounce(self) -> Self {
         Self { force_bounce: true, ..self }
+    }
+
+    /// The NUMA node that the device is attached to: pools of that node are tried first.
+    #[must_use]
+    pub fn on_node(self, node: u16) -> Self {
+        Self { node: Some(node), ..self }
     }
 
     /// The most slots of 2 KiB that the device may hold at once, in all its pools together. What
@@ -186,6 +194,7 @@ impl<'d> Endpoint<'d> {
             coherent: self.coherent,
             external_facing: self.external_facing,
             force_bounce: self.force_bounce,
+            node: self.node,
         })
     }
 }

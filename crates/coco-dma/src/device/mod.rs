@@ -44,7 +44,6 @@ use crate::regime::Regime;
 use crate::state::Direction;
 use crate::state::Memory;
 use crate::state::PoolLabel;
-use crate::state::PoolUse;
 
 /// The most pools that one device can have, its own and the machine's together.
 pub const MAX_POOLS: usize = 8;
@@ -88,23 +87,20 @@ pub struct Device<'d, P: Platform + ?Sized = dyn Platform + 'd> {
 impl<'d, P: Platform + ?Sized> Device<'d, P> {
     fn new(dma: &'d Dma<'d, P>, endpoint: Endpoint<'d>, limits: Limits) -> Result<Self, BindError> {
         let face = endpoint.face(dma.regime(), limits)?;
-        let nothing = PoolFace {
-            label: PoolLabel::Ordinary,
-            range: PhysRange::FIRST_BYTE,
-            restricted: false,
-            purpose: PoolUse::All,
-        };
+        let nothing = PoolFace::new(PoolLabel::Ordinary, PhysRange::FIRST_BYTE);
         let mut pools = [None; MAX_POOLS];
         let mut pool_faces = [nothing; MAX_POOLS];
         let mut pool_count = 0;
-        for pool in endpoint.pools.iter().copied().chain(dma.pools()) {
+        let (own, machines) = (endpoint.pools.iter().copied(), dma.pools().iter());
+        let all = own.map(|pool| (pool, true)).chain(machines.map(|pool| (pool, false)));
+        for (pool, own) in all {
             let (Some(entry), Some(entry_face)) =
                 (pools.get_mut(pool_count), pool_faces.get_mut(pool_count))
             else {
                 return Err(BindError::TooManyPools);
             };
             *entry = Some(pool);
-            *entry_face = pool.face();
+            *entry_face = PoolFace { own, ..pool.face() };
             pool_count += 1;
         }
         endpoint::check_pools(dma.regime(), &face, pool_faces.get(..pool_count).unwrap_or(&[]))?;
@@ -149,7 +145,9 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     pub(crate) fn verdict(&self, range: Option<PhysRange>, len: usize) -> Option<&Verdict> {
         let kind = match range {
             None => Kind::Untracked,
-            Some(range) if self.verdicts.covers(range) => Kind::of(self.dma.ledger().peek(range))?,
+            Some(range) if self.verdicts.covers(range) && !self.dma.is_peers(range) => {
+                Kind::of(self.dma.ledger().peek(range))?
+            }
             Some(_) => return None,
         };
         self.verdicts.about(kind, len)
@@ -240,6 +238,9 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     /// books, and of the rest nobody keeps the state.
     pub(crate) fn memory(&self, range: Option<PhysRange>) -> Memory {
         let Some(range) = range else { return Memory::Untracked };
+        if self.dma.is_peers(range) {
+            return Memory::Peer;
+        }
         for pool in self.open_pools() {
             if pool.range().contains(range) {
                 return match state_of(self.dma.regime(), pool.label()) {

@@ -1,8 +1,9 @@
-//! The decision about one allocation of coherent memory: which source, in which state, and
-//! whether something has to be converted for it.
+//! The decision about one allocation: which source, in which state, how much of it, whether
+//! something has to be converted for it, and what is left to do for the driver.
 
 use super::pools;
 use super::pools::Candidates;
+use super::request::AllocKind;
 use super::request::AllocRequest;
 use super::request::MapRequest;
 use super::request::Place;
@@ -35,6 +36,10 @@ pub struct AllocPlan<'a> {
     pub pages: Option<OwnPages>,
     /// The pools that can take it, or why none can.
     pub pools: Result<Candidates<'a>, Refuse>,
+    /// Whether the driver has to sync it: the CPU caches it and the device does not see that.
+    pub needs_sync: bool,
+    /// Whether it may lie in several runs, because a domain shows them as one.
+    pub scattered: bool,
 }
 
 /// Pools kept for coherent memory, that go first. Devices are neighbours in them: two may have
@@ -56,6 +61,11 @@ pub struct OwnPages {
     pub state: State,
     /// Whether the pages have to be converted for it; they are then converted back at the end.
     pub convert: bool,
+    /// How much is taken in bytes, and aligned to what: whole granules where they convert, so that
+    /// nobody else's page changes its state with them.
+    pub len: u64,
+    /// The alignment, a power of two.
+    pub align: u64,
 }
 
 /// Decides about one allocation, telling `trace` each rule it applies. Never panics; takes time
@@ -73,7 +83,9 @@ pub fn alloc<'a>(
 
 fn decide<'a>(request: &AllocRequest<'a>, trace: &mut impl Trace) -> Result<AllocPlan<'a>, Refuse> {
     let device = request.device;
-    if !request.attrs.without(Attrs::FOR_ALLOC).is_empty() {
+    let alien = request.attrs.without(request.kind.takes());
+    if !alien.is_empty() {
+        trace.step(Step::NotTaken(alien));
         return Err(Refuse::BadAttribute);
     }
     if request.len == 0 || !request.align.is_power_of_two() {
@@ -89,7 +101,8 @@ fn decide<'a>(request: &AllocRequest<'a>, trace: &mut impl Trace) -> Result<Allo
             (None, true)
         }
         Some(pages) => {
-            trace.step(Step::Pages { state: pages.state, convert: pages.convert });
+            let OwnPages { state, convert, len, align } = pages;
+            trace.step(Step::Pages { state, convert, len, align });
             trace.step(Step::Allocate);
             (Some(pages), false)
         }
@@ -124,7 +137,14 @@ fn decide<'a>(request: &AllocRequest<'a>, trace: &mut impl Trace) -> Result<Allo
     match (pages, pools) {
         (None, Err(Refuse::NoPool)) if too_early => Err(Refuse::AtomicNeedsConversion),
         (None, Err(reason)) => Err(reason),
-        (pages, pools) => Ok(AllocPlan { reservoir, pages, pools }),
+        (pages, pools) => Ok(AllocPlan {
+            reservoir,
+            pages,
+            pools,
+            needs_sync: !device.coherent && request.kind != AllocKind::Coherent,
+            scattered: request.kind == AllocKind::NonContiguous
+                && device.attachment.is_translated(),
+        }),
     }
 }
 
@@ -136,15 +156,23 @@ fn own_pages(request: &AllocRequest<'_>) -> Option<OwnPages> {
     }
     // An entry of a domain carries any state: what is asked for is the address alone.
     let carries_mark = |mark| device.attachment.is_translated() || device.limit().raw() >= mark;
-    match (request.regime, device.trust) {
-        (Regime::Open, _) => Some(OwnPages { state: State::Ordinary, convert: false }),
-        (Regime::Host(host), _) => carries_mark(host.mark())
-            .then_some(OwnPages { state: State::ENCRYPTED, convert: false }),
-        (Regime::Guest(_), Trust::Accepted) => {
-            Some(OwnPages { state: State::PRIVATE, convert: false })
-        }
-        (Regime::Guest(_), Trust::Untrusted) => {
-            Some(OwnPages { state: State::SHARED, convert: true })
-        }
+    let (state, convert) = match (request.regime, device.trust) {
+        (Regime::Open, _) => (State::Ordinary, false),
+        (Regime::Host(host), _) if carries_mark(host.mark()) => (State::ENCRYPTED, false),
+        (Regime::Host(_), _) => return None,
+        (Regime::Guest(_), Trust::Accepted) => (State::PRIVATE, false),
+        (Regime::Guest(_), Trust::Untrusted) => (State::SHARED, true),
+    };
+    let align = if convert { request.regime.granule().max(request.align) } else { request.align };
+    let len = request.len.checked_next_multiple_of(align)?;
+    Some(OwnPages { state, convert, len, align })
+}
+
+/// What an allocation is refused for whose pages failed while it was made, and whose pools then
+/// gave nothing either. Failed pages outrank what is said of pools that were only second.
+pub(crate) fn nothing_left(pages: Option<Refuse>, pools: Refuse) -> Refuse {
+    match (pages, pools) {
+        (_, Refuse::Quota | Refuse::Busy) | (None, _) => pools,
+        (Some(why), _) => why,
     }
 }

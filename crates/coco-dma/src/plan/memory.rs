@@ -3,6 +3,7 @@
 
 use super::map;
 use super::map::Plan;
+use super::request::AllocKind;
 use super::request::MapRequest;
 use super::step::Step;
 use super::step::Trace;
@@ -75,20 +76,80 @@ pub fn free(converted: bool, context: Context, trace: &mut impl Trace) -> Result
     Ok(())
 }
 
-/// Decides about attaching a device to memory that several devices share: it touches the memory
-/// where it lies, or it does not attach. A heap never bounces. The pools of the request do not
-/// matter, but for a restricted one, which forbids everything outside of it.
-pub fn attach(
-    request: &MapRequest<'_>,
-    trace: &mut impl Trace,
-) -> Result<(Direct, Option<DmaAddr>), Refuse> {
-    trace.step(Step::InPlaceOnly);
-    let request = MapRequest { attrs: request.attrs.with(Attrs::REQUIRE_COHERENT), ..*request };
-    match map::map(&request, trace) {
-        Plan::Direct { reason, addr, .. } => Ok((reason, addr)),
-        Plan::Refuse(reason) => Err(reason),
-        Plan::Bounce { .. } => Err(Refuse::RequireCoherent),
+/// A CPU mapping of a part of an allocation, before anything is done about it. All of it but the
+/// part comes from the record of the allocation.
+#[derive(Clone, Copy, Debug)]
+pub struct MmapRequest<'a> {
+    /// The rules of the machine.
+    pub regime: &'a Regime,
+    /// What kind of allocation it is.
+    pub kind: AllocKind,
+    /// The state of its memory.
+    pub state: State,
+    /// Whether its device sees the CPU's caches.
+    pub coherent: bool,
+    /// The attributes that it was made with.
+    pub attrs: Attrs,
+    /// How long it is in bytes.
+    pub len: u64,
+    /// Where in it the mapping begins, in bytes.
+    pub offset: u64,
+    /// How long the mapping is in bytes.
+    pub part: u64,
+}
+
+/// Decides how a part of an allocation is mapped, for the kernel and for user space alike. Pages
+/// that the driver syncs are cached, whatever their device sees. `OutOfBounds` where the part is
+/// empty or past the end.
+pub fn mmap(request: &MmapRequest<'_>, trace: &mut impl Trace) -> Result<Protection, Refuse> {
+    let alien = request.attrs.without(request.kind.takes());
+    if !alien.is_empty() {
+        trace.step(Step::NotTaken(alien));
+        trace.step(Step::Refuse(Refuse::BadAttribute));
+        return Err(Refuse::BadAttribute);
     }
+    let MmapRequest { len, offset, part, .. } = *request;
+    let inside = part > 0 && offset.checked_add(part).is_some_and(|end| end <= len);
+    trace.step(Step::Part { offset, part, len, inside });
+    if !inside {
+        trace.step(Step::Refuse(Refuse::OutOfBounds));
+        return Err(Refuse::OutOfBounds);
+    }
+    let cached = request.coherent || request.kind != AllocKind::Coherent;
+    protection(request.regime, request.state, cached, request.attrs, trace)
+}
+
+/// A device that touches shared memory where it lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// Why it may.
+    pub reason: Direct,
+    /// The address that the device is given; `None` where an IOMMU domain will give it.
+    pub addr: Option<DmaAddr>,
+    /// The state that the memory has to keep while it is attached.
+    pub state: State,
+    /// Whether caches have to be maintained when CPU and device take turns.
+    pub cache_work: bool,
+}
+
+/// Decides about attaching a device to memory that several devices share: it touches the memory
+/// where it lies, or it does not attach (`RequireCoherent`). A heap never bounces. The pools of the
+/// request do not matter, but for a restricted one, which forbids everything outside of it.
+pub fn attach(request: &MapRequest<'_>, trace: &mut impl Trace) -> Result<Attached, Refuse> {
+    trace.step(Step::InPlaceOnly);
+    let attached = match map::decide(request, trace) {
+        Ok(Plan::Direct { reason, addr, state, cache_work }) => {
+            Ok(Attached { reason, addr, state, cache_work })
+        }
+        Ok(_) => Err(Refuse::RequireCoherent),
+        Err(reason) if reason.is_for_want_of_a_pool() => Err(Refuse::RequireCoherent),
+        Err(reason) => Err(reason),
+    };
+    trace.step(match attached {
+        Ok(Attached { reason, .. }) => Step::Direct(reason),
+        Err(reason) => Step::Refuse(reason),
+    });
+    attached
 }
 
 #[cfg(test)]

@@ -39,15 +39,18 @@ pub(super) fn restricted_around(pools: &[PoolFace], range: PhysRange) -> Option<
     pools.iter().find(|pool| pool.restricted && pool.range.contains(range))
 }
 
-/// The pools that can take one bounce, in the order in which to try them: those whose label fits
-/// best first, and among equals in the order in which they were given.
+/// The pools that can take one bounce, in the order in which to try them. What decides first is what
+/// a pool is for (in atomic context the reserve), then how well its label fits, then whether it is
+/// the device's own, then whether it lies on the device's node or on none that is known; equals
+/// stay in the order in which they were given. The order is found step by step: nothing is sorted.
 #[derive(Clone, Copy, Debug)]
 pub struct Candidates<'a> {
     request: MapRequest<'a>,
     terms: Terms,
-    rank: u8,
-    last: u8,
-    next: usize,
+    /// The order and the index of the last one.
+    last: Option<(u8, usize)>,
+    /// The order from which on they are left out.
+    past: u8,
 }
 
 /// What holds for every pool of one request.
@@ -78,19 +81,18 @@ pub struct Candidate {
     pub pad: u64,
 }
 
-/// The ranks of labels; 0 is the best.
-const LABEL_RANKS: u8 = 2;
-/// Of an allocation the reservoir's ranks come first, those from here on are the reserve's, which
-/// is for atomic context alone, and the last are those of pools for all uses.
-const RESERVE: u8 = LABEL_RANKS;
-const ALL: u8 = 2 * LABEL_RANKS;
+/// What a pool is for stands in these bits of its order: of an allocation the reservoir is first,
+/// then the reserve, which is for atomic context alone, then pools for all uses.
+const PURPOSE: u8 = 3;
 
 impl Candidates<'_> {
     /// The pools of an allocation in two: the reservoir, if it can take it, and the rest.
     pub(super) fn split(self) -> (Option<Self>, Self) {
-        let reservoir = Self { last: RESERVE - 1, ..self };
+        let reservoir = Self { past: 1 << PURPOSE, ..self };
         match { reservoir }.next() {
-            Some(_) => (Some(reservoir), Self { rank: RESERVE, ..self }),
+            Some(_) => {
+                (Some(reservoir), Self { last: Some(((1 << PURPOSE) - 1, usize::MAX)), ..self })
+            }
             None => (None, self),
         }
     }
@@ -100,20 +102,19 @@ impl Iterator for Candidates<'_> {
     type Item = Candidate;
 
     fn next(&mut self) -> Option<Candidate> {
-        while self.rank <= self.last {
-            while let Some(pool) = self.request.pools.get(self.next) {
-                let index = self.next;
-                self.next += 1;
-                if let Ok(found) = judge(&self.request, self.terms, index, pool)
-                    && found.rank == self.rank
-                {
-                    return Some(found.candidate);
-                }
+        loop {
+            let (request, terms, last) = (&self.request, self.terms, self.last);
+            let all = request.pools.iter().enumerate();
+            let ranked = all.filter_map(|(index, pool)| {
+                let at = (order(request, terms, pool).ok()?, index);
+                (at.0 < self.past && last.is_none_or(|last| at > last)).then_some((at, pool))
+            });
+            let (at, pool) = ranked.min_by_key(|(at, _)| *at)?;
+            self.last = Some(at);
+            if let Ok(found) = judge(&self.request, self.terms, at.1, pool) {
+                return Some(found);
             }
-            self.next = 0;
-            self.rank += 1;
         }
-        None
     }
 }
 
@@ -162,14 +163,15 @@ fn choose<'a>(
         usable |= verdict == PoolVerdict::Suits;
     }
     if usable {
-        let purposes = if terms.allocation.is_some() { ALL } else { 0 };
-        Ok(Candidates {
-            request: *request,
-            terms,
-            rank: 0,
-            last: purposes + LABEL_RANKS - 1,
-            next: 0,
-        })
+        let found = Candidates { request: *request, terms, last: None, past: u8::MAX };
+        if trace.listens() && found.count() > 1 {
+            for (place, candidate) in found.enumerate() {
+                let Some(pool) = request.pools.get(candidate.index) else { continue };
+                let (own, far) = (pool.own, pool.is_far(request.device));
+                trace.step(Step::Order { place, label: pool.label, range: pool.range, own, far });
+            }
+        }
+        Ok(found)
     } else if !offered {
         Err(Refuse::NoPool)
     } else if request.device.trust == Trust::Accepted && !other_than_shared {
@@ -183,9 +185,21 @@ fn choose<'a>(
     }
 }
 
-struct Ranked {
-    rank: u8,
-    candidate: Candidate,
+/// Where a pool stands among those of one request (0 is first), or why it does not.
+fn order(request: &MapRequest<'_>, terms: Terms, pool: &PoolFace) -> Result<u8, PoolVerdict> {
+    if terms.restricted && !pool.restricted {
+        return Err(PoolVerdict::NotRestricted);
+    }
+    let purpose = match (pool.purpose, terms.allocation) {
+        (PoolUse::Coherent, Some(_)) => 0,
+        (PoolUse::Reserve, Some(Context::Atomic)) => 1,
+        (PoolUse::All, Some(_)) => 2,
+        (PoolUse::All | PoolUse::Streaming, None) => 0,
+        _ => return Err(PoolVerdict::Purpose),
+    };
+    let label = rank(request, terms.forced, pool.label).ok_or(PoolVerdict::Label)?;
+    let (machines, far) = (u8::from(!pool.own), u8::from(pool.is_far(request.device)));
+    Ok(purpose << PURPOSE | label << 2 | machines << 1 | far)
 }
 
 /// Whether one pool can take the bounce.
@@ -194,18 +208,8 @@ fn judge(
     terms: Terms,
     index: usize,
     pool: &PoolFace,
-) -> Result<Ranked, PoolVerdict> {
-    if terms.restricted && !pool.restricted {
-        return Err(PoolVerdict::NotRestricted);
-    }
-    let purpose = match (pool.purpose, terms.allocation) {
-        (PoolUse::Coherent, Some(_)) => 0,
-        (PoolUse::Reserve, Some(Context::Atomic)) => RESERVE,
-        (PoolUse::All, Some(_)) => ALL,
-        (PoolUse::All | PoolUse::Streaming, None) => 0,
-        _ => return Err(PoolVerdict::Purpose),
-    };
-    let rank = purpose + rank(request, terms.forced, pool.label).ok_or(PoolVerdict::Label)?;
+) -> Result<Candidate, PoolVerdict> {
+    order(request, terms, pool)?;
     let state = state_of(request.regime, pool.label).ok_or(PoolVerdict::Label)?;
     let base = base(request, state, pool.range).ok_or(PoolVerdict::Reach)?;
     let limits = &request.device.limits;
@@ -231,7 +235,7 @@ fn judge(
         }
     };
     let places = Places::new(seen_from, pool.range.len(), &wish).ok_or(PoolVerdict::Size)?;
-    Ok(Ranked { rank, candidate: Candidate { index, state, base, places, pad } })
+    Ok(Candidate { index, state, base, places, pad })
 }
 
 /// What to wish for so that the pages of a domain show no byte but the mapping's own, and how far
@@ -251,7 +255,7 @@ fn whole_pages(wish: Wish) -> Option<(Wish, u64)> {
     Some((Wish { len, original: 0, keep: AlignMask::NONE, align: page, boundary: None }, pad))
 }
 
-/// How well a label fits the device: 0 best, `None` not at all.
+/// How well a label fits the device: 0 best, 1 the other, `None` not at all.
 fn rank(request: &MapRequest<'_>, forced: bool, label: PoolLabel) -> Option<u8> {
     let device = request.device;
     match (request.regime, device.trust, label) {

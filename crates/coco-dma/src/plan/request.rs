@@ -76,6 +76,8 @@ pub struct DeviceFace<'a> {
     pub external_facing: bool,
     /// Every map is to be bounced.
     pub force_bounce: bool,
+    /// The NUMA node that it is attached to, where that is known.
+    pub node: Option<u16>,
 }
 
 impl DeviceFace<'_> {
@@ -89,6 +91,7 @@ impl DeviceFace<'_> {
         coherent: true,
         external_facing: false,
         force_bounce: false,
+        node: None,
     };
 
     /// The last address the device reaches: the tighter of mask and bus limit.
@@ -109,6 +112,24 @@ pub struct PoolFace {
     pub restricted: bool,
     /// What it is for.
     pub purpose: PoolUse,
+    /// Whether it is the device's own, and not the machine's.
+    pub own: bool,
+    /// The NUMA node of its memory, where that is known.
+    pub node: Option<u16>,
+}
+
+impl PoolFace {
+    /// A pool of the machine for everything, on no known node.
+    pub const fn new(label: PoolLabel, range: PhysRange) -> Self {
+        Self { label, range, restricted: false, purpose: PoolUse::All, own: false, node: None }
+    }
+
+    /// Whether it is known to lie on another node than the device is attached to. Two nodes are
+    /// as far as any two others: what one hop costs is the machine's secret.
+    #[inline]
+    pub(super) fn is_far(&self, device: &DeviceFace<'_>) -> bool {
+        matches!((self.node, device.node), (Some(pool), Some(device)) if pool != device)
+    }
 }
 
 /// Where the memory of a request lies.
@@ -141,15 +162,41 @@ pub struct MapRequest<'a> {
     /// device in a domain the page of its IOMMU, where that is more than 4096: a place is then
     /// made of whole pages, so that no entry shows more than the mapping.
     pub align: u64,
-    /// The pools of the device, then those of the machine, in the order in which to try them.
+    /// The pools of the device and of the machine.
     pub pools: &'a [PoolFace],
 }
 
-/// One allocation of coherent memory, before anything is done about it.
+/// What kind of memory is allocated: each is what one of Linux's allocators gives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum AllocKind {
+    /// What CPU and device see alike without syncs (`dma_alloc_attrs`).
+    #[default]
+    Coherent,
+    /// Pages that the CPU caches and the driver syncs (`dma_alloc_pages`).
+    Pages,
+    /// The same, of which the device alone has to see one run (`dma_alloc_noncontiguous`).
+    NonContiguous,
+}
+
+impl AllocKind {
+    /// The attributes that such an allocation takes. Linux has no `NO_WARN` for the last two,
+    /// because its page flags say the same.
+    pub const fn takes(self) -> Attrs {
+        match self {
+            Self::Coherent => Attrs::FOR_ALLOC,
+            Self::Pages => Attrs::NO_WARN,
+            Self::NonContiguous => Attrs::NO_WARN.with(Attrs::ALLOC_SINGLE_PAGES),
+        }
+    }
+}
+
+/// One allocation, before anything is done about it.
 #[derive(Clone, Copy, Debug)]
 pub struct AllocRequest<'a> {
     /// The rules of the machine.
     pub regime: &'a Regime,
+    /// What kind of memory it is.
+    pub kind: AllocKind,
     /// Whose memory it will be.
     pub device: &'a DeviceFace<'a>,
     /// How long it is in bytes.
@@ -162,6 +209,6 @@ pub struct AllocRequest<'a> {
     pub context: Context,
     /// Whether there is a source of pages of our own.
     pub pages: bool,
-    /// The pools of the device, then those of the machine, in the order in which to try them.
+    /// The pools of the device and of the machine.
     pub pools: &'a [PoolFace],
 }

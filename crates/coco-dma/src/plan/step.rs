@@ -1,11 +1,7 @@
 //! The story of a decision: each rule that was applied, in order. A plan without a listener
 //! builds none of it.
 
-use core::fmt;
-
-use super::memory::Cache;
 use super::memory::Protection;
-use super::transfer::Bytes;
 use super::transfer::Transfer;
 use crate::addr::AddressLimit;
 use crate::addr::DmaAddr;
@@ -22,11 +18,22 @@ use crate::state::Trust;
 pub trait Trace {
     /// One rule was applied.
     fn step(&mut self, step: Step);
+
+    /// Whether anybody listens. Steps that take work of their own are left out if not.
+    #[inline]
+    fn listens(&self) -> bool {
+        true
+    }
 }
 
 impl Trace for () {
     #[inline(always)]
     fn step(&mut self, _: Step) {}
+
+    #[inline(always)]
+    fn listens(&self) -> bool {
+        false
+    }
 }
 
 impl<F: FnMut(Step)> Trace for F {
@@ -70,6 +77,8 @@ pub enum Misfit {
 pub enum Step {
     /// The operation takes these attributes.
     Attributes(Attrs),
+    /// The operation does not take these attributes.
+    NotTaken(Attrs),
     /// The range is memory or registers of this machine.
     Range(PhysRange),
     /// The memory is in no single run.
@@ -83,6 +92,8 @@ pub enum Step {
         /// Why it is taken so.
         known: Known,
     },
+    /// It is another device's memory.
+    Peer,
     /// Whether a device of this trust can reach memory in this state at all.
     Reach {
         /// The device's trust.
@@ -134,6 +145,19 @@ pub enum Step {
         /// What was found.
         verdict: PoolVerdict,
     },
+    /// Of several pools that can take it: which is tried when.
+    Order {
+        /// Its place, from 0.
+        place: usize,
+        /// Its label.
+        label: PoolLabel,
+        /// Where it lies.
+        range: PhysRange,
+        /// Whether it is the device's own.
+        own: bool,
+        /// Whether it lies on another node than the device.
+        far: bool,
+    },
     /// A heap's memory is never bounced.
     InPlaceOnly,
     /// Pages of our own can be had.
@@ -142,6 +166,21 @@ pub enum Step {
         state: State,
         /// Whether they have to be converted for it.
         convert: bool,
+        /// How much is taken, in bytes.
+        len: u64,
+        /// Its alignment in bytes.
+        align: u64,
+    },
+    /// A part of an allocation against its bounds, in bytes.
+    Part {
+        /// Where it begins.
+        offset: u64,
+        /// How long it is.
+        part: u64,
+        /// How long the allocation is.
+        len: u64,
+        /// Whether the part lies in it.
+        inside: bool,
     },
     /// What is done to the bytes of a map.
     Transfer(Transfer),
@@ -191,7 +230,8 @@ impl Step {
     /// The stable name of the rule.
     pub const fn rule(&self) -> &'static str {
         match self {
-            Self::Attributes(_) => "attributes",
+            Self::Attributes(_) | Self::NotTaken(_) => "attributes",
+            Self::Peer => "peer-to-peer",
             Self::Range(_) | Self::Unlocated => "range",
             Self::Memory { .. } => "memory-state",
             Self::Reach { .. } => "reach",
@@ -204,149 +244,15 @@ impl Step {
             Self::InPlaceOnly => "in-place",
             Self::SharesPages => "external-facing",
             Self::Pool { .. } => "pool",
+            Self::Order { .. } => "pool-order",
             Self::Pages { .. } => "pages",
+            Self::Part { .. } => "bounds",
             Self::Transfer(_) => "copy",
             Self::Protection { .. } => "cpu-form",
             Self::Free { .. } => "ownership",
             Self::Reservoir { .. } => "reservoir",
             Self::Atomic => "context",
             Self::Allocate | Self::Direct(_) | Self::Bounce(_) | Self::Refuse(_) => "decision",
-        }
-    }
-}
-
-const fn told(cache: Cache) -> &'static str {
-    match cache {
-        Cache::WriteBack => "and it is cached",
-        Cache::WriteCombine => "and writes are combined: the device does not see the caches",
-        Cache::Uncached => "and it is not cached: the device does not see the caches",
-    }
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::Attributes(attrs) => write!(f, "attributes: {attrs}; the operation takes them"),
-            Self::Range(range) => write!(f, "{range} is a range that this machine can have"),
-            Self::Unlocated => f.write_str("the buffer is in no single run of physical memory"),
-            Self::Memory { state, mmio, known } => {
-                let what = if mmio { "registers are" } else { "memory is" };
-                let why = match known {
-                    Known::Machine => "this machine knows no other state",
-                    Known::Ledger => "as the ledger has it",
-                    Known::Label => "the label of the restricted pool that it lies in says so",
-                    Known::Attributes => "nobody tracks it, so the attributes decide",
-                };
-                write!(f, "the {what} {state}: {why}")
-            }
-            Self::Reach { trust, state, reached } => {
-                let verb = if reached { "reaches" } else { "cannot reach" };
-                write!(f, "an {trust} device {verb} {state} memory")
-            }
-            Self::Restricted { inside: true } => {
-                f.write_str("the memory lies in the device's restricted pool")
-            }
-            Self::Restricted { inside: false } => {
-                f.write_str("the device has a restricted pool, and the memory lies outside")
-            }
-            Self::Forced => f.write_str("every map of this device is to be bounced"),
-            Self::Unmapped(range) => write!(f, "no window of the bus shows {range} whole"),
-            Self::Form { bus, mark: 0, addr } => {
-                write!(f, "the device's address for it is {addr}: bus address {bus:#x}, no mark")
-            }
-            Self::Form { bus, mark, addr } => {
-                write!(f, "the device's address for it is {addr}: bus address {bus:#x} plus ")?;
-                write!(f, "the mark {mark:#x}")
-            }
-            Self::Translated(state) => {
-                write!(f, "the domain gives an address, with an entry for {state} memory")
-            }
-            Self::Limit { last, limit, by_bus } => {
-                let whose = if by_bus { "bus" } else { "mask" };
-                match last {
-                    Some(last) if last.raw() <= limit.raw() => {
-                        write!(f, "its last byte {last} is within the {whose}, up to {limit}")
-                    }
-                    Some(last) => {
-                        write!(f, "its last byte {last} is past the {whose}, up to {limit}")
-                    }
-                    None => write!(f, "its last byte is past 64 bits (the {whose}: up to {limit})"),
-                }
-            }
-            Self::Misaligned(misfit) => match misfit {
-                Misfit::Segment(most) => {
-                    write!(f, "it is longer than the device's segments of {most:#x} bytes")
-                }
-                Misfit::Boundary => f.write_str("it crosses the device's segment boundary"),
-                Misfit::CacheLine(line) => {
-                    write!(f, "it shares a cache line of {line} bytes with a neighbour, and the ")?;
-                    f.write_str("device writes past the caches")
-                }
-            },
-            Self::SharesPages => f.write_str("other data lies in the pages that an entry shows"),
-            Self::InPlaceOnly => {
-                f.write_str("a heap never bounces: the device reaches the memory, or stays out")
-            }
-            Self::Pool { label, range, verdict } => {
-                let found = match verdict {
-                    PoolVerdict::Suits => "can take it",
-                    PoolVerdict::Label => match label {
-                        PoolLabel::GuestShared => "for untrusted devices of a guest alone",
-                        PoolLabel::GuestPrivate => "for accepted devices of a guest alone",
-                        PoolLabel::HostPlain => "for SME hosts, where the C-bit is out of reach",
-                        PoolLabel::Ordinary => "for open machines and SME hosts alone",
-                    },
-                    PoolVerdict::Reach => "not wholly in the device's reach",
-                    PoolVerdict::Size => "too small for it, even empty",
-                    PoolVerdict::Purpose => "kept for something else",
-                    PoolVerdict::NotRestricted => "is not the device's restricted pool",
-                };
-                write!(f, "{label} at {range}: {found}")
-            }
-            Self::Pages { state, convert: true } => {
-                write!(f, "pages of our own are converted, and become {state}")
-            }
-            Self::Pages { state, convert: false } => {
-                write!(f, "pages of our own are {state} already")
-            }
-            Self::Transfer(Transfer { bytes, cache_work }) => {
-                f.write_str(match bytes {
-                    Bytes::Stay => "no byte is copied",
-                    Bytes::Out => "the buffer is copied into the slot",
-                    Bytes::Zero => "the slot is zeroed: no byte goes out that was not given",
-                    Bytes::Back => "what arrived is copied back to the buffer, and nothing else",
-                })?;
-                f.write_str(if cache_work { "; caches are maintained" } else { "" })
-            }
-            Self::Protection { state, protection: Protection { mark: 0, cache } } => {
-                write!(f, "page-table entries for {state} memory carry no mark, {}", told(cache))
-            }
-            Self::Protection { state, protection: Protection { mark, cache } } => {
-                write!(
-                    f,
-                    "page-table entries for {state} memory carry the mark {mark:#x}, {}",
-                    told(cache)
-                )
-            }
-            Self::Free { converted: true } => {
-                f.write_str("the record says that we converted the memory, so we convert it back")
-            }
-            Self::Free { converted: false } => {
-                f.write_str("the record says that we did not convert the memory, so nobody does")
-            }
-            Self::Reservoir { grow } => {
-                f.write_str("from the reservoir first: its memory is converted already")?;
-                f.write_str(if grow { "; it may grow by a region" } else { "" })
-            }
-            Self::Atomic => f.write_str("atomic context never converts memory"),
-            Self::Allocate => f.write_str("allocate pages of our own"),
-            Self::Direct(reason) => write!(f, "direct ({reason}): {}", reason.text()),
-            Self::Bounce(reason) => {
-                write!(f, "bounce ({reason}): the bytes have to go through a pool")
-            }
-            Self::Refuse(reason) => {
-                write!(f, "refuse ({reason}): {}; way out: {}", reason.text(), reason.way_out())
-            }
         }
     }
 }

@@ -45,6 +45,7 @@ pub struct Pool<'m> {
     origin: PoolOrigin,
     restricted: bool,
     purpose: PoolUse,
+    node: Option<u16>,
     range: PhysRange,
     bytes: Bytes,
     slots: Slots<'m>,
@@ -147,6 +148,7 @@ impl<'m> Pool<'m> {
             origin: PoolOrigin::Adopted,
             restricted: false,
             purpose: PoolUse::All,
+            node: None,
             range,
             bytes,
             slots,
@@ -181,6 +183,7 @@ impl<'m> Pool<'m> {
             origin,
             restricted: false,
             purpose: PoolUse::All,
+            node: None,
             range,
             bytes: Bytes::new(len),
             slots,
@@ -248,6 +251,13 @@ impl<'m> Pool<'m> {
         Self { purpose, ..self }
     }
 
+    /// The same pool with its memory on this NUMA node: among pools that suit alike, a device tries
+    /// those of its own node first.
+    #[must_use]
+    pub fn on_node(self, node: u16) -> Self {
+        Self { node: Some(node), ..self }
+    }
+
     /// What it is for.
     pub fn purpose(&self) -> PoolUse {
         self.purpose
@@ -260,6 +270,8 @@ impl<'m> Pool<'m> {
             range: self.range,
             restricted: self.restricted,
             purpose: self.purpose,
+            own: false,
+            node: self.node,
         }
     }
 

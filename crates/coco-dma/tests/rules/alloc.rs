@@ -91,3 +91,52 @@ fn pages_of_an_sme_host_are_for_devices_that_carry_the_c_bit() {
         assert_eq!(sources(&ask_alloc(&sme, &device, &[])), wanted, "{device:?}");
     }
 }
+
+#[test]
+fn the_reservoir_goes_first_where_it_spares_the_conversion_of_less_than_a_large_page() {
+    let tdx = regime(PlatformName::Tdx);
+    let of = |purpose, label, base| PoolFace { purpose, ..pool_of(label, base, 4 << 20) };
+    let shared = |purpose, base| of(purpose, PoolLabel::GuestShared, base);
+    let pools = [
+        shared(PoolUse::All, 0x1000_0000),
+        PoolFace { own: true, ..shared(PoolUse::Reserve, 0x2000_0000) },
+        shared(PoolUse::Coherent, 0x3000_0000),
+        of(PoolUse::Coherent, PoolLabel::GuestPrivate, 0x4000_0000),
+        of(PoolUse::All, PoolLabel::GuestPrivate, 0x5000_0000),
+    ];
+    let large = plan::LARGE_PAGE;
+    let (atomic, blocking) = (Context::Atomic, Context::Blocking);
+    for (device, len, context, pages, first, grow, rest) in [
+        (&PLAIN, large - 4096, blocking, true, vec![2], true, vec![0]),
+        (&PLAIN, large, blocking, true, vec![], false, vec![2, 0]),
+        (&PLAIN, large, blocking, false, vec![2], true, vec![0]),
+        (&PLAIN, 4096, atomic, true, vec![2], false, vec![1, 0]),
+        // What needs no conversion leaves it to others.
+        (&ACCEPTED, 4096, blocking, true, vec![], false, vec![3, 4]),
+    ] {
+        let request = AllocRequest { len, context, pages, ..ask_alloc(&tdx, device, &pools) };
+        let plan = plan::alloc(&request, &mut ()).unwrap();
+        let grows = plan.reservoir.is_some_and(|reservoir| reservoir.grow);
+        let kept = plan.reservoir.map_or(vec![], |reservoir| indexes(reservoir.pools));
+        assert_eq!((kept, grows), (first, grow), "{len:#x} {context:?} {pages}");
+        assert_eq!(indexes(plan.pools.unwrap()), rest, "{len:#x} {context:?} {pages}");
+    }
+}
+
+#[test]
+fn pages_that_convert_are_whole_granules() {
+    let numbers = Parameters { granule: Some(0x1_0000), ..Parameters::default() };
+    let cca = PlatformName::Cca.regime(&numbers).unwrap();
+    for (device, len, align, wanted) in [
+        (&PLAIN, 4096, 4096, Some((0x1_0000, 0x1_0000))),
+        (&PLAIN, 0x1_0001, 4096, Some((0x2_0000, 0x1_0000))),
+        (&PLAIN, 4096, 0x2_0000, Some((0x2_0000, 0x2_0000))),
+        (&PLAIN, u64::MAX, 4096, None),
+        (&ACCEPTED, 4097, 4096, Some((8192, 4096))),
+    ] {
+        let request = AllocRequest { len, align, ..ask_alloc(&cca, device, &[]) };
+        let plan = plan::alloc(&request, &mut ());
+        let pages = plan.ok().and_then(|plan| plan.pages).map(|pages| (pages.len, pages.align));
+        assert_eq!(pages, wanted, "{len:#x} {align:#x}");
+    }
+}

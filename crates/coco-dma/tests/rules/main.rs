@@ -1,5 +1,5 @@
 //! The rules of `plan`, one a test: for each a request that meets it, and one that just misses it.
-//! `tests/exhaustive.rs` holds what is true of every answer; here stands what single answers are.
+//! `tests/exhaustive` holds what is true of every answer; here stands what single answers are.
 
 #![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
 
@@ -77,6 +77,7 @@ fn ask_alloc<'a>(
 ) -> AllocRequest<'a> {
     let (len, align, attrs) = (4096, 4096, Attrs::NONE);
     AllocRequest {
+        kind: plan::AllocKind::Coherent,
         regime,
         device,
         len,
@@ -102,7 +103,7 @@ fn pool(label: PoolLabel, base: u64) -> PoolFace {
 }
 
 fn pool_of(label: PoolLabel, base: u64, len: u64) -> PoolFace {
-    PoolFace { label, range: range(base, len), restricted: false, purpose: PoolUse::All }
+    PoolFace::new(label, range(base, len))
 }
 
 fn restricted(label: PoolLabel, base: u64) -> PoolFace {

@@ -117,10 +117,12 @@ fn shared_memory_for_which_there_is_neither_address_nor_pool_is_unreachable_and_
 }
 
 #[test]
-fn an_attached_device_sees_the_caches() {
+fn an_attached_device_need_not_see_the_caches_unless_it_has_to() {
     let open = regime(PlatformName::Open);
     let blind = DeviceFace { coherent: false, ..PLAIN };
     assert!(plan::attach(&ask(&open, &PLAIN, &[]), &mut ()).is_ok());
     let attached = plan::attach(&ask(&open, &blind, &[]), &mut ());
-    assert_eq!(attached.err(), Some(Refuse::RequireCoherent));
+    assert!(attached.unwrap().cache_work);
+    let strict = MapRequest { attrs: Attrs::REQUIRE_COHERENT, ..ask(&open, &blind, &[]) };
+    assert_eq!(plan::attach(&strict, &mut ()).err(), Some(Refuse::RequireCoherent));
 }

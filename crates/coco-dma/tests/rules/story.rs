@@ -59,3 +59,40 @@ fn a_wrong_parameter_is_told_with_the_number_given() {
         assert!(wrong.to_string().ends_with(&format!(", not {number}")), "{wrong}");
     }
 }
+
+#[test]
+fn an_attribute_that_is_not_taken_is_told_with_the_reason() {
+    for (attrs, why) in [
+        (Attrs::WRITE_COMBINE, "another kind"),
+        (Attrs::NO_KERNEL_MAPPING, "another kind"),
+        (Attrs::FORCE_CONTIGUOUS, "another kind"),
+        (Attrs::ALLOC_SINGLE_PAGES, "another kind"),
+        (Attrs::ALLOC_CC_SHARED, "Linux's own mark"),
+        (Attrs::CC_SHARED, "asserts"),
+        (Attrs::MMIO, "registers"),
+        (Attrs::REQUIRE_COHERENT, "about a map"),
+        // The first of several is the one that is told.
+        (Attrs::MMIO.with(Attrs::FORCE_CONTIGUOUS), "another kind"),
+        (Attrs::MMIO.with(Attrs::CC_SHARED), "registers"),
+    ] {
+        assert!(attrs.why_not().contains(why), "{attrs}: {}", attrs.why_not());
+    }
+}
+
+#[test]
+fn the_order_of_pools_is_told_where_there_is_one() {
+    let tdx = regime(PlatformName::Tdx);
+    let pools = [0x1000_0000, 0x2000_0000].map(|base| pool(PoolLabel::GuestShared, base));
+    let device = DeviceFace { node: Some(0), ..PLAIN };
+    let pools = [PoolFace { node: Some(1), ..pools[0] }, PoolFace { node: Some(0), ..pools[1] }];
+    let two = vec![
+        "1. guest-shared at 0x20000000..=0x200fffff: the machine's".to_owned(),
+        "2. guest-shared at 0x10000000..=0x100fffff: the machine's, on another node".to_owned(),
+    ];
+    for (pools, told) in [(&pools[..1], vec![]), (&pools[..], two)] {
+        let steps = story(&ask(&tdx, &device, pools));
+        let order = steps.into_iter().filter(|(rule, _)| *rule == "pool-order");
+        let order: Vec<_> = order.map(|(_, text)| text).collect();
+        assert_eq!(order, told);
+    }
+}

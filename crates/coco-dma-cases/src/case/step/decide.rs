@@ -20,7 +20,7 @@ impl Around<'_, '_> {
             "attach" => Operation::Attach { direction, attrs },
             "alloc" => {
                 let pages = reader.flag("pages")?.unwrap_or(self.machine.pages);
-                Operation::Alloc { context, attrs, align, pages }
+                Operation::Alloc { kind: self.kind()?, context, attrs, align, pages }
             }
             "free" => {
                 let converted = reader.flag("converted")?.unwrap_or(false);
@@ -56,7 +56,7 @@ impl Around<'_, '_> {
 }
 
 /// What `decide` takes for the state of memory.
-const MEMORY: [(&str, Memory); 10] = [
+const MEMORY: [(&str, Memory); 11] = [
     ("private", Memory::Known(State::PRIVATE)),
     ("shared", Memory::Known(State::SHARED)),
     ("encrypted", Memory::Known(State::ENCRYPTED)),
@@ -64,6 +64,7 @@ const MEMORY: [(&str, Memory); 10] = [
     ("untracked", Memory::Untracked),
     ("mixed", Memory::Mixed),
     ("mmio", Memory::Mmio),
+    ("peer", Memory::Peer),
     ("unaccepted", Memory::Unaccepted),
     ("quarantined", Memory::Quarantined),
     ("converting", Memory::Converting),
@@ -73,6 +74,7 @@ const MEMORY: [(&str, Memory); 10] = [
 fn known(regime: &Regime, state: MemoryState) -> Memory {
     match (regime, state) {
         (_, MemoryState::Mmio) => Memory::Mmio,
+        (_, MemoryState::Peer) => Memory::Peer,
         (Regime::Open, _) => Memory::Untracked,
         (_, MemoryState::Untracked | MemoryState::Unlocated) => Memory::Untracked,
         (Regime::Host(_), MemoryState::Plain) => Memory::Known(State::PLAIN),

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use coco_dma::attrs::Attrs;
+use coco_dma::plan::AllocKind;
 use coco_dma::platform::ConvertError;
 use coco_dma::state::{Context, Direction, State, Visibility};
 use coco_dma_sim::{Really, Refusal};
@@ -11,7 +12,7 @@ use super::Names;
 use crate::case::bytes::Bytes;
 use crate::case::machine::MachineSpec;
 use crate::case::ops::{Op, Protected, Target};
-use crate::case::vocabulary::{CONTEXTS, DIRECTIONS, VISIBILITY};
+use crate::case::vocabulary::{CONTEXTS, DIRECTIONS, KINDS, VISIBILITY};
 use crate::read::{Reader, Value, Wrong, lookup, size_of, text_of, unknown};
 
 /// The most bytes that one step touches.
@@ -54,6 +55,8 @@ pub(super) fn op(
         "alloc" => Op::Alloc {
             device: device()?,
             size: reader.need("size", reader.size("size")?)?,
+            kind: around.kind()?,
+            attrs: around.attrs()?,
             context: around.context()?,
             name: name()?,
         },
@@ -100,6 +103,11 @@ pub(super) fn op(
         "heal" => Op::Heal,
         "protection" => around.protection(made)?,
         "decide" => around.decide()?,
+        "mmap" => Op::Mmap {
+            alloc: around.made("alloc", made)?,
+            offset: reader.size("offset")?.unwrap_or(0),
+            size: reader.size("size")?,
+        },
         _ => Op::Check,
     };
     match &op {
@@ -159,6 +167,10 @@ impl Around<'_, '_> {
 
     pub(super) fn context(&self) -> Result<Context, Wrong> {
         Ok(self.reader.word("context", &CONTEXTS)?.unwrap_or_default())
+    }
+
+    pub(super) fn kind(&self) -> Result<AllocKind, Wrong> {
+        Ok(self.reader.word("kind", &KINDS)?.unwrap_or_default())
     }
 
     pub(super) fn attrs(&self) -> Result<Attrs, Wrong> {

@@ -388,9 +388,9 @@ impl World<'_> {
         let unit = if convert { usize::try_from(self.model.granule).unwrap() } else { 4096 };
         let pages = len.next_multiple_of(unit);
         let may = stopped.is_none() && model.restricted.is_none();
-        let may = may
-            && (!convert || (context == Context::Blocking && !self.quarantine_full(pages as u64)));
-        let room = may && self.arena.has_room(pages, unit);
+        let asked = may && (!convert || context == Context::Blocking);
+        let has_room = self.arena.has_room(pages, unit);
+        let room = asked && has_room && !(convert && self.quarantine_full(pages as u64));
         let (machine, waiting) = (self.machine.clone(), self.host.waiting());
         let answer = match context {
             Context::Atomic => machine.atomic(|| alloc(&self.devices[device], len, context)),
@@ -440,6 +440,12 @@ impl World<'_> {
                 self.allocated(LiveMemory { device, memory, place: MemoryPlace::Slots(id), bytes });
             }
             (Err(error), Some(Err(reason))) => {
+                // Where pages were asked for first, their failure is told.
+                let reason = match (asked, reason) {
+                    (false, _) | (_, Refuse::Quota) => reason,
+                    (true, _) if convert && has_room => Refuse::ConversionFailed,
+                    (true, _) => Refuse::OutOfPages,
+                };
                 assert_eq!(error.reason, reason, "{}", self.now);
                 self.model.devices[device].counters.refused += 1;
                 self.met(format!("allocation: {reason}"));
