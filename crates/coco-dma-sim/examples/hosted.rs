@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         String::from_utf8(seen.expect("shared"))?
     );
     println!("{}", dma.inspect());
-    let buffer = mapping.finish(0);
+    let buffer = mapping.finish(0)?;
     println!("the driver has its buffer back: {:?}", String::from_utf8(buffer)?);
     Ok(())
 }

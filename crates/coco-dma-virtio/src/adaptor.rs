@@ -47,7 +47,8 @@ pub struct AdaptorCounters {
     pub strays: usize,
     /// Unshares and deallocations that fitted no live record, and were ignored.
     pub strangers: usize,
-    /// Allocations kept for ever because their address was 0.
+    /// What is kept for ever: allocations whose address was 0, and what an IOMMU could not unmap
+    /// and found no place in the table.
     pub lost: usize,
 }
 
@@ -77,9 +78,49 @@ impl<'d, P: Platform + ?Sized> Adaptor<'d, P> {
         self.device.room_for(buffers)
     }
 
-    /// How many shares and allocations are live at this moment.
+    /// How many shares and allocations are live at this moment, those among them that
+    /// [`kept`](Self::kept) counts.
     pub fn live(&self) -> usize {
         self.table.live()
+    }
+
+    /// How many shares and allocations the driver has ended, and an IOMMU could not unmap: the
+    /// device may still reach them, so that their records stay in the table until
+    /// [`retry`](Self::retry) ends them.
+    pub fn kept(&self) -> usize {
+        self.table.kept()
+    }
+
+    /// Tries again to end what an IOMMU could not unmap; answers how much is left. Blocks where
+    /// allocations are made of pages that convert.
+    pub fn retry(&self) -> usize {
+        self.table.end_each(true, |live| self.end(live));
+        self.kept()
+    }
+
+    /// Ends what its driver has ended or will never end, without a byte copied; what cannot be
+    /// unmapped comes back.
+    fn end(&self, live: Live) -> Option<Live> {
+        match live {
+            Live::Mapped(mapping) | Live::KeptMapping(mapping) => {
+                // SAFETY: the device had stopped when the driver ended it, or was revoked; with
+                // nothing written no byte of the buffer is touched.
+                let ended = unsafe { self.device.finish_raw(mapping, 0) };
+                ended.err().map(|error| Live::KeptMapping(error.into_mapping()))
+            }
+            Live::Allocated(memory) | Live::KeptMemory(memory) => {
+                // SAFETY: as above; the driver uses it no more.
+                let freed = unsafe { self.device.free_raw(memory) };
+                freed.err().map(|error| Live::KeptMemory(error.memory))
+            }
+        }
+    }
+
+    /// Puts aside what could not be unmapped, if something could not.
+    fn put_aside(&self, live: Option<Live>) {
+        if live.is_some_and(|live| self.table.keep(live).is_err()) {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// What went wrong so far.
@@ -104,9 +145,9 @@ impl<'d, P: Platform + ?Sized> Adaptor<'d, P> {
             return UNREACHABLE;
         };
         let addr = mapping.addr().raw();
-        if let Err(Live::Mapped(mapping)) = self.table.keep(Live::Mapped(mapping)) {
-            // SAFETY: no device was given the address.
-            let _ = unsafe { self.device.finish_raw(mapping, 0) };
+        if let Err(live) = self.table.keep(Live::Mapped(mapping)) {
+            // No device was given the address.
+            self.put_aside(self.end(live));
             self.strays.fetch_add(1, Ordering::Relaxed);
             return UNREACHABLE;
         }
@@ -115,7 +156,8 @@ impl<'d, P: Platform + ?Sized> Adaptor<'d, P> {
 
     /// [`Hal::unshare`](virtio_drivers::Hal::unshare). The interface does not say how much the
     /// device wrote, so all of the buffer is copied back; what the device did not write of it is
-    /// zero.
+    /// zero. Nor does it have a word for what an IOMMU could not unmap: the driver has its buffer,
+    /// and what the device may still reach is [`kept`](Self::kept).
     ///
     /// # Safety
     ///
@@ -136,13 +178,19 @@ impl<'d, P: Platform + ?Sized> Adaptor<'d, P> {
         };
         let len = mapping.len();
         // SAFETY: the device has stopped by this function's condition; the record was ours.
-        let _ = unsafe { self.device.finish_raw(mapping, len) };
+        if let Err(error) = unsafe { self.device.finish_raw(mapping, len) } {
+            let mapping = error.into_mapping();
+            // SAFETY: the buffer is there until this returns.
+            unsafe { self.device.sync_for_cpu(&mapping, 0..len) };
+            self.put_aside(Some(Live::KeptMapping(mapping)));
+        }
     }
 
     /// Revokes a device that is gone ([`Device::revoke`]) and finishes every live share of it;
     /// answers how many there were. Nothing is copied back: what a device left unfinished is
     /// nobody's. Its slots are free, those of its queues among them, and it is refused new ones:
-    /// drop its queues first, and bind another device to go on.
+    /// drop its queues first, and bind another device to go on. What an IOMMU could not unmap is
+    /// [`kept`](Self::kept).
     ///
     /// # Safety
     ///
@@ -152,18 +200,10 @@ impl<'d, P: Platform + ?Sized> Adaptor<'d, P> {
         // SAFETY: this function's conditions.
         unsafe { self.device.revoke() };
         let mut ended = 0;
-        while let Some(live) = self.table.remove_any() {
-            match live {
-                Live::Mapped(mapping) => {
-                    // SAFETY: the device has stopped by this function's condition; of a revoked
-                    // one no byte is copied.
-                    let _ = unsafe { self.device.finish_raw(mapping, 0) };
-                    ended += 1;
-                }
-                // SAFETY: as above.
-                Live::Allocated(memory) => drop(unsafe { self.device.free_raw(memory) }),
-            }
-        }
+        self.table.end_each(false, |live| {
+            ended += usize::from(matches!(live, Live::Mapped(_)));
+            self.end(live)
+        });
         ended
     }
 
@@ -179,15 +219,12 @@ impl<'d, P: Platform + ?Sized> Adaptor<'d, P> {
             memory = other;
         }
         let (addr, start) = (memory.addr().raw(), memory.bytes().cast());
-        match self.table.keep(Live::Allocated(memory)) {
-            Ok(()) => (addr, start),
-            Err(Live::Allocated(memory)) => {
-                // SAFETY: nobody was given the memory.
-                let _ = unsafe { self.device.free_raw(memory) };
-                FAILED
-            }
-            Err(Live::Mapped(_)) => FAILED,
+        if let Err(live) = self.table.keep(Live::Allocated(memory)) {
+            // Nobody was given the memory.
+            self.put_aside(self.end(live));
+            return FAILED;
         }
+        (addr, start)
     }
 
     /// [`Hal::dma_dealloc`](virtio_drivers::Hal::dma_dealloc). Always reports success: the driver
@@ -202,13 +239,8 @@ impl<'d, P: Platform + ?Sized> Adaptor<'d, P> {
             .map(|len| Key::allocated(addr, NonNull::slice_from_raw_parts(start, len)));
         let found = key.and_then(|key| self.table.remove(&key));
         match found {
-            Some(Live::Allocated(memory)) => {
-                // SAFETY: this function's condition; the record was ours.
-                let _ = unsafe { self.device.free_raw(memory) };
-            }
-            _ => {
-                self.strangers.fetch_add(1, Ordering::Relaxed);
-            }
+            Some(live) => self.put_aside(self.end(live)),
+            None => _ = self.strangers.fetch_add(1, Ordering::Relaxed),
         }
         0
     }

@@ -53,6 +53,10 @@ impl AsRef<Entry<Live>> for Record {
 pub(crate) enum Live {
     Mapped(RawMapping),
     Allocated(RawCoherent),
+    /// A mapping that the driver has ended, and an IOMMU could not unmap.
+    KeptMapping(RawMapping),
+    /// Memory that the driver has freed, and an IOMMU could not unmap.
+    KeptMemory(RawCoherent),
 }
 
 /// What a driver knows of a record: its address, and what it is of. One address may be live
@@ -101,16 +105,23 @@ impl Key {
 
 /// What can stand in a table.
 pub(crate) trait Keyed {
-    fn key(&self) -> Key;
+    /// None of what no driver will ask for again.
+    fn key(&self) -> Option<Key>;
+
+    /// The state of a record that holds it.
+    fn tag(&self) -> usize {
+        self.key().map_or(KEPT, |key| key.tag())
+    }
 }
 
 impl Keyed for Live {
-    fn key(&self) -> Key {
+    fn key(&self) -> Option<Key> {
         match self {
             Self::Mapped(mapping) => {
-                Key::mapped(mapping.addr().raw(), mapping.buffer(), mapping.direction())
+                Some(Key::mapped(mapping.addr().raw(), mapping.buffer(), mapping.direction()))
             }
-            Self::Allocated(memory) => Key::allocated(memory.addr().raw(), memory.bytes()),
+            Self::Allocated(memory) => Some(Key::allocated(memory.addr().raw(), memory.bytes())),
+            Self::KeptMapping(_) | Self::KeptMemory(_) => None,
         }
     }
 }
@@ -125,8 +136,10 @@ pub(crate) struct Entry<T> {
 const FREE: usize = 0;
 /// One thread is at it.
 const BUSY: usize = 1;
-/// The lowest tag of a live record.
+/// The lowest tag of a live record. Those with a key end in these two bits.
 const LIVE: usize = 2;
+/// The tag of all records without a key.
+const KEPT: usize = 3;
 
 // SAFETY: `live` is only touched by the thread that moved `state` to BUSY, and what is in it is
 // handed over with that.
@@ -180,12 +193,12 @@ impl<'d, E> Table<'d, E> {
     where
         E: AsRef<Entry<T>>,
     {
-        let key = live.key();
-        for entry in self.from(key.addr).map(AsRef::as_ref) {
+        let tag = live.tag();
+        for entry in self.from(live.key().map_or(0, |key| key.addr)).map(AsRef::as_ref) {
             if entry.is(FREE) && entry.claim(FREE) {
                 // SAFETY: BUSY, so this thread alone is at it.
                 unsafe { entry.with(|place| *place = Some(live)) };
-                entry.settle(key.tag());
+                entry.settle(tag);
                 return Ok(());
             }
         }
@@ -198,18 +211,36 @@ impl<'d, E> Table<'d, E> {
         E: AsRef<Entry<T>>,
     {
         let tag = key.tag();
-        self.from(key.addr).find_map(|entry| take(entry.as_ref(), tag, |at| at == *key))
+        self.from(key.addr).find_map(|entry| take(entry.as_ref(), tag, key))
     }
 
-    /// Takes out any live record; `None` where there is none.
-    pub(crate) fn remove_any<T: Keyed>(&self) -> Option<T>
+    /// Has `end` end each live record, or each that was kept; what comes back stays in its place.
+    pub(crate) fn end_each<T: Keyed>(&self, kept_only: bool, mut end: impl FnMut(T) -> Option<T>)
     where
         E: AsRef<Entry<T>>,
     {
-        self.0.iter().map(AsRef::as_ref).find_map(|entry| {
+        for entry in self.0.iter().map(AsRef::as_ref) {
             let state = entry.state.load(Ordering::Relaxed);
-            if state < LIVE { None } else { take(entry, state, |_| true) }
-        })
+            let wanted = if kept_only { state == KEPT } else { state >= LIVE };
+            if wanted && entry.claim(state) {
+                // SAFETY: BUSY, so this thread alone is at it.
+                let left = unsafe {
+                    entry.with(|live| {
+                        *live = live.take().and_then(&mut end);
+                        live.as_ref().map(T::tag)
+                    })
+                };
+                entry.settle(left.unwrap_or(FREE));
+            }
+        }
+    }
+
+    /// How many records hold what could not be ended at this moment.
+    pub(crate) fn kept<T: Keyed>(&self) -> usize
+    where
+        E: AsRef<Entry<T>>,
+    {
+        self.0.iter().filter(|entry| entry.as_ref().is(KEPT)).count()
     }
 
     /// How many records are live at this moment.
@@ -239,15 +270,16 @@ impl<'d, E> Table<'d, E> {
     }
 }
 
-/// Takes a record out of a place in this state, if it is the one.
-fn take<T: Keyed>(entry: &Entry<T>, tag: usize, is: impl Fn(Key) -> bool) -> Option<T> {
+/// Takes the record with this key out of a place, if it is there.
+fn take<T: Keyed>(entry: &Entry<T>, tag: usize, key: &Key) -> Option<T> {
     if !entry.is(tag) || !entry.claim(tag) {
         return None;
     }
     // SAFETY: BUSY, so this thread alone is at it.
     let found = unsafe {
         entry.with(|live| {
-            if live.as_ref().is_some_and(|live| is(live.key())) { live.take() } else { None }
+            let found = live.as_ref().is_some_and(|live| live.key().as_ref() == Some(key));
+            if found { live.take() } else { None }
         })
     };
     entry.settle(if found.is_some() { FREE } else { tag });

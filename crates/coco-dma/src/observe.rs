@@ -131,8 +131,9 @@ pub enum Event<'e> {
     },
     /// An IOMMU refused an access of a device.
     Fault(Fault),
-    /// An IOMMU could not unmap: the addresses are never given out again, and the memory that
-    /// lies there stays pinned, or its slots or pages taken, for good.
+    /// An IOMMU could not unmap: the addresses are not given out again, and the memory that lies
+    /// there stays pinned, or its slots or pages taken, until it is tried again and succeeds. The
+    /// one who ended it has it as an error, too.
     UnmapFailed {
         /// The device.
         device: &'e str,

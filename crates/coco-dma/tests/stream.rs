@@ -20,6 +20,7 @@ use coco_dma::regime::PlatformName;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::PoolLabel;
+use coco_dma::stream::FinishError;
 use machine::Machine;
 use machine::POOL;
 use proptest::prelude::*;
@@ -182,7 +183,8 @@ fn another_devices_mapping_comes_back() {
     // SAFETY: the buffer is ours; the device is this test.
     let mapping = unsafe { one.map_raw(bytes, Direction::ToDevice, Attrs::NONE) }.expect("mapped");
     // SAFETY: as above.
-    let back = unsafe { two.finish_raw(mapping, 0) }.expect_err("not its own").0;
+    let back = unsafe { two.finish_raw(mapping, 0) }.expect_err("not its own");
+    let FinishError::NotThisDevice(back) = back else { panic!("{back}") };
     assert_eq!(pools[0].used(), 1);
     // SAFETY: as above.
     unsafe { one.finish_raw(back, 0) }.expect("its own");

@@ -6,6 +6,9 @@ pub mod registers;
 pub mod shared_buffer;
 pub mod virtio;
 
+use coco_dma::iommu::UnmapError;
+use coco_dma::stream::FinishError;
+use coco_dma::stream::LendError;
 use coco_dma::stream::MapError;
 
 /// A device did not do what it was asked for.
@@ -19,6 +22,8 @@ pub enum DeviceError {
     Gone,
     /// The layer refused the map.
     Map(MapError),
+    /// The IOMMU could not unmap what the device had.
+    Unmap(UnmapError),
 }
 
 impl core::fmt::Display for DeviceError {
@@ -28,6 +33,7 @@ impl core::fmt::Display for DeviceError {
             Self::Silent => f.write_str("the device did not answer"),
             Self::Gone => f.write_str("the device is gone"),
             Self::Map(error) => error.fmt(f),
+            Self::Unmap(error) => error.fmt(f),
         }
     }
 }
@@ -35,5 +41,24 @@ impl core::fmt::Display for DeviceError {
 impl From<MapError> for DeviceError {
     fn from(error: MapError) -> Self {
         Self::Map(error)
+    }
+}
+
+/// What the device did with the loan does not matter any more: what is still mapped is kept.
+impl<R> From<LendError<R>> for DeviceError {
+    fn from(error: LendError<R>) -> Self {
+        match error {
+            LendError::Refused(error) => Self::Map(error),
+            LendError::StillMapped { answer: _, kept } => Self::Unmap(kept.error()),
+        }
+    }
+}
+
+impl From<FinishError> for DeviceError {
+    fn from(error: FinishError) -> Self {
+        match error {
+            FinishError::StillMapped(_, error) => Self::Unmap(error),
+            FinishError::NotThisDevice(_) => Self::Gone,
+        }
     }
 }

@@ -315,7 +315,7 @@ impl Nvme {
         }
         let Self { admin, io, list, .. } = self;
         for memory in [admin.commands, admin.completions, io.commands, io.completions, list] {
-            memory.free(Context::Blocking).map_err(|_| "memory kept")?;
+            memory.free(Context::Blocking).map_err(|error| error.reason)?;
         }
         Ok(())
     }

@@ -73,7 +73,7 @@ impl SharedBuffer {
         let answer = work(mapping.addr().raw());
         let len = mapping.len();
         // SAFETY: as above.
-        let _ = unsafe { device.finish_raw(mapping, len) };
+        unsafe { device.finish_raw(mapping, len) }?;
         Ok((answer, bounced))
     }
 

@@ -151,7 +151,7 @@ fn edu(layer: &Layer, boot: &Boot) -> Result<(), Failure> {
     unsafe { edu.transfer(true, memory.addr().raw(), edu::BUFFER) }?;
     let mut came = io::marked(edu::BUFFER);
     memory.bytes().read(0, &mut came)?;
-    memory.free(coco_dma::state::Context::Blocking).map_err(|_| "kept")?;
+    memory.free(coco_dma::state::Context::Blocking).map_err(|error| error.reason)?;
     if came != sent {
         return Err("edu gave other bytes back".into());
     }

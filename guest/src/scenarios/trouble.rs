@@ -57,7 +57,7 @@ fn fill(device: &GuestDevice, tried: impl FnOnce()) -> Result<(usize, &'static s
     let count = held.len();
     for mapping in held {
         // No device was given the address.
-        drop(mapping.finish(0));
+        mapping.finish(0)?;
     }
     Ok((count, reason))
 }
@@ -158,7 +158,7 @@ pub fn unplug(layer: &Layer, boot: &Boot) -> Result<(), Failure> {
     }
     // SAFETY: a device without power does no DMA, and nobody else maps for it.
     let freed = unsafe { device.revoke() };
-    let buffer = mapping.finish(io::CHUNK);
+    let buffer = mapping.finish(io::CHUNK)?;
     let untouched = buffer == io::marked(io::CHUNK).into_boxed_slice();
     let refused = match nvme.read(0, &mut io::marked(512)) {
         Err(DeviceError::Map(error)) => error.reason.slug(),

@@ -98,6 +98,7 @@ pub(crate) enum Op {
         how: Refusal,
     },
     FailView(u64),
+    FailUnmap(u64),
     Heal,
     Protection {
         of: Protected,
@@ -194,6 +195,7 @@ const fn rule(op: &'static str, outcomes: &'static [&'static str]) -> Rule {
 
 const MAPPED: &[&str] = &["direct", "bounce", "refuse"];
 const DONE: &[&str] = &["done"];
+const ENDED: &[&str] = &["done", "still-mapped"];
 const DONE_OR_NOT: &[&str] = &["done", "refuse"];
 const READ: &[&str] = &["clear", "ciphertext", "fault"];
 const WRITTEN: &[&str] = &["clear", "corrupted", "lost", "fault"];
@@ -232,7 +234,7 @@ pub(super) const RULES: &[Rule] = &[
         facts: &[("segment", Kind::Number)],
         ..rule("map-list", DONE_OR_NOT)
     },
-    rule("finish", DONE),
+    rule("finish", ENDED),
     rule("sync-for-cpu", DONE),
     rule("sync-for-device", DONE),
     Rule {
@@ -246,7 +248,7 @@ pub(super) const RULES: &[Rule] = &[
         rules: true,
         ..rule("alloc", &["allocate", "refuse"])
     },
-    Rule { reasons: Reasons::Plan, ..rule("free", DONE_OR_NOT) },
+    Rule { reasons: Reasons::Plan, ..rule("free", &["done", "refuse", "still-mapped"]) },
     Rule { reasons: Reasons::Conversion, facts: CONVERTED, ..rule("share", DONE_OR_NOT) },
     Rule { reasons: Reasons::Conversion, facts: CONVERTED, ..rule("reclaim", DONE_OR_NOT) },
     Rule { reasons: Reasons::Conversion, facts: CONVERTED, ..rule("grow", DONE_OR_NOT) },
@@ -265,7 +267,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule { reasons: Reasons::Bind, ..rule("bind", DONE_OR_NOT) },
     Rule { reasons: Reasons::Bind, ..rule("rebind", DONE_OR_NOT) },
     Rule { facts: &[("slots", Kind::Number)], ..rule("revoke", DONE) },
-    rule("lose-trust", DONE),
+    rule("lose-trust", ENDED),
     Rule { facts: ANSWERS, ..rule("ask", DONE) },
     Rule { bytes: true, ..rule("device-read", &["clear", "ciphertext", "fault", "none"]) },
     rule("device-write", &["clear", "corrupted", "lost", "fault", "none"]),
@@ -276,6 +278,7 @@ pub(super) const RULES: &[Rule] = &[
     rule("fail-conversion", DONE),
     rule("refuse-conversions", DONE),
     rule("fail-view", DONE),
+    rule("fail-unmap", DONE),
     rule("heal", DONE),
     Rule { reasons: Reasons::Plan, facts: PROTECTION, rules: true, ..rule("mmap", DONE_OR_NOT) },
     Rule {

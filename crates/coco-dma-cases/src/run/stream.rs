@@ -5,8 +5,10 @@
 use std::ptr::NonNull;
 
 use coco_dma::attrs::Attrs;
+use coco_dma::coherent::NotFreed;
 use coco_dma::plan::{self, AllocKind, MapFace, Moment, Plan};
 use coco_dma::state::{Context, Direction};
+use coco_dma::stream::FinishError;
 
 use super::world::{LiveAlloc, LiveMap, World};
 use super::{Got, Heed, Rules};
@@ -125,7 +127,7 @@ impl World<'_> {
             .atomic(|| unsafe { device.map_list(&parts, direction, attrs, &mut records) });
         match made {
             Ok(()) => {}
-            Err(coco_dma::stream::ListError::Segment { index, error }) => {
+            Err(coco_dma::stream::ListError::Segment { index, error, .. }) => {
                 return Ok(Got::refused(error.reason.slug()).number("segment", wide(index)));
             }
             Err(error) => return Err(error.to_string()),
@@ -147,8 +149,14 @@ impl World<'_> {
         // SAFETY: the device acts when told, and is not told to any more.
         let ended =
             self.ground.machine.atomic(|| unsafe { device.finish_raw(live.mapping, written) });
-        ended.map_err(|error| error.to_string())?;
-        Ok(Got::new("done").ruled(rules))
+        match ended {
+            Ok(()) => Ok(Got::new("done").ruled(rules)),
+            Err(FinishError::StillMapped(mapping, _)) => {
+                self.maps.insert(map.to_owned(), LiveMap { mapping, ..live });
+                Ok(Got::new("still-mapped"))
+            }
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     /// The rules about the bytes of a map at a moment.
@@ -226,8 +234,14 @@ impl World<'_> {
             Context::Atomic => self.ground.machine.atomic(work),
             Context::Blocking => work(),
         };
-        freed.map_err(|_| "the memory is another device's".to_owned())?;
-        Ok(Got::new("done").ruled(rules))
+        match freed.map_err(|error| (error.reason, error.memory)) {
+            Ok(()) => Ok(Got::new("done").ruled(rules)),
+            Err((NotFreed::StillMapped(_), memory)) => {
+                self.allocs.insert(alloc.to_owned(), LiveAlloc { memory, ..live });
+                Ok(Got::new("still-mapped"))
+            }
+            Err((reason, _)) => Err(reason.to_string()),
+        }
     }
 
     /// Slots in use, by pool.

@@ -173,6 +173,7 @@ impl<'w> World<'w> {
             }
             Op::RefuseConversions { to, how } => faulty.refuse(*to, *how),
             Op::FailView(skip) => faulty.fail_view(*skip),
+            Op::FailUnmap(skip) => self.ground.iommu.fail_unmap(*skip),
             Op::Heal => faulty.heal(),
             Op::Check => {}
         }

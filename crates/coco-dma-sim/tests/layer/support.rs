@@ -245,7 +245,7 @@ pub(crate) fn finish_list<P: Platform>(
     written: usize,
 ) {
     // SAFETY: as above.
-    unsafe { device.finish_list(records, written) };
+    unsafe { device.finish_list(records, written) }.unwrap();
 }
 
 pub(crate) fn finish<P: Platform>(device: &Device<'_, P>, mapping: RawMapping, written: usize) {
@@ -278,7 +278,7 @@ pub(crate) fn alloc<P: Platform>(
 
 pub(crate) fn free<P: Platform>(device: &Device<'_, P>, memory: RawCoherent) {
     // SAFETY: as above.
-    assert!(unsafe { device.free_raw(memory) }.is_ok(), "another device's memory");
+    unsafe { device.free_raw(memory) }.unwrap();
 }
 
 /// A machine that calls the test back before every view.

@@ -18,6 +18,7 @@ use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::State;
 use coco_dma::state::Visibility;
+use coco_dma::stream::FinishError;
 use coco_dma::stream::MapError;
 use coco_dma::stream::RawMapping;
 use coco_dma_sim::GuestBuffer;
@@ -87,6 +88,19 @@ pub(crate) fn map<P: Platform>(
 ) -> Result<RawMapping, MapError> {
     // SAFETY: the buffer outlives the mapping in every test, and devices act only when told.
     unsafe { device.map_raw(buffer.bytes(), direction, Attrs::NONE) }
+}
+
+/// Ends a map that the IOMMU does not unmap.
+pub(crate) fn still_mapped<P: Platform>(
+    device: &Device<'_, P>,
+    mapping: RawMapping,
+    written: usize,
+) -> RawMapping {
+    // SAFETY: as above.
+    let error = unsafe { device.finish_raw(mapping, written) }.unwrap_err();
+    let code = if let FinishError::StillMapped(_, error) = &error { error.code } else { None };
+    assert_eq!(code, Some(0x5c21), "{error}");
+    error.into_mapping()
 }
 
 pub(crate) fn finish<P: Platform>(device: &Device<'_, P>, mapping: RawMapping, written: usize) {

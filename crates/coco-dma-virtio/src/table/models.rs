@@ -16,8 +16,9 @@ use super::*;
 struct Thing(u64, usize, Box<u32>);
 
 impl Keyed for Thing {
-    fn key(&self) -> Key {
-        key(self.0, self.1)
+    /// Nothing has no key, as what is kept.
+    fn key(&self) -> Option<Key> {
+        (self.1 > 0).then(|| key(self.0, self.1))
     }
 }
 
@@ -47,9 +48,19 @@ fn table(places: usize) -> Things {
 /// Takes one out, and looks at it.
 fn remove(table: Things, key: Key) -> bool {
     table.remove::<Thing>(&key).is_some_and(|found| {
-        assert_eq!((found.key(), *found.2), (key, 7));
+        assert_eq!((found.key(), *found.2), (Some(key), 7));
         true
     })
+}
+
+/// Ends what there is, and looks at it.
+fn end_each(table: Things, kept_only: bool) -> bool {
+    let mut any = false;
+    table.end_each(kept_only, |found: Thing| {
+        any = *found.2 == 7;
+        None
+    });
+    any
 }
 
 /// Every outcome of two sides, whichever comes first.
@@ -113,7 +124,7 @@ fn loom_one_record_is_found_once() {
     let before = |table: Things| table.keep(thing(0x1000, 1)).unwrap();
     let side = |table| remove(table, key(0x1000, 1));
     assert_eq!(outcomes(1, before, side, side, free), [(false, true, 1), (true, false, 1)]);
-    let any = |table: Things| table.remove_any::<Thing>().is_some();
+    let any = |table| end_each(table, false);
     assert_eq!(outcomes(1, before, side, any, free), [(false, true, 1), (true, false, 1)]);
 }
 
@@ -147,4 +158,19 @@ fn loom_one_place_holds_one_record() {
         free,
     );
     assert_eq!(met, [(true, true, 0)]);
+}
+
+#[test]
+fn loom_what_could_not_be_ended_is_ended_once_and_in_nobodys_way() {
+    let before = |table: Things| {
+        table.keep(thing(0x1000, 1)).unwrap();
+        table.keep(thing(0x1000, 0)).unwrap();
+        // It does not go.
+        table.end_each(true, |found: Thing| Some(found));
+        assert_eq!(table.kept::<Thing>(), 1);
+    };
+    let retry = |table| end_each(table, true);
+    let met = outcomes(2, before, |table| remove(table, key(0x1000, 1)), retry, free);
+    assert_eq!(met, [(true, true, 2)]);
+    assert_eq!(outcomes(2, before, retry, retry, free), [(false, true, 1), (true, false, 1)]);
 }

@@ -6,6 +6,8 @@ use core::fmt;
 use core::mem::ManuallyDrop;
 
 use super::AllocError;
+use super::FreeError;
+use super::NotFreed;
 use super::RawCoherent;
 use crate::addr::DmaAddr;
 use crate::device::Device;
@@ -59,9 +61,13 @@ impl<'a, 'd, P: Platform + ?Sized> CoherentInit<'a, 'd, P> {
         Coherent(self.0)
     }
 
-    /// Gives the memory back. Returns it where that would convert memory in atomic context.
-    pub fn discard(self, context: Context) -> Result<(), Self> {
-        self.0.give_back(context).map_err(Self)
+    /// Gives the memory back.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Coherent::free`].
+    pub fn discard(self, context: Context) -> Result<(), FreeError<Self>> {
+        self.0.give_back(context).map_err(|error| error.map(Self))
     }
 }
 
@@ -77,11 +83,15 @@ impl<P: Platform + ?Sized> Coherent<'_, '_, P> {
         self.0.bytes()
     }
 
-    /// Ends it: the device has stopped using the address. Returns the memory where freeing it
-    /// would convert memory in atomic context. Blocks where
+    /// Ends it: the device has stopped using the address. Blocks where
     /// [`RawCoherent::converts_on_free`] says so.
-    pub fn free(self, context: Context) -> Result<(), Self> {
-        self.0.give_back(context).map_err(Self)
+    ///
+    /// # Errors
+    ///
+    /// The memory, as it was: to free it would convert memory in atomic context, or the IOMMU could
+    /// not unmap it.
+    pub fn free(self, context: Context) -> Result<(), FreeError<Self>> {
+        self.0.give_back(context).map_err(|error| error.map(Self))
     }
 }
 
@@ -94,9 +104,9 @@ impl<P: Platform + ?Sized> Held<'_, '_, P> {
     }
 
     /// Frees the memory, unless the context forbids what that takes.
-    fn give_back(mut self, context: Context) -> Result<(), Self> {
-        if plan::free(self.memory.converts_on_free(), context, &mut ()).is_err() {
-            return Err(self);
+    fn give_back(mut self, context: Context) -> Result<(), FreeError<Self>> {
+        if let Err(reason) = plan::free(self.memory.converts_on_free(), context, &mut ()) {
+            return Err(FreeError { reason: NotFreed::Context(reason), memory: self });
         }
         let device = self.device;
         // SAFETY: `self` is forgotten in the next line, so that this is the only use.
@@ -105,8 +115,8 @@ impl<P: Platform + ?Sized> Held<'_, '_, P> {
         // SAFETY: not exposed, no device ever had the address; exposed, whoever handed it over
         // stopped the device. The record is this device's.
         let freed = unsafe { device.free_raw(memory) };
-        debug_assert!(freed.is_ok(), "memory goes back through the device that allocated it");
-        Ok(())
+        freed
+            .map_err(|error| error.map(|memory| Self { device, memory: ManuallyDrop::new(memory) }))
     }
 }
 

@@ -9,6 +9,7 @@
 //! What is smaller than a page comes out of an [`ObjectPool`], which takes pages from here and hands
 //! out objects of one kind, descriptors above all.
 
+mod error;
 mod guard;
 mod objects;
 mod pages;
@@ -16,6 +17,9 @@ mod raw;
 mod reservoir;
 mod views;
 
+pub use error::AllocError;
+pub use error::FreeError;
+pub use error::NotFreed;
 pub use guard::Coherent;
 pub use guard::CoherentInit;
 pub use objects::LayoutError;
@@ -24,5 +28,4 @@ pub use objects::ObjectLayout;
 pub use objects::ObjectPage;
 pub use objects::ObjectPool;
 pub use objects::PagesInUse;
-pub use raw::AllocError;
 pub use raw::RawCoherent;

@@ -2,16 +2,17 @@
 // UNSAFETY: raw memory that a device writes behind the compiler's back.
 #![expect(unsafe_code)]
 
-use core::fmt;
 use core::ptr::NonNull;
 
+use super::AllocError;
+use super::FreeError;
+use super::NotFreed;
 use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
 use crate::attrs::Attrs;
 use crate::device::Device;
 use crate::iommu::Mapped;
 use crate::ledger::Pin;
-use crate::name::Name;
 use crate::observe::Event;
 use crate::plan;
 use crate::plan::AllocKind;
@@ -105,28 +106,6 @@ impl RawCoherent {
         unsafe { SharedBytes::new(self.start, self.len) }
     }
 }
-
-/// An allocation that was refused. Nothing was changed and nothing is held, but for what a failed
-/// conversion put into quarantine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AllocError {
-    /// The device's name.
-    pub device: Name,
-    /// Why.
-    pub reason: Refuse,
-    /// Bytes asked for.
-    pub len: usize,
-}
-
-impl fmt::Display for AllocError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { device, reason, len } = self;
-        write!(f, "{device}: an allocation of {len} bytes was refused ({reason}): ")?;
-        write!(f, "{}; {}", reason.text(), reason.way_out())
-    }
-}
-
-impl core::error::Error for AllocError {}
 
 impl<P: Platform + ?Sized> Device<'_, P> {
     /// Allocates `len` bytes that the device reaches, rounded up to pages of 4096 (to granules
@@ -272,23 +251,25 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         Ok((addr, Some(mapped)))
     }
 
-    /// Frees an allocation of this device; another device's comes back. Blocks where
+    /// Frees an allocation of this device. Blocks where
     /// [`converts_on_free`](RawCoherent::converts_on_free) says so: then it is for blocking
-    /// context only. Memory that cannot be taken back goes to quarantine; memory that an IOMMU cannot
-    /// unmap is kept for good, and observers are told.
+    /// context only. Memory that cannot be taken back goes to quarantine.
+    ///
+    /// # Errors
+    ///
+    /// The memory, with which nothing happened: it is another device's, or the IOMMU could not
+    /// unmap it ([`NotFreed::StillMapped`]).
     ///
     /// # Safety
     ///
     /// The device has stopped using it, and nobody uses the pointer any more.
-    pub unsafe fn free_raw(&self, memory: RawCoherent) -> Result<(), RawCoherent> {
+    pub unsafe fn free_raw(&self, memory: RawCoherent) -> Result<(), FreeError<RawCoherent>> {
         if memory.owner != self.owner() {
-            return Err(memory);
+            return Err(FreeError { reason: NotFreed::NotThisDevice, memory });
         }
         // SAFETY: this function's condition.
-        if unsafe { self.untranslate(memory.mapped.as_ref()) }.is_err() {
-            // The device may still reach it: it is nobody's any more.
-            self.count().freed();
-            return Ok(());
+        if let Err(error) = unsafe { self.untranslate(memory.mapped.as_ref()) } {
+            return Err(FreeError { reason: NotFreed::StillMapped(error), memory });
         }
         let bytes = memory.bytes();
         match memory.source {

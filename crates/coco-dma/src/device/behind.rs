@@ -50,8 +50,8 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         // SAFETY: this function's condition.
         let made = unsafe { domain.map(range, original, entry, self.face(), self.owner()) }?;
         match self.stopped() {
-            // It was cut off meanwhile. What cannot be unmapped again goes on as a mapping, which
-            // nobody is given the memory of when it ends.
+            // It was cut off meanwhile. What cannot be unmapped again goes on as a mapping, whose
+            // end tries once more.
             // SAFETY: nobody was given the address.
             Some(reason) if unsafe { self.untranslate(Some(&made.1)) }.is_ok() => Err(reason),
             _ => Ok(made),
@@ -59,7 +59,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     }
 
     /// Ends what [`translate`](Self::translate) made. On an error the device may still reach it:
-    /// then its memory must never be anybody else's.
+    /// then its memory must not be anybody else's before another call succeeded.
     ///
     /// # Safety
     ///

@@ -49,8 +49,9 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     ///
     /// # Errors
     ///
-    /// The first of what the IOMMU could not unmap, and the device may still reach; observers are
-    /// told each of them. The device counts as distrusted all the same.
+    /// The first of what is not unmapped, and the device may still reach: the IOMMU could not, of
+    /// which observers are told each, or another thread is ending it at this moment. Calling it
+    /// again tries again. The device counts as distrusted all the same.
     pub fn lose_trust(&self) -> Result<(), UnmapError> {
         self.life.distrust();
         // SAFETY: it is to be stopped by this.

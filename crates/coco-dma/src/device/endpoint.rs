@@ -239,7 +239,8 @@ pub enum BindError {
     NoDomain,
     /// The window of the device's domain begins past the last address that the device reaches.
     DomainOutOfReach,
-    /// More devices were bound in the life of this program than half a word counts.
+    /// More devices were bound in the life of this program than can be numbered: 2^30, or 2^14
+    /// where words have 32 bits.
     TooManyDevices,
     /// A pool of the device's own was adopted, and its memory is in the books as memory that
     /// converts: nobody would keep it from being converted under the pool.

@@ -16,7 +16,8 @@ const LEAST_PAGE: u64 = 4096;
 /// devices that are behind it and between threads; no locks.
 ///
 /// An address is given out again only after its pages were unmapped and flushed. Where unmapping
-/// fails it is never given out again ([`lost`](Self::lost) counts), and what lies there is kept.
+/// fails ([`lost`](Self::lost) counts) what lies there is kept, until the one who holds the record
+/// tries again and succeeds.
 /// Address 0 is never given out: too many drivers and devices take it for "none".
 pub struct Domain<'m> {
     pub(super) iommu: &'m (dyn Iommu + 'm),
@@ -102,7 +103,7 @@ impl<'m> Domain<'m> {
         (self.slots.used() as u64).saturating_mul(self.page)
     }
 
-    /// Bytes of addresses that were lost to unmaps that failed, in whole pages.
+    /// Bytes of addresses whose unmap failed, and did not succeed since, in whole pages.
     pub fn lost(&self) -> u64 {
         (self.lost.0.load(Ordering::Relaxed) as u64).saturating_mul(self.page)
     }

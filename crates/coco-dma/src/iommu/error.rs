@@ -55,8 +55,9 @@ impl fmt::Display for DomainError {
 
 impl core::error::Error for DomainError {}
 
-/// An IOMMU could not unmap. The device may still reach what lies there, so that all of it is kept
-/// for good: the addresses, and the slots, the pages or the pin.
+/// An IOMMU could not unmap. The device may still reach what lies there, so that all of it is kept:
+/// the addresses, and the slots, the pages or the pin. Whoever has the record tries again by ending
+/// it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnmapError {
     /// The device.
@@ -65,8 +66,8 @@ pub struct UnmapError {
     pub addr: DmaAddr,
     /// Bytes, in whole pages of the IOMMU.
     pub len: u64,
-    /// The code of the IOMMU's driver; none where it failed before, when the device was revoked or
-    /// lost the guest's trust.
+    /// The code of the IOMMU's driver; none where another thread was unmapping it at that moment,
+    /// because the device lost the guest's trust.
     pub code: Option<u64>,
 }
 
@@ -76,7 +77,7 @@ impl fmt::Display for UnmapError {
         write!(f, "{device}: {len:#x} bytes at {addr} could not be unmapped, and are kept")?;
         match code {
             Some(code) => write!(f, " (code {code:#x})"),
-            None => Ok(()),
+            None => f.write_str(" until another thread has ended it"),
         }
     }
 }

@@ -31,7 +31,8 @@ const PAGES: usize = 2;
 /// A table of flags. Relaxed: nothing but the domain's own order keeps two apart.
 struct Flags {
     mapped: [AtomicUsize; PAGES],
-    fail: bool,
+    /// Not 0: unmaps fail.
+    fail: AtomicUsize,
 }
 
 impl Flags {
@@ -57,7 +58,7 @@ unsafe impl Iommu for Flags {
     }
 
     unsafe fn unmap(&self, iova: DmaAddr, len: u64) -> Result<(), IommuError> {
-        if self.fail {
+        if self.fail.load(Ordering::Relaxed) > 0 {
             return Err(IommuError { code: 0 });
         }
         for page in self.pages(iova, len) {
@@ -68,11 +69,16 @@ unsafe impl Iommu for Flags {
 }
 
 fn domain(fail: bool) -> Arc<Domain<'static>> {
+    domain_on(fail).0
+}
+
+fn domain_on(fail: bool) -> (Arc<Domain<'static>>, &'static Flags) {
     let len = PAGES as u64 * PAGE;
     let words: Vec<_> = (0..Domain::words(len, PAGE)).map(|_| Word::new()).collect();
-    let flags = Flags { mapped: [AtomicUsize::new(0), AtomicUsize::new(0)], fail };
+    let mapped = [AtomicUsize::new(0), AtomicUsize::new(0)];
+    let flags = Box::leak(Box::new(Flags { mapped, fail: AtomicUsize::new(fail.into()) }));
     let window = IovaWindow::new(PAGE, len).unwrap();
-    Arc::new(Domain::new(Box::leak(Box::new(flags)), window, words.leak()).unwrap())
+    (Arc::new(Domain::new(flags, window, words.leak()).unwrap()), flags)
 }
 
 /// Maps and unmaps once; false where there was no room.
@@ -124,15 +130,57 @@ fn loom_a_device_that_is_cut_off_keeps_nothing() {
             let (_, mapped) = made.unwrap();
             if seen.load(Ordering::Relaxed) == 1 {
                 // SAFETY: as above.
-                assert!(unsafe { other.unmap(&mapped, owner) }.is_ok());
+                let ended = unsafe { other.unmap(&mapped, owner) };
+                // Or the revocation is at it.
+                assert!(ended.is_ok() || ended.is_err_and(|stuck| stuck.error.is_none()));
             }
         });
         stopped.store(1, Ordering::Relaxed);
         // SAFETY: as above.
-        unsafe { domain.revoke(owner, |_| panic!("everything unmaps")) };
+        unsafe { domain.revoke(owner, |stuck| assert_eq!(stuck.error, None)) };
         thread.join().unwrap();
         assert_eq!((domain.mapped(), domain.lost()), (0, 0));
     });
+}
+
+/// One thread revokes what another ends, which could be ended or could not before: who is told that
+/// it is over finds it unmapped, and whoever is not told so finds it so by asking again.
+#[test]
+fn loom_who_is_told_that_it_is_over_finds_it_unmapped() {
+    for stuck in [false, true] {
+        loom::model(move || {
+            let (domain, flags) = domain_on(stuck);
+            let owner = Owner::new(1).unwrap();
+            let run = PhysRange::new(PhysAddr::new(0x8000), PAGE).unwrap();
+            let entry = Entry::new(Direction::Both, State::SHARED);
+            // SAFETY: there is no device.
+            let made = unsafe { domain.map(run, 0, entry, &DeviceFace::PLAIN, owner) };
+            let (_, mapped) = made.unwrap();
+            if stuck {
+                // SAFETY: as above.
+                assert!(unsafe { domain.unmap(&mapped, owner) }.is_err());
+                flags.fail.store(0, Ordering::Relaxed);
+            }
+            let other = domain.clone();
+            let thread = thread::spawn(move || {
+                // SAFETY: as above.
+                unsafe { other.revoke(owner, |stuck| assert_eq!(stuck.error, None)) };
+            });
+            // SAFETY: as above.
+            let mut told = unsafe { domain.unmap(&mapped, owner) };
+            if told.is_err() {
+                thread.join().unwrap();
+                // SAFETY: as above.
+                told = unsafe { domain.unmap(&mapped, owner) };
+            } else {
+                assert_eq!(flags.mapped[0].load(Ordering::Relaxed), 0);
+                thread.join().unwrap();
+            }
+            assert_eq!(told, Ok(()));
+            assert_eq!((domain.mapped(), domain.lost()), (0, 0));
+            assert!(use_once(&domain, 3, 2));
+        });
+    }
 }
 
 #[test]

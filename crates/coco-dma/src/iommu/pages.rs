@@ -16,6 +16,7 @@ use crate::addr::Places;
 use crate::addr::Wish;
 use crate::plan::DeviceFace;
 use crate::reason::Refuse;
+use crate::slots::Begun;
 use crate::slots::Owner;
 use crate::slots::SlotRun;
 use crate::word::Ordering;
@@ -43,7 +44,7 @@ pub(crate) struct Stuck {
     pub(crate) addr: DmaAddr,
     /// Bytes, in whole pages.
     pub(crate) len: u64,
-    /// Why; none where it was lost before, by a revocation.
+    /// Why; none where another thread is unmapping it at this moment.
     pub(crate) error: Option<IommuError>,
 }
 
@@ -138,17 +139,18 @@ impl Domain<'_> {
     }
 
     /// Unmaps and flushes; only then the addresses are free. What was revoked before is unmapped
-    /// already. Never blocks.
+    /// already, and what could not be unmapped is tried again. Never blocks.
     ///
     /// # Safety
     ///
     /// The devices have stopped using it.
     pub(crate) unsafe fn unmap(&self, mapped: &Mapped, owner: Owner) -> Result<(), Stuck> {
         // SAFETY: this function's condition.
-        unsafe { self.end(&mapped.run(owner)) }
+        unsafe { self.end(&mapped.run(owner), owner) }
     }
 
-    /// Unmaps all that an owner holds. What cannot be unmapped is told to `stuck`. What another
+    /// Unmaps all that an owner holds, with what could not be unmapped before. What still cannot is
+    /// told to `stuck`. What another
     /// thread is mapping for it at this moment it unmaps itself: see [`map`](Self::map).
     ///
     /// # Safety
@@ -157,9 +159,9 @@ impl Domain<'_> {
     pub(crate) unsafe fn revoke(&self, owner: Owner, mut stuck: impl FnMut(Stuck)) {
         // What the caller said before is seen by whoever maps what is not seen here.
         fence(Ordering::SeqCst);
-        for run in self.slots.runs_of(owner) {
+        for run in self.slots.stuck_of(owner).chain(self.slots.runs_of(owner)) {
             // SAFETY: this function's condition.
-            if let Err(what) = unsafe { self.end(&run) } {
+            if let Err(what) = unsafe { self.end(&run, owner) } {
                 stuck(what);
             }
         }
@@ -168,22 +170,25 @@ impl Domain<'_> {
     /// # Safety
     ///
     /// The devices have stopped using it.
-    unsafe fn end(&self, run: &SlotRun) -> Result<(), Stuck> {
+    unsafe fn end(&self, run: &SlotRun, owner: Owner) -> Result<(), Stuck> {
         let (addr, len) = self.pages_at(run);
-        // Whoever ends the holding is the one who unmaps.
-        if !self.slots.end(run) {
-            let lost = self.slots.is_lost(run);
-            return if lost { Err(Stuck { addr, len, error: None }) } else { Ok(()) };
+        // Whoever has the turn is the one who unmaps; who comes meanwhile is not told that it is
+        // done.
+        match self.slots.begin_end(run, owner) {
+            Begun::Turn => {}
+            Begun::Again => _ = self.lost.0.fetch_sub(run.count(), Ordering::Relaxed),
+            Begun::Elsewhere => return Err(Stuck { addr, len, error: None }),
+            Begun::Over => return Ok(()),
         }
-        // SAFETY: a run that is held is mapped, by us; this function's condition.
+        // SAFETY: a run that has not ended is mapped, by us; this function's condition.
         match unsafe { self.iommu.unmap(addr, len) } {
             Ok(()) => {
-                self.slots.free(run);
+                self.slots.ended(run);
                 Ok(())
             }
             Err(error) => {
-                self.slots.lose(run);
                 self.lost.0.fetch_add(run.count(), Ordering::Relaxed);
+                self.slots.kept(run, owner);
                 Err(Stuck { addr, len, error: Some(error) })
             }
         }

@@ -6,6 +6,19 @@ use super::SlotRun;
 use super::Slots;
 use crate::word::Ordering;
 
+/// Whose turn it is to end a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begun {
+    /// The caller's.
+    Turn,
+    /// The caller's, of a run that could not be ended before.
+    Again,
+    /// Another thread's, which is at it.
+    Elsewhere,
+    /// Nobody's: it has ended.
+    Over,
+}
+
 impl Slots<'_> {
     /// Whether the run is still its holder's.
     pub(crate) fn holds(&self, run: &SlotRun) -> bool {
@@ -23,23 +36,51 @@ impl Slots<'_> {
     /// Makes a run of slots another owner's, who has its record from now on.
     pub(crate) fn pass(&self, run: &SlotRun, to: Owner) {
         if let Some(mark) = self.marks.get(self.first(run)) {
-            mark.0.store(to.mark(run.count()).get(), Ordering::Relaxed);
+            // Release: who finds that its own run is over finds what was done to end it.
+            mark.0.store(to.mark(run.count()).get(), Ordering::Release);
         }
     }
 
-    /// Keeps the slots of a run whose holding was ended by the caller for ever: nobody's.
-    pub(crate) fn lose(&self, run: &SlotRun) {
+    /// Begins to end what an owner holds in two steps, or could not end before. Of several that try,
+    /// one does; it says with [`ended`](Self::ended) or [`kept`](Self::kept) what came of it.
+    pub(crate) fn begin_end(&self, run: &SlotRun, owner: Owner) -> Begun {
+        let count = run.count();
+        let Some(mark) = self.marks.get(self.first(run)) else { return Begun::Over };
+        let to = owner.ending().mark(count).get();
+        let take = |state: Owner| {
+            // Acquire: what the last one did to it happened before this.
+            let (from, order) = (state.mark(count).get(), Ordering::Acquire);
+            mark.0.compare_exchange(from, to, order, order)
+        };
+        if take(owner).is_ok() {
+            return Begun::Turn;
+        }
+        match take(owner.stuck()) {
+            Ok(_) => {
+                self.count_out(count);
+                Begun::Again
+            }
+            Err(seen) if seen == to => Begun::Elsewhere,
+            Err(_) => Begun::Over,
+        }
+    }
+
+    /// It has ended: its slots are free. By who had the turn.
+    pub(crate) fn ended(&self, run: &SlotRun) {
         if let Some(mark) = self.marks.get(self.first(run)) {
-            mark.0.store(run.count(), Ordering::Relaxed);
+            // Release: who finds that it is over finds what was done to end it.
+            mark.0.store(0, Ordering::Release);
         }
-        self.count_in(run.count());
+        self.free(run);
     }
 
-    /// Whether a run was lost. (Or one that was given to somebody else later, of the same slots:
-    /// then it is lost all the same.)
-    pub(crate) fn is_lost(&self, run: &SlotRun) -> bool {
-        let mark = self.marks.get(self.first(run));
-        mark.is_some_and(|mark| mark.0.load(Ordering::Relaxed) == run.count())
+    /// It could not be ended, and is nobody's until somebody tries again. By who had the turn.
+    pub(crate) fn kept(&self, run: &SlotRun, owner: Owner) {
+        let count = run.count();
+        self.count_in(count);
+        if let Some(mark) = self.marks.get(self.first(run)) {
+            mark.0.store(owner.stuck().mark(count).get(), Ordering::Release);
+        }
     }
 
     /// Slots that an owner holds.
@@ -65,6 +106,11 @@ impl Slots<'_> {
             }
         }
         freed
+    }
+
+    /// What of an owner's could not be ended before, in the same form.
+    pub(crate) fn stuck_of(&self, owner: Owner) -> impl Iterator<Item = SlotRun> {
+        self.runs_of(owner.stuck()).map(move |run| SlotRun::of(run.offset, run.count(), owner))
     }
 
     /// What an owner holds, as the records that it has itself (but for the place in the slots).

@@ -19,6 +19,7 @@ mod take;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
+pub(crate) use books::Begun;
 pub use cache::Cache;
 pub(crate) use cache::Turn;
 pub(crate) use fit::Shape;

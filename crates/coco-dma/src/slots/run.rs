@@ -29,12 +29,16 @@ pub(crate) struct Owner(NonZeroUsize);
 pub(super) const HALF: usize = (1 << (Word::BITS / 2)) - 1;
 /// Where an owner's half begins.
 const UPPER: u32 = usize::BITS / 2;
-/// The bit of an owner's number that says that the slots are allocated, not mapped.
+/// The bit of an owner's number that says that the slots are allocated, not mapped. (Of addresses of
+/// a domain, that nothing is mapped there yet.)
 const ALLOCATED: usize = 1 << (UPPER - 1);
+/// The bit that says that somebody is ending the run at this moment. With [`ALLOCATED`] it says that
+/// it could not be ended.
+const ENDING: usize = 1 << (UPPER - 2);
 
 impl Owner {
-    /// The most owners there can be: half a word of them, but for a bit and the last number.
-    pub(crate) const MOST: usize = ALLOCATED - 2;
+    /// The most owners there can be: half a word of them, but for two bits and the last number.
+    pub(crate) const MOST: usize = ENDING - 2;
 
     /// Whoever takes slots by hand, and is no device.
     pub(crate) const BY_HAND: Self = match Self::numbered(Self::MOST + 1) {
@@ -58,6 +62,16 @@ impl Owner {
     /// does not end that.
     pub(crate) fn allocating(self) -> Self {
         Self(self.0 | ALLOCATED << UPPER)
+    }
+
+    /// The same device as the owner of a run that somebody is ending.
+    pub(super) fn ending(self) -> Self {
+        Self(self.0 | ENDING << UPPER)
+    }
+
+    /// The same device as the owner of a run that could not be ended.
+    pub(super) fn stuck(self) -> Self {
+        self.ending().allocating()
     }
 
     /// What stands at the first slot of a run of `count`.
@@ -126,7 +140,7 @@ impl HeldRun {
     /// The run that a mark at a slot tells of.
     pub(super) fn of(first: usize, mark: usize) -> Option<Self> {
         let (owner, count) = (mark >> UPPER, mark & HALF);
-        let (device, allocated) = (owner & (ALLOCATED - 1), owner & ALLOCATED != 0);
+        let (device, allocated) = (owner & (ENDING - 1), owner & ALLOCATED != 0);
         (mark != 0).then_some(Self { first, count, device, allocated })
     }
 }

@@ -3,6 +3,7 @@
 use core::fmt;
 
 use super::RawMapping;
+use crate::iommu::UnmapError;
 use crate::name::Name;
 use crate::reason::Refuse;
 use crate::state::Memory;
@@ -80,14 +81,35 @@ impl<B> From<MapFailed<B>> for MapError {
     }
 }
 
-/// The mapping is another device's. It comes back untouched.
+/// A map that did not end. Its record comes back with all that it holds, and nothing was copied.
 #[derive(Debug)]
-pub struct NotThisDevice(pub RawMapping);
+pub enum FinishError {
+    /// The mapping is another device's; finish it there.
+    NotThisDevice(RawMapping),
+    /// The IOMMU could not unmap it: the device may still reach what the mapping holds, so that
+    /// neither its slots nor its pin nor its addresses can be anybody else's. Finishing it again
+    /// tries again; dropped, it holds them for good.
+    StillMapped(RawMapping, UnmapError),
+}
 
-impl fmt::Display for NotThisDevice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the mapping was made by another device; finish it there")
+impl FinishError {
+    /// The mapping.
+    pub fn into_mapping(self) -> RawMapping {
+        match self {
+            Self::NotThisDevice(mapping) | Self::StillMapped(mapping, _) => mapping,
+        }
     }
 }
 
-impl core::error::Error for NotThisDevice {}
+impl fmt::Display for FinishError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotThisDevice(_) => {
+                f.write_str("the mapping was made by another device; finish it there")
+            }
+            Self::StillMapped(_, error) => write!(f, "{error}; finish it again"),
+        }
+    }
+}
+
+impl core::error::Error for FinishError {}

@@ -12,7 +12,8 @@ use core::mem::ManuallyDrop;
 use core::ops::Range;
 use core::ptr::NonNull;
 
-use super::MapError;
+use super::Kept;
+use super::LendError;
 use super::live::Live;
 use crate::addr::DmaAddr;
 use crate::attrs::Attrs;
@@ -45,11 +46,29 @@ impl<'l, 'd, P: Platform + ?Sized> Ending<'l, 'd, P> {
     }
 }
 
+impl<P: Platform + ?Sized> Ending<'_, '_, P> {
+    /// Ends the map.
+    fn end(self) -> Result<(), Kept> {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: it is not dropped any more.
+        unsafe { this.finish() }
+    }
+
+    /// # Safety
+    ///
+    /// Called once, as the last thing.
+    unsafe fn finish(&mut self) -> Result<(), Kept> {
+        // SAFETY: this function's condition: nothing looks at it any more.
+        let live = unsafe { ManuallyDrop::take(&mut self.live) };
+        live.end_loan(self.written.get())
+    }
+}
+
 impl<P: Platform + ?Sized> Drop for Ending<'_, '_, P> {
     fn drop(&mut self) {
-        // SAFETY: taken here alone, and nothing looks at it after a drop.
-        let live = unsafe { ManuallyDrop::take(&mut self.live) };
-        live.end(self.written.get());
+        // What could not be unmapped is kept for good: there is nobody to tell.
+        // SAFETY: a drop comes once, and last.
+        drop(unsafe { self.finish() });
     }
 }
 
@@ -64,18 +83,24 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     ///
     /// # Errors
     ///
-    /// A refusal, with the reason and the way out; then `work` did not run.
+    /// A refusal, with the reason and the way out; then `work` did not run. Or, behind an IOMMU, what
+    /// could not be unmapped, with what `work` answered.
     pub fn with_mapped<R>(
         &self,
         buffer: &mut [u8],
         direction: Direction,
         attrs: Attrs,
         work: impl for<'l> FnOnce(&Lent<'l, 'd, P>) -> R,
-    ) -> Result<R, MapError> {
+    ) -> Result<R, LendError<R>> {
         // SAFETY: the buffer is borrowed, for writing and from everybody else, until this function
         // returns or unwinds; before it does `Ending` ends the map.
-        let live = unsafe { Live::new(self, NonNull::from(buffer), direction, attrs) }?;
-        Ok(work(&Lent(Ending::new(live))))
+        let live = unsafe { Live::new(self, NonNull::from(buffer), direction, attrs) };
+        let lent = Lent(Ending::new(live.map_err(LendError::Refused)?));
+        let answer = work(&lent);
+        match lent.0.end() {
+            Ok(()) => Ok(answer),
+            Err(kept) => Err(LendError::StillMapped { answer, kept }),
+        }
     }
 
     /// Maps borrowed bytes for the device to read, for as long as `work` runs. Else as
@@ -83,18 +108,24 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     ///
     /// # Errors
     ///
-    /// A refusal, with the reason and the way out; then `work` did not run.
+    /// A refusal, with the reason and the way out; then `work` did not run. Or, behind an IOMMU, what
+    /// could not be unmapped, with what `work` answered.
     pub fn with_mapped_ref<R>(
         &self,
         bytes: &[u8],
         attrs: Attrs,
         work: impl for<'l> FnOnce(&LentRef<'l, 'd, P>) -> R,
-    ) -> Result<R, MapError> {
+    ) -> Result<R, LendError<R>> {
         let direction = Direction::ToDevice;
         // SAFETY: as above; the device only reads, nothing is written by a `LentRef`, and nobody
         // else writes to bytes that are borrowed.
-        let live = unsafe { Live::new(self, NonNull::from(bytes), direction, attrs) }?;
-        Ok(work(&LentRef(Ending::new(live))))
+        let live = unsafe { Live::new(self, NonNull::from(bytes), direction, attrs) };
+        let lent = LentRef(Ending::new(live.map_err(LendError::Refused)?));
+        let answer = work(&lent);
+        match lent.0.end() {
+            Ok(()) => Ok(answer),
+            Err(kept) => Err(LendError::StillMapped { answer, kept }),
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 use core::fmt;
 use core::ptr::NonNull;
 
+use super::FinishError;
 use super::MapError;
 use super::RawMapping;
 use crate::attrs::Attrs;
@@ -12,7 +13,8 @@ use crate::device::Device;
 use crate::platform::Platform;
 use crate::state::Direction;
 
-/// A list of which one segment could not be mapped. None of it is.
+/// A list of which one segment could not be mapped. None of it is, but for what an IOMMU could not
+/// unmap again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ListError {
@@ -22,6 +24,9 @@ pub enum ListError {
         index: usize,
         /// Why.
         error: MapError,
+        /// Segments before it that could not be unmapped again: their records are in their
+        /// entries, to be finished with nothing written.
+        still_mapped: usize,
     },
     /// There is room for fewer records than the list has segments.
     Records {
@@ -35,7 +40,12 @@ pub enum ListError {
 impl fmt::Display for ListError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Segment { index, error } => write!(f, "segment {index}: {error}"),
+            Self::Segment { index, error, still_mapped: 0 } => {
+                write!(f, "segment {index}: {error}")
+            }
+            Self::Segment { index, error, still_mapped } => {
+                write!(f, "segment {index}: {error}; {still_mapped} before it are still mapped")
+            }
             Self::Records { wanted, given } => {
                 write!(f, "a list of {wanted} segments needs as many records, not {given}")
             }
@@ -44,6 +54,28 @@ impl fmt::Display for ListError {
 }
 
 impl core::error::Error for ListError {}
+
+/// A list of which some maps did not end. Their records are in their entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListUnfinished {
+    /// Records of another device.
+    pub not_this_device: usize,
+    /// Maps that the IOMMU could not unmap.
+    pub still_mapped: usize,
+}
+
+impl fmt::Display for ListUnfinished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { not_this_device, still_mapped } = self;
+        write!(
+            f,
+            "{still_mapped} maps of a list could not be unmapped, and {not_this_device} are "
+        )?;
+        f.write_str("another device's; finish those that are left one by one")
+    }
+}
+
+impl core::error::Error for ListUnfinished {}
 
 impl<P: Platform + ?Sized> Device<'_, P> {
     /// Maps the buffers of a list, each by its own plan, and puts the records into the first
@@ -75,8 +107,9 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                 }
                 Err(error) => {
                     // SAFETY: no device was given an address.
-                    unsafe { self.finish_list(records, 0) };
-                    return Err(ListError::Segment { index, error });
+                    let ended = unsafe { self.finish_list(records, 0) };
+                    let still_mapped = ended.map_or_else(|left| left.still_mapped, |()| 0);
+                    return Err(ListError::Segment { index, error, still_mapped });
                 }
             }
         }
@@ -84,21 +117,37 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     }
 
     /// Ends the maps of a list, last first; the device wrote the first `written` bytes of all of
-    /// it. Records of other devices, and empty ones, stay as they are. Never blocks.
+    /// it. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// Some did not end, for the reasons of [`finish_raw`](Self::finish_raw): their records are
+    /// in their entries as they were, while those of the others are empty. Finish what is left
+    /// one by one: where in the list its bytes lie is no longer to be seen.
     ///
     /// # Safety
     ///
     /// As for [`finish_raw`](Self::finish_raw), for every record.
-    pub unsafe fn finish_list(&self, records: &mut [Option<RawMapping>], written: usize) {
+    pub unsafe fn finish_list(
+        &self,
+        records: &mut [Option<RawMapping>],
+        written: usize,
+    ) -> Result<(), ListUnfinished> {
         let mut before: usize = records.iter().flatten().map(RawMapping::len).sum();
+        let mut left = ListUnfinished { not_this_device: 0, still_mapped: 0 };
         for record in records.iter_mut().rev() {
             let Some(mapping) = record.take() else { continue };
             before -= mapping.len().min(before);
             let arrived = written.saturating_sub(before);
             // SAFETY: the caller's conditions.
-            if let Err(other) = unsafe { self.finish_raw(mapping, arrived) } {
-                *record = Some(other.0);
+            if let Err(error) = unsafe { self.finish_raw(mapping, arrived) } {
+                match &error {
+                    FinishError::NotThisDevice(_) => left.not_this_device += 1,
+                    FinishError::StillMapped(..) => left.still_mapped += 1,
+                }
+                *record = Some(error.into_mapping());
             }
         }
+        if left.not_this_device + left.still_mapped == 0 { Ok(()) } else { Err(left) }
     }
 }

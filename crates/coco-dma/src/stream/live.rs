@@ -6,6 +6,7 @@ use core::fmt;
 use core::ops::Range;
 use core::ptr::NonNull;
 
+use super::Kept;
 use super::MapError;
 use super::RawMapping;
 use crate::attrs::Attrs;
@@ -98,16 +99,30 @@ impl<'a, 'd, P: Platform + ?Sized> Live<'a, 'd, P> {
         Ok(())
     }
 
-    /// Ends the map, and answers with the buffer.
-    pub(super) fn end(self, written: usize) -> NonNull<[u8]> {
-        let buffer = self.record.buffer();
+    /// Ends the map, and answers with the buffer; or with what is left, where an IOMMU could not
+    /// unmap it.
+    pub(super) fn end(self, written: usize) -> Result<NonNull<[u8]>, Kept> {
+        let Self { device, record } = self;
+        let buffer = record.buffer();
         // SAFETY: by the contract of `DmaAddr` the device has stopped, and the conditions of
-        // `map_raw` held as in `new`.
-        let ended = unsafe { self.device.finish_raw(self.record, written) };
-        debug_assert!(ended.is_ok(), "a map ends at the device that made it");
-        // What the device wrote is read anew.
-        barrier(buffer.as_ptr().cast());
-        buffer
+        // `map_raw` held as in `new`. The record is this device's.
+        match unsafe { device.end(&mut device.hand(), record, written) } {
+            Ok(()) => {
+                // What the device wrote is read anew.
+                barrier(buffer.as_ptr().cast());
+                Ok(buffer)
+            }
+            Err((record, error)) => Err(Kept::new(record, error)),
+        }
+    }
+
+    /// The same for a buffer that is its owner's again in any case: what arrived is brought to it.
+    pub(super) fn end_loan(self, written: usize) -> Result<(), Kept> {
+        let device = self.device;
+        self.end(written).map(drop).inspect_err(|kept| {
+            // SAFETY: the conditions of `map_raw` held as in `new`, and this is its device.
+            unsafe { device.bring(kept.record(), written) };
+        })
     }
 
     /// The pointer to `offset` of the buffer, where `len` bytes from there lie in it.

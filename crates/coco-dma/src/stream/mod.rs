@@ -14,6 +14,7 @@
 mod behind;
 mod buffer;
 mod error;
+mod kept;
 mod lent;
 mod list;
 mod live;
@@ -24,12 +25,16 @@ mod raw;
 mod room;
 
 pub use buffer::OwnedBuffer;
+pub use error::FinishError;
 pub use error::MapError;
 pub use error::MapFailed;
-pub use error::NotThisDevice;
+pub use kept::Kept;
+pub use kept::LendError;
+pub use kept::UnmapFailed;
 pub use lent::Lent;
 pub use lent::LentRef;
 pub use list::ListError;
+pub use list::ListUnfinished;
 pub use owned::Mapping;
 pub use raw::RawMapping;
 pub use room::MAX_ROOM;

@@ -10,6 +10,7 @@ use core::ops::Range;
 
 use super::MapFailed;
 use super::OwnedBuffer;
+use super::UnmapFailed;
 use super::live::Live;
 use crate::addr::DmaAddr;
 use crate::attrs::Attrs;
@@ -150,13 +151,20 @@ impl<B: OwnedBuffer, P: Platform + ?Sized> Mapping<'_, '_, B, P> {
     ///
     /// The device has stopped using the address: that is the contract of whoever gave it the
     /// number ([`DmaAddr`]).
-    pub fn finish(self, written: usize) -> B {
+    ///
+    /// # Errors
+    ///
+    /// The device is behind an IOMMU that could not unmap it: the error holds the buffer, and tries
+    /// again when asked. Without an IOMMU there is no error.
+    pub fn finish(self, written: usize) -> Result<B, UnmapFailed<B>> {
         let Self { live, rest, loss, buffer: _ } = self;
         mem::forget(loss);
-        let bytes = live.end(written);
-        // SAFETY: 1: the parts are those that `map` took apart, and the mapping is gone. 2: the
-        // map has ended.
-        unsafe { B::from_parts(bytes, rest) }
+        match live.end(written) {
+            // SAFETY: 1: the parts are those that `map` took apart, and the mapping is gone. 2: the
+            // map has ended.
+            Ok(bytes) => Ok(unsafe { B::from_parts(bytes, rest) }),
+            Err(kept) => Err(UnmapFailed::new(kept, written, rest)),
+        }
     }
 }
 

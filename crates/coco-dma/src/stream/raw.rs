@@ -6,12 +6,13 @@
 use core::ops::Range;
 use core::ptr::NonNull;
 
-use super::NotThisDevice;
+use super::FinishError;
 use crate::addr::DmaAddr;
 use crate::attrs::Attrs;
 use crate::copy::barrier;
 use crate::device::Device;
 use crate::iommu::Mapped;
+use crate::iommu::UnmapError;
 use crate::ledger::Pin;
 use crate::plan;
 use crate::plan::Bytes;
@@ -104,20 +105,26 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     /// device that was revoked or lost the guest's trust nothing is. Never blocks.
     ///
     /// Behind an IOMMU the pages are unmapped first: nothing that the device does later has an
-    /// effect on what is copied, or on who has the memory next. Where that fails, the mapping ends
-    /// for the driver, but its pin or slots are kept for good, and observers are told
-    /// ([`Event::UnmapFailed`](crate::observe::Event::UnmapFailed)).
+    /// effect on what is copied, or on who has the memory next.
+    ///
+    /// # Errors
+    ///
+    /// The record, with which nothing happened: it is another device's, or the IOMMU could not
+    /// unmap it ([`FinishError::StillMapped`]). Without an IOMMU only the former can be. (Who has
+    /// to give the buffer back all the same brings the bytes by
+    /// [`sync_for_cpu`](Self::sync_for_cpu), and finishes the record later with `written` 0.)
     ///
     /// # Safety
     ///
     /// The device has stopped using the address, and the conditions of
-    /// [`map_raw`](Self::map_raw) held until now.
+    /// [`map_raw`](Self::map_raw) held until now. With `written` 0 the buffer may be gone, if it
+    /// was there when the device stopped: no byte of it is touched.
     #[inline]
     pub unsafe fn finish_raw(
         &self,
         mapping: RawMapping,
         written: usize,
-    ) -> Result<(), NotThisDevice> {
+    ) -> Result<(), FinishError> {
         // SAFETY: this function's conditions.
         unsafe { self.finish_by(&mut self.hand(), mapping, written) }
     }
@@ -133,7 +140,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         handle: &mut PoolHandle<'_>,
         mapping: RawMapping,
         written: usize,
-    ) -> Result<(), NotThisDevice> {
+    ) -> Result<(), FinishError> {
         // SAFETY: this function's conditions.
         unsafe { self.finish_by(handle, mapping, written) }
     }
@@ -146,29 +153,58 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         hand: &mut impl Hand,
         mapping: RawMapping,
         written: usize,
-    ) -> Result<(), NotThisDevice> {
+    ) -> Result<(), FinishError> {
         if mapping.owner != self.owner() {
-            return Err(NotThisDevice(mapping));
+            return Err(FinishError::NotThisDevice(mapping));
         }
+        // SAFETY: this function's conditions.
+        let ended = unsafe { self.end(hand, mapping, written) };
+        ended.map_err(|(mapping, error)| FinishError::StillMapped(mapping, error))
+    }
+
+    /// Ends a map of this device, or gives its record back as it was.
+    ///
+    /// # Safety
+    ///
+    /// As for [`finish_raw`](Self::finish_raw).
+    #[inline]
+    pub(super) unsafe fn end(
+        &self,
+        hand: &mut impl Hand,
+        mapping: RawMapping,
+        written: usize,
+    ) -> Result<(), (RawMapping, UnmapError)> {
         // SAFETY: this function's conditions.
         if unsafe { self.finish_quickly(hand, &mapping, written) } {
             return Ok(());
         }
         // SAFETY: the device has stopped, by this function's condition.
-        let unmapped = unsafe { self.untranslate(mapping.place.mapped()) };
+        if let Err(error) = unsafe { self.untranslate(mapping.place.mapped()) } {
+            return Err((mapping, error));
+        }
         // SAFETY: the buffer is writable by condition 1 of `map_raw` where the device writes.
         unsafe { self.carry(&mapping, Moment::Finish, 0..written.min(mapping.len())) };
         match mapping.place {
             // What the device wrote is read anew.
             Held::Open => barrier(mapping.buffer.as_ptr().cast()),
-            // What the device may still reach is kept for good.
-            _ if unmapped.is_err() => self.count().finished(),
             place @ (Held::InPlace { .. } | Held::Slots { .. }) => {
                 self.let_go(hand, place);
                 self.count().finished();
             }
         }
         Ok(())
+    }
+
+    /// Brings the first `written` bytes to the buffer, as the end of the map would have.
+    ///
+    /// # Safety
+    ///
+    /// As for [`map_raw`](Self::map_raw); the mapping is this device's.
+    pub(super) unsafe fn bring(&self, mapping: &RawMapping, written: usize) {
+        // SAFETY: the part lies in the buffer, which is writable by condition 1 of `map_raw` where
+        // the device writes.
+        unsafe { self.carry(mapping, Moment::Finish, 0..written.min(mapping.len())) };
+        barrier(mapping.buffer.as_ptr().cast());
     }
 
     /// Gives back what a map held, which the device reaches no more.

@@ -22,6 +22,7 @@ use coco_dma::shared::OutOfBounds;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::PoolLabel;
+use coco_dma::stream::LendError;
 use coco_dma::stream::MapError;
 use coco_dma::stream::Mapping;
 use coco_dma::stream::OwnedBuffer;
@@ -45,7 +46,7 @@ where
     assert_eq!(mapping.direction(), Direction::Both);
     assert_eq!(bench.sees(mapping.addr(), 6), b"driver");
     bench.writes(mapping.addr(), b"device");
-    let buffer = mapping.finish(6);
+    let buffer = mapping.finish(6).unwrap();
     assert_eq!((*buffer).as_ref(), b"device");
     buffer
 }
@@ -89,12 +90,12 @@ fn no_byte_comes_or_goes_that_was_not_given() {
             // The device says more than it did: zeroes, no old bytes.
             _ => b"dev\0\0\0",
         };
-        assert_eq!(mapping.finish(written), expected, "{written} said to be written");
+        assert_eq!(mapping.finish(written).unwrap(), expected, "{written} said to be written");
     }
     // What a device may only read comes back as it was, whatever it wrote and said.
     let mapping = bench.device.map(leaked(b"secret"), Direction::ToDevice, NONE).unwrap();
     bench.writes(mapping.addr(), b"device");
-    assert_eq!(mapping.finish(6), b"secret");
+    assert_eq!(mapping.finish(6).unwrap(), b"secret");
 }
 
 #[test]
@@ -117,7 +118,7 @@ fn a_mapped_buffer_is_looked_at_by_copies() {
         assert_eq!(mapping.read(offset, &mut out[..len]), wrong);
         assert_eq!(mapping.write(offset, &out[..len]), wrong);
     }
-    assert_eq!(mapping.finish(0), b"devXYZ");
+    assert_eq!(mapping.finish(0).unwrap(), b"devXYZ");
 }
 
 /// A buffer that tells when it is freed, and may not be sent anywhere.
@@ -185,7 +186,7 @@ fn what_is_dropped_or_forgotten_is_kept_for_good() {
         assert_eq!(full.error().reason, Refuse::PoolFull);
         bench.writes(addr, &[9; 3000]);
         for other in others {
-            let buffer = other.finish(0);
+            let buffer = other.finish(0).unwrap();
             assert_eq!(buffer.bytes, [1; 3000]);
             let freed = buffer.freed;
             drop(buffer);
@@ -234,9 +235,13 @@ fn a_refusal_gives_the_buffer_back() {
         assert_eq!((buffer.as_ptr(), &*buffer), (start, &*bytes));
 
         let with = bench.device.with_mapped(&mut bytes, Direction::Both, attrs, |_| ());
-        assert_eq!(with, Err(error));
+        let refusal = |error| match error {
+            LendError::Refused(error) => error,
+            kept @ LendError::StillMapped { .. } => panic!("{kept}"),
+        };
+        assert_eq!(with.map_err(refusal), Err(error));
         let with = bench.device.with_mapped_ref(&bytes, attrs, |_| ());
-        assert_eq!(with.map_err(|error| error.reason), Err(reason));
+        assert_eq!(with.map_err(|error| refusal(error).reason), Err(reason));
         assert_eq!(bench.device.counters().refused, refused + 3);
     }
     let buffer = Told::new();
@@ -278,7 +283,7 @@ fn a_lent_buffer_is_mapped_while_the_closure_runs() {
                 }
                 "answer"
             });
-            assert_eq!(got, Ok("answer"));
+            assert_eq!(got.unwrap(), "answer");
             let expected = match written {
                 // The two bytes that a sync brought stay; the third comes by being said.
                 None if bounced => b"deiveR",
@@ -303,7 +308,7 @@ fn bytes_lent_for_reading_stay_as_they_are() {
         bench.writes(lent.addr(), b"device");
         bytes
     });
-    assert_eq!(got, Ok(*b"driver"));
+    assert_eq!(got.unwrap(), *b"driver");
     assert_eq!(&bytes, b"driver");
     assert_eq!((bench.pool.used(), bench.device.counters().live()), (0, 0));
 }
@@ -358,7 +363,7 @@ fn a_mapping_may_be_sent() {
     let buffer = std::thread::scope(|scope| {
         let finish = |mapping: Mapping<'_, '_, _, _>| {
             bench.writes(mapping.addr(), b"device");
-            mapping.finish(6)
+            mapping.finish(6).unwrap()
         };
         scope.spawn(move || finish(mapping)).join().unwrap()
     });

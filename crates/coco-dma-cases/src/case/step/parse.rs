@@ -98,6 +98,7 @@ pub(super) fn op(
                 .word("how", &[("unchanged", Refusal::Unchanged), ("in-doubt", Refusal::InDoubt)])?
                 .unwrap_or(Refusal::Unchanged),
         },
+        "fail-unmap" => Op::FailUnmap(reader.size("skip")?.unwrap_or(0)),
         "fail-view" => Op::FailView(reader.size("skip")?.unwrap_or(0)),
         "heal" => Op::Heal,
         "protection" => around.protection(made)?,

@@ -255,7 +255,7 @@ impl World<'_> {
                     return;
                 }
                 let half = if direction.from_device() { len / 2 } else { 0 };
-                let buffer = mapping.finish(len / 2);
+                let buffer = mapping.finish(len / 2).unwrap();
                 assert_eq!((&buffer[..half], &buffer[half..]), (&back[..half], &given[half..]));
                 counters.finished += 1;
                 self.model.give(id);

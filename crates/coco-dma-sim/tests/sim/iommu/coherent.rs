@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use coco_dma::Dma;
 use coco_dma::addr::PhysAddr;
 use coco_dma::addr::PhysRange;
+use coco_dma::coherent::NotFreed;
 use coco_dma::coherent::RawCoherent;
 use coco_dma::device::Device;
 use coco_dma::observe::Event;
@@ -146,16 +147,23 @@ fn from_pages_that_are_converted_where_the_device_needs_it() {
 }
 
 #[test]
-fn what_cannot_be_unmapped_is_never_given_back() {
+fn what_cannot_be_unmapped_is_not_given_back() {
     let rig = Rig::new(PlatformName::Tdx, Trust::Untrusted);
     let (dma, pages) = with_pages(&rig);
     let device = dma.bind(rig.endpoint(), Limits::NONE).unwrap();
     let memory = device.alloc_raw(1, Context::Blocking).unwrap();
     let addr = memory.addr().raw();
     rig.iommu.fail_unmap(0);
-    free(&device, memory);
+    // SAFETY: devices act only when told.
+    let error = unsafe { device.free_raw(memory) }.unwrap_err();
+    assert!(matches!(error.reason, NotFreed::StillMapped(error) if error.len == PAGE));
     assert_eq!((rig.domain.lost(), pages.1.lock().unwrap().len()), (PAGE, 1));
-    assert_eq!(rig.disk().write(addr, &[1]), Outcome::Clear, "it is the device's for good");
-    let shared: u64 = rig.machine.shared().iter().map(|run| run.len()).sum();
-    assert_eq!(shared, rig.pool.range().len() + PAGE, "the pool, and that page");
+    assert_eq!(rig.disk().write(addr, &[1]), Outcome::Clear, "it is still the device's");
+    let shared = || rig.machine.shared().iter().map(|run| run.len()).sum::<u64>();
+    assert_eq!(shared(), rig.pool.range().len() + PAGE, "the pool, and that page");
+    assert_eq!(device.counters().allocations(), 1);
+    free(&device, error.memory);
+    assert_eq!((rig.domain.lost(), pages.1.lock().unwrap().len()), (0, 0));
+    assert_eq!((rig.disk().write(addr, &[1]), shared()), (Outcome::Fault, rig.pool.range().len()));
+    assert_eq!(device.counters().allocations(), 0);
 }

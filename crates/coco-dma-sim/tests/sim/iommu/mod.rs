@@ -3,6 +3,7 @@
 mod attacks;
 mod coherent;
 mod failures;
+mod kept;
 mod places;
 mod rig;
 mod streams;

@@ -16,7 +16,7 @@ pub use object::Object;
 
 use core::fmt;
 
-use super::raw::AllocError;
+use super::AllocError;
 use super::raw::PAGE;
 use super::raw::RawCoherent;
 use crate::device::Device;
@@ -158,9 +158,11 @@ impl<'d, P: Platform + ?Sized> ObjectPool<'d, P> {
         let suits = memory.addr().raw().is_multiple_of(self.layout.page_align() as u64);
         if !suits || memory.bytes().len() < self.page_len {
             // A window of the bus that does not begin at a page: no alignment comes through it.
+            // There is no page to keep it in, should an IOMMU not unmap it.
             // SAFETY: no device was given the address, and the memory is this device's.
-            let freed = unsafe { self.device.free_raw(memory) };
-            debug_assert!(freed.is_ok(), "it is this device's");
+            if unsafe { self.device.free_raw(memory) }.is_err() {
+                self.device.count().lost();
+            }
             page.0.give_up();
             return Err(self.refused(Refuse::NoReachablePool));
         }
@@ -186,20 +188,24 @@ impl<'d, P: Platform + ?Sized> ObjectPool<'d, P> {
     }
 
     /// Gives back the pages of which nothing is in use; answers how many. In atomic context not
-    /// those that were converted for it. Otherwise it may block.
+    /// those that were converted for it, and never those that an IOMMU cannot unmap: no object of
+    /// such a page is handed out any more, and the next call tries again. Otherwise it may block.
     pub fn trim(&self, context: Context) -> usize {
         let may = |page: &Backing| plan::free(page.0.converts_on_free(), context, &mut ()).is_ok();
-        let idle = self.pages.iter().filter_map(|page| page.0.close(self.count, may));
-        idle.map(|Backing(memory)| {
+        let give = |Backing(memory): Backing| {
             // SAFETY: every object of it was given back, by who had stopped the device for it.
             let freed = unsafe { self.device.free_raw(memory) };
-            debug_assert!(freed.is_ok(), "it is this device's");
-        })
-        .count()
+            freed.map_err(|error| Backing(error.memory))
+        };
+        self.pages.iter().filter(|page| page.0.close(self.count, may, give)).count()
     }
 
-    /// Gives all memory back. The pool comes back where objects are in use, or where the context
-    /// forbids the conversion. Otherwise it may block.
+    /// Gives all memory back, and may block.
+    ///
+    /// # Errors
+    ///
+    /// The pool: objects are in use, the context forbids the conversion, or an IOMMU could not
+    /// unmap.
     pub fn close(self, context: Context) -> Result<(), Self> {
         self.trim(context);
         if self.pages() > 0 { Err(self) } else { Ok(()) }

@@ -53,6 +53,10 @@ fn open(page: &Page<Memory>) -> bool {
     turn
 }
 
+fn close(page: &Page<Memory>) -> bool {
+    page.close(TWO, |_| true, |_| Ok(()))
+}
+
 fn claimed() -> Arc<Page<Memory>> {
     let page = Arc::new(Page::new());
     assert!(page.claim() && !page.claim());
@@ -99,8 +103,7 @@ fn loom_a_page_does_not_close_under_a_holder() {
         assert!(open(&page));
         page.give(0);
         let (first, second) = (page.clone(), page.clone());
-        let (found, closed) =
-            race(swap, move || use_once(&first), move || second.close(TWO, |_| true).is_some());
+        let (found, closed) = race(swap, move || use_once(&first), move || close(&second));
         assert_eq!(page.has_memory(), !closed);
         assert_eq!(open(&page), closed);
         (found, closed)
@@ -116,13 +119,27 @@ fn loom_a_page_is_closed_once() {
         assert!(open(&page));
         page.give(0);
         let (first, second) = (page.clone(), page.clone());
-        let both = race(
-            swap,
-            move || first.close(TWO, |_| true).is_some(),
-            move || second.close(TWO, |_| true).is_some(),
-        );
+        let both = race(swap, move || close(&first), move || close(&second));
         assert!(page.take().is_none());
         both
     });
     assert_eq!(met, [(false, true), (true, false)]);
+}
+
+/// Of memory that could not be given back nobody is given an object, whoever takes or closes
+/// meanwhile, until it was.
+#[test]
+fn loom_what_is_stuck_is_not_handed_out() {
+    let met = outcomes(|swap| {
+        let page = claimed();
+        assert!(open(&page));
+        page.give(0);
+        assert!(!page.close(TWO, |_| true, Err));
+        assert!(page.has_memory() && page.used(TWO) == 0);
+        let (first, second) = (page.clone(), page.clone());
+        let both = race(swap, move || (use_once(&first), open(&first)), move || close(&second));
+        assert_eq!(page.has_memory(), both.0.1);
+        both
+    });
+    assert_eq!(met, [((None, false), true), ((None, true), true)]);
 }

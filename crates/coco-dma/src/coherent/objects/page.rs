@@ -21,6 +21,8 @@ const EMPTY: usize = 1;
 const BUSY: usize = 2;
 /// It has memory.
 const OPEN: usize = 3;
+/// It has memory that could not be given back: nobody is given an object of it.
+const STUCK: usize = 4;
 
 /// The books of one page, which is made of `R` while it is open.
 ///
@@ -32,7 +34,7 @@ pub(super) struct Page<R> {
     memory: UnsafeCell<Option<R>>,
 }
 
-// SAFETY: `memory` is written only between `EMPTY` or `OPEN` and the state after, by the one thread
+// SAFETY: `memory` is written only between `EMPTY`, `OPEN` or `STUCK` and the state after, by the one thread
 // whose compare-exchange made it `BUSY`, while all bits are set by it; it is read only by who holds a
 // bit. Of several that hold bits each only reads, hence `Sync`.
 unsafe impl<R: Send + Sync> Sync for Page<R> {}
@@ -128,23 +130,39 @@ impl<R> Page<R> {
         unsafe { (*self.memory.get()).as_ref() }
     }
 
-    /// Closes it, if it is open, has `count` objects, none in use, and `agree` says so of what it
-    /// is made of; answers that.
-    pub(super) fn close(&self, count: usize, agree: impl FnOnce(&R) -> bool) -> Option<R> {
-        if !self.change(OPEN, BUSY) {
-            return None;
-        }
-        let taken = self.take_all(count);
+    /// Closes it, if it has `count` objects, none in use, and `agree` says so of what it is made of,
+    /// which `give` then gives back; or keeps what comes back, and nobody is given an object of it.
+    /// Whether it closed.
+    pub(super) fn close(
+        &self,
+        count: usize,
+        agree: impl FnOnce(&R) -> bool,
+        give: impl FnOnce(R) -> Result<(), R>,
+    ) -> bool {
+        let was = if self.change(OPEN, BUSY) {
+            OPEN
+        } else if self.change(STUCK, BUSY) {
+            STUCK
+        } else {
+            return false;
+        };
+        let taken = was == STUCK || self.take_all(count);
         // SAFETY: nobody holds an object, all are this one's, and the turn is, too.
-        let memory = if taken { Some(unsafe { &mut *self.memory.get() }) } else { None };
-        let wanted = memory.filter(|memory| memory.as_ref().is_some_and(agree));
-        let closed = wanted.and_then(Option::take);
-        if taken && closed.is_none() {
+        let place = if taken { Some(unsafe { &mut *self.memory.get() }) } else { None };
+        let wanted = place.filter(|memory| memory.as_ref().is_some_and(agree));
+        let state = match wanted.map(|place| (place.take().map(give), place)) {
+            Some((Some(Err(memory)), place)) => {
+                *place = Some(memory);
+                STUCK
+            }
+            Some(_) => EMPTY,
+            None => was,
+        };
+        if taken && state == OPEN {
             self.release(count, WORDS);
         }
-        let state = if closed.is_some() { EMPTY } else { OPEN };
         self.state.0.store(state, Ordering::Release);
-        closed
+        state == EMPTY
     }
 
     /// Objects in use of the `count` that it has while it is open; those of some moment.
@@ -158,7 +176,7 @@ impl<R> Page<R> {
 
     /// Whether it has memory.
     pub(super) fn has_memory(&self) -> bool {
-        self.state.0.load(Ordering::Relaxed) == OPEN
+        matches!(self.state.0.load(Ordering::Relaxed), OPEN | STUCK)
     }
 
     /// Takes all objects, or none.
@@ -196,6 +214,6 @@ fn masks(count: usize) -> impl Iterator<Item = usize> {
 
 impl<R> fmt::Debug for Page<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Page").field("open", &self.has_memory()).finish_non_exhaustive()
+        f.debug_struct("Page").field("memory", &self.has_memory()).finish_non_exhaustive()
     }
 }
