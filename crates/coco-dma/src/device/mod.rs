@@ -9,6 +9,7 @@ mod end;
 mod endpoint;
 mod life;
 mod verdicts;
+mod wait;
 
 pub use counters::Counters;
 pub use counters::CountersNow;
@@ -77,7 +78,7 @@ pub struct Device<'d, P: Platform + ?Sized = dyn Platform + 'd> {
     dma: &'d Dma<'d, P>,
     name: &'d str,
     owner: Owner,
-    quota: Quota,
+    quota: Quota<'d>,
     life: Life,
     face: DeviceFace<'d>,
     pools: [Option<&'d Pool<'d>>; MAX_POOLS],
@@ -121,7 +122,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             dma,
             name: endpoint.name,
             owner: dma.next_owner().ok_or(BindError::TooManyDevices)?,
-            quota: Quota::new(endpoint.quota),
+            quota: Quota::new(endpoint.quota, endpoint.listener),
             life: Life::new(),
             face,
             pools,
@@ -151,9 +152,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     pub(crate) fn verdict(&self, range: Option<PhysRange>, len: usize) -> Option<&Verdict> {
         let kind = match range {
             None => Kind::Untracked,
-            Some(range) if self.verdicts.covers(range) => {
-                Kind::of(self.dma.ledger().peek(range))?
-            }
+            Some(range) if self.verdicts.covers(range) => Kind::of(self.dma.ledger().peek(range))?,
             Some(_) => return None,
         };
         self.verdicts.about(kind, len)

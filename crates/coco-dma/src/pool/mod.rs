@@ -30,6 +30,8 @@ use crate::addr::SLOT;
 use crate::plan::PoolFace;
 use crate::slots::Slots;
 use crate::slots::SlotsError;
+use crate::space::SpaceListener;
+use crate::space::Watch;
 use crate::state::PoolLabel;
 use crate::state::PoolOrigin;
 use crate::state::PoolUse;
@@ -230,6 +232,23 @@ impl<'m> Pool<'m> {
     #[must_use]
     pub fn with_caches(self, caches: &'m [Cache]) -> Self {
         Self { slots: self.slots.with_caches(caches), ..self }
+    }
+
+    /// The same pool with a listener, who is told when there may be space again for those who
+    /// asked. Call it before the pool is used.
+    #[must_use]
+    pub fn with_listener(self, listener: &'m dyn SpaceListener) -> Self {
+        Self { slots: self.slots.with_listener(listener), ..self }
+    }
+
+    /// Asks that the listener be told when there may be space in this pool again. Any context;
+    /// takes time in the number of caches.
+    ///
+    /// What somebody keeps by a [`PoolHandle`] counts as in use: it comes with the handle's next
+    /// give, or with its end. Slots that were only tried and given back, as
+    /// [`room_for`](crate::device::Device::room_for) does, are told of like all others.
+    pub fn watch_space(&self) -> Watch {
+        self.slots.watch()
     }
 
     /// The same pool as the only memory that its devices may touch.

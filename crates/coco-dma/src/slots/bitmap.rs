@@ -9,6 +9,8 @@
 
 use super::fit;
 use super::fit::Shape;
+use crate::space::Listener;
+use crate::space::Waiters;
 use crate::word::Ordering;
 use crate::word::Word;
 use crate::word::fence_for_models;
@@ -27,6 +29,8 @@ pub(super) struct Bitmap<'m> {
     /// The longest free run of each word of `bits`, or more.
     sums: &'m [Word],
     capacity: usize,
+    /// Who waits for free slots.
+    pub(super) waiters: Waiters<'m>,
 }
 
 impl<'m> Bitmap<'m> {
@@ -48,7 +52,7 @@ impl<'m> Bitmap<'m> {
         for word in sums {
             word.0.store(0, Ordering::Relaxed);
         }
-        Some((Self { bits, sums, capacity }, rest))
+        Some((Self { bits, sums, capacity, waiters: Waiters::new(Listener(None)) }, rest))
     }
 
     pub(super) fn capacity(&self) -> usize {
@@ -198,6 +202,7 @@ impl<'m> Bitmap<'m> {
         let before = word.0.fetch_and(!mask, Ordering::SeqCst);
         fence_for_models();
         self.raise(index, !before | mask);
+        self.waiters.given();
     }
 
     /// Claims the lowest run of this shape in one word.
@@ -253,24 +258,26 @@ impl<'m> Bitmap<'m> {
         None
     }
 
-    /// Makes the summary of a word as large as its free bits allow, where it is smaller.
-    fn raise(&self, index: usize, free: usize) {
-        let Some(sum) = self.sums.get(index / PER_WORD) else { return };
+    /// Makes the summary of a word as large as its free bits allow, where it is smaller; says
+    /// whether it was.
+    fn raise(&self, index: usize, free: usize) -> bool {
+        let Some(sum) = self.sums.get(index / PER_WORD) else { return false };
         let shift = index % PER_WORD * 8;
         let mut seen = sum.0.load(Ordering::SeqCst);
         let byte = |sum: usize| sum >> shift & 0xff;
         // Mostly this is all there is to do: it was never found too small.
         if byte(seen) >= Word::BITS {
-            return;
+            return false;
         }
         let longest = fit::longest(free);
         while byte(seen) < longest {
             let raised = seen & !(0xff << shift) | longest << shift;
             match sum.0.compare_exchange_weak(seen, raised, Ordering::SeqCst, Ordering::Relaxed) {
-                Ok(_) => return,
+                Ok(_) => return true,
                 Err(now) => seen = now,
             }
         }
+        false
     }
 
     /// Makes the summary of a word what its free bits say, where it promises more.
@@ -289,7 +296,10 @@ impl<'m> Bitmap<'m> {
             fence_for_models();
             // Who freed some of it meanwhile may have found the byte large enough.
             let free = self.bits.get(index).map_or(0, |word| !word.0.load(Ordering::SeqCst));
-            self.raise(index, free);
+            if self.raise(index, free) {
+                // Who freed it has told before it was to be seen.
+                self.waiters.given();
+            }
         }
     }
 

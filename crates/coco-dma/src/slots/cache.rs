@@ -25,6 +25,8 @@ pub struct Cache {
     turn: Word,
     /// 1 while it may hold anything.
     filled: Word,
+    /// 1 while the turn is one for long.
+    claimed: Word,
     /// For each class of lengths, the way whose word is the lowest that had room for it.
     hot: [Word; CLASSES],
     ways: [Way; WAYS],
@@ -46,18 +48,19 @@ impl Cache {
     pub const fn new() -> Self {
         const WORD: Word = Word::new();
         const WAY: Way = Way { tag: WORD, free: WORD };
-        Self { turn: WORD, filled: WORD, hot: [WORD; CLASSES], ways: [WAY; WAYS] }
+        Self { turn: WORD, filled: WORD, claimed: WORD, hot: [WORD; CLASSES], ways: [WAY; WAYS] }
     }
 
     /// An empty one.
     #[cfg(loom)]
     #[expect(clippy::new_without_default, reason = "as above")]
     pub fn new() -> Self {
-        let (turn, filled) = (Word::new(), Word::new());
+        let (turn, filled, claimed) = (Word::new(), Word::new(), Word::new());
         let way = |_| Way { tag: Word::new(), free: Word::new() };
         Self {
             turn,
             filled,
+            claimed,
             hot: core::array::from_fn(|_| Word::new()),
             ways: core::array::from_fn(way),
         }
@@ -78,6 +81,11 @@ impl Cache {
     /// Whether it may hold anything.
     pub(super) fn is_filled(&self) -> bool {
         self.filled.0.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether somebody has it for itself, and for long.
+    pub(super) fn is_claimed(&self) -> bool {
+        self.claimed.0.load(Ordering::Relaxed) != 0
     }
 
     /// The slots in it now; while its CPU takes and gives, those of some moment.
@@ -110,6 +118,11 @@ impl Turn<'_> {
     #[inline]
     pub(crate) fn number(&self) -> usize {
         self.number
+    }
+
+    /// Makes this turn one for long, or ends that.
+    pub(super) fn claim(&mut self, claimed: bool) {
+        self.cache.claimed.0.store(usize::from(claimed), Ordering::Relaxed);
     }
 
     /// The lowest run of this shape in the word that had room for the last one.
@@ -178,7 +191,12 @@ impl Turn<'_> {
 
     /// Keeps the free bits of a word from now on, for a run of `count` slots first of all; answers
     /// the word that was kept in its place, and its bits, which are the caller's.
-    pub(super) fn keep(&mut self, word: usize, free: usize, count: usize) -> Option<(usize, usize)> {
+    pub(super) fn keep(
+        &mut self,
+        word: usize,
+        free: usize,
+        count: usize,
+    ) -> Option<(usize, usize)> {
         self.cache.filled.0.store(1, Ordering::Relaxed);
         let number = word & (self.ways - 1);
         let way = self.cache.ways.get(number)?;

@@ -16,6 +16,7 @@ mod run;
 mod take;
 #[cfg(all(test, not(loom)))]
 mod tests;
+mod wait;
 
 pub use cache::Cache;
 pub(crate) use cache::Turn;

@@ -2,10 +2,10 @@
 
 use super::Full;
 use super::Owner;
+use super::Shape;
 use super::SlotRun;
 use super::Slots;
 use super::Turn;
-use super::Shape;
 use super::cache::Put;
 use crate::addr::Places;
 use crate::word::Ordering;
@@ -47,7 +47,10 @@ impl<'m> Slots<'m> {
         {
             return Ok(run);
         }
-        self.take_slowly(turn, places, owner)
+        let taken = self.take_slowly(turn, places, owner);
+        // What else came into the cache with it.
+        self.keep_nothing_back(turn);
+        taken
     }
 
     /// Takes a run that the CPU has at hand, or one of whole words, if that is all there is to it.
@@ -58,11 +61,8 @@ impl<'m> Slots<'m> {
         shape: &Shape,
         owner: Owner,
     ) -> Option<SlotRun> {
-        let first = if shape.count <= Word::BITS {
-            turn.take(shape)?
-        } else {
-            self.take_words(shape)?
-        };
+        let first =
+            if shape.count <= Word::BITS { turn.take(shape)? } else { self.take_words(shape)? };
         Some(self.mark(first, shape, owner))
     }
 
@@ -104,6 +104,7 @@ impl<'m> Slots<'m> {
             Put::Elsewhere => self.free(run),
             Put::Whole(word) => self.release_bits(word, !0),
         }
+        self.keep_nothing_back(turn);
         true
     }
 
