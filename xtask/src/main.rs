@@ -7,6 +7,7 @@
 //! | `floors` | who may import whom: the table (data) and its check |
 //! | `checks` | the other house rules that a machine can hold: `unsafe`, file sizes, the open path |
 //! | `guest` | boots the bare-metal guest before QEMU's devices and IOMMUs |
+//! | `sabotage` | makes the layer wrong on purpose, and sees who notices |
 //! | `source`, `shell` | reading Rust files as tokens; running commands |
 
 mod checks;
@@ -14,6 +15,7 @@ mod floors;
 mod guest;
 mod omissions;
 mod packages;
+mod sabotage;
 mod shell;
 mod source;
 mod steps;

@@ -5,6 +5,7 @@ mod builds;
 mod deep;
 mod end_to_end;
 mod gate;
+mod mutants;
 mod tests;
 
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use clap::Args;
 
 use crate::checks::{files, open_path, unsafety};
 use crate::shell::Workshop;
-use crate::{floors, guest, packages};
+use crate::{floors, guest, packages, sabotage};
 
 /// One check: it holds, or it says why not.
 pub(crate) struct Step {
@@ -60,7 +61,12 @@ pub(crate) const DEEP: &[Step] = &[
         "the crates for bare x86-64, Arm and RISC-V, also without 64-bit atomics",
         bare::run,
     ),
-    step("mutants", "does a test notice when the code is changed?", deep::mutants),
+    step(
+        "sabotage",
+        "the layer made wrong on purpose: seen by a device, a host, a driver",
+        sabotage::step,
+    ),
+    step("mutants", "does a test notice when the decision is changed?", mutants::run),
     step("deny", "licences, sources and duplicates of dependencies", deep::deny),
 ];
 

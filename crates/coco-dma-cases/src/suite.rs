@@ -10,7 +10,7 @@ use std::thread;
 
 use crate::case::{Case, read_file};
 use crate::read::{LONGEST, Wrong};
-use crate::run::{Outcome, run};
+use crate::run::{Heed, Outcome, run_with};
 
 include!(concat!(env!("OUT_DIR"), "/built_in.rs"));
 
@@ -130,7 +130,7 @@ fn is_case(path: &Path) -> bool {
 }
 
 /// Runs cases, `jobs` at a time, and answers in their order.
-pub fn run_all(cases: &[Case], jobs: usize) -> Vec<Outcome> {
+pub fn run_all(cases: &[Case], jobs: usize, heed: Heed) -> Vec<Outcome> {
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::new());
     thread::scope(|scope| {
@@ -140,7 +140,7 @@ pub fn run_all(cases: &[Case], jobs: usize) -> Vec<Outcome> {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     cases.get(index).map(|case| (index, case))
                 } {
-                    let outcome = run(case);
+                    let outcome = run_with(case, heed);
                     done.lock().unwrap_or_else(PoisonError::into_inner).push((index, outcome));
                 }
             });

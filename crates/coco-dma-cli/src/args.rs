@@ -54,6 +54,10 @@ pub(crate) struct CheckArgs {
     /// Say for each case what another system does where it differs: linux-7.3
     #[arg(long, value_name = "SYSTEM", value_parser = crate::check::system)]
     pub(crate) compare: Option<crate::check::System>,
+    /// Believe nothing that the layer says of itself: judge by what devices, host and drivers saw
+    /// and what memory really is
+    #[arg(long)]
+    pub(crate) seen: bool,
     /// Print one JSON document
     #[arg(long)]
     pub(crate) json: bool,
@@ -62,7 +66,8 @@ pub(crate) struct CheckArgs {
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
     coco-dma run\n  \
-    coco-dma run --image disk.img --output copy.img --platform snp --device embedded --json")]
+    coco-dma run --image disk.img --output copy.img --platform snp --device embedded --json\n  \
+    coco-dma run --bench --device qemu-storage-daemon")]
 pub(crate) struct RunArgs {
     /// The disk image to read (default: one of 64 MiB is made)
     #[arg(long, value_name = "FILE")]
@@ -82,6 +87,13 @@ pub(crate) struct RunArgs {
     /// Requests in flight at most; lowered to what the pool holds
     #[arg(long, value_name = "N", default_value = "32", value_parser = number::small)]
     pub(crate) queue_depth: u32,
+    /// Measure instead what a bounce costs from end to end: requests of 4 KiB and 128 KiB, 1 and 32
+    /// in flight, to a device that stores nothing, bounced against direct (about 10 s)
+    #[arg(long, conflicts_with_all = ["image", "output", "queue_depth"])]
+    pub(crate) bench: bool,
+    /// With --bench: fewer and shorter windows (about 1 s), for a rough look
+    #[arg(long, requires = "bench")]
+    pub(crate) quick: bool,
     /// Print one JSON document
     #[arg(long)]
     pub(crate) json: bool,
@@ -166,7 +178,8 @@ pub(crate) struct ExplainArgs {
     /// Which way the bytes go: to, from or both [default: both]
     #[arg(long, value_name = "WAY", value_parser = words::direction)]
     pub(crate) direction: Option<coco_dma::state::Direction>,
-    /// A pool, as guest-shared@0x90000000+64MiB or restricted:guest-shared@0x90000000
+    /// A pool, as guest-shared@0x90000000+64MiB; restricted:guest-shared@0x90000000 is the only
+    /// memory of the device, coherent:guest-shared@0x90000000 the reservoir of coherent memory
     /// (repeatable) [default: none]
     #[arg(long = "pool", value_name = "POOL", value_parser = words::pool)]
     pub(crate) pools: Vec<words::NamedPool>,

@@ -7,8 +7,10 @@ use std::thread;
 
 use coco_dma_cases::Case;
 use coco_dma_cases::File;
+use coco_dma_cases::Heed;
 use coco_dma_cases::Loaded;
 use coco_dma_cases::Outcome;
+use coco_dma_cases::Witness;
 use serde::Serialize;
 
 use crate::args::CheckArgs;
@@ -43,6 +45,8 @@ struct Row<'a> {
     expected: &'a str,
     got: &'a str,
     place: String,
+    /// Who saw it, where it does not hold.
+    witness: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     linux: Option<Other<'a>>,
 }
@@ -71,7 +75,8 @@ pub(crate) fn check(args: &CheckArgs) -> Result<(), Failure> {
             None => "there is no case file here".to_owned(),
         }));
     }
-    let outcomes = coco_dma_cases::run_all(&cases, jobs);
+    let heed = if args.seen { Heed::Seen } else { Heed::All };
+    let outcomes = coco_dma_cases::run_all(&cases, jobs, heed);
     let report = report(&cases, &outcomes, args.compare);
     if args.json {
         output::json(&report)?;
@@ -133,6 +138,7 @@ fn report<'a>(cases: &'a [Case], outcomes: &'a [Outcome], compare: Option<System
             expected: &outcome.expected,
             got: &outcome.got,
             place: outcome.place.to_string(),
+            witness: outcome.witness.map(Witness::name),
             linux: linux
                 .map(|does| Other { does, why_not_here: case.why.as_deref().unwrap_or_default() }),
         }

@@ -13,6 +13,7 @@
 
 pub mod attack;
 pub mod copy;
+pub mod cost;
 pub mod device;
 pub mod disk;
 pub mod front;

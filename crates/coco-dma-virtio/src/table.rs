@@ -28,7 +28,8 @@ use coco_dma::state::Direction;
 use coco_dma::stream::RawMapping;
 
 /// Storage for one live mapping or allocation of an adaptor. A queue of `n` requests needs one
-/// for each buffer of each request, and a few for its rings.
+/// for each buffer of each request, and a few for its rings; with twice as many, a record is found
+/// at the first or second look.
 #[derive(Debug)]
 pub struct Record(Entry<Live>);
 
@@ -196,7 +197,8 @@ impl<'d, E> Table<'d, E> {
     where
         E: AsRef<Entry<T>>,
     {
-        self.from(key.addr).find_map(|entry| take(entry.as_ref(), key.tag(), |at| at == *key))
+        let tag = key.tag();
+        self.from(key.addr).find_map(|entry| take(entry.as_ref(), tag, |at| at == *key))
     }
 
     /// Takes out any live record; `None` where there is none.

@@ -9,6 +9,7 @@ use std::ptr::NonNull;
 
 use coco_dma::addr::{PhysAddr, PhysRange};
 use coco_dma::attrs::Attrs;
+use coco_dma::coherent::{ObjectLayout, ObjectPage, ObjectPool};
 use coco_dma::device::Endpoint;
 use coco_dma::plan::Limits;
 use coco_dma::platform::{ConvertError, NoView, Platform};
@@ -28,6 +29,7 @@ unsafe impl Sync for Region {}
 
 static REGION: Region = Region(UnsafeCell::new([0; POOL_LEN]));
 static SLOTS: [Word; WORDS] = [const { Word::new() }; WORDS];
+static TABLES: [ObjectPage; 1] = [const { ObjectPage::new() }; 1];
 static FIRMWARE: Firmware = Firmware;
 
 struct Firmware;
@@ -73,6 +75,15 @@ fn main() {
 
     let ring = disk.alloc(4096, Context::Atomic).expect("room for a ring").expose();
     println!("the ring is at {}, inside {}", ring.addr(), pool.range());
+    // Command tables of 128 bytes, 32 of them in a page.
+    let layout = ObjectLayout::new(128, 128).expect("a layout");
+    let tables = ObjectPool::new(&disk, layout, &TABLES).expect("books of its own");
+    let mut table = tables.take(Context::Atomic).expect("room for a table");
+    table.bytes().write_u32_le(4, 512).expect("within the table");
+    println!("a command table is at {}", table.addr());
+    table.give();
+    assert!(tables.close(Context::Atomic).is_ok(), "no table is in use");
+
     let mut sector = [0u8; 512];
     let read = disk.with_mapped(&mut sector, Direction::FromDevice, Attrs::NONE, |lent| {
         println!("the sector goes to {} (bounced: {})", lent.addr(), lent.is_bounced());

@@ -55,27 +55,23 @@ impl Attrs {
     pub const NONE: Self = Self(0);
 
     /// What `map`, `sync` and `unmap` take.
-    pub const FOR_MAP: Self = Self(
-        Self::WEAK_ORDERING.0
-            | Self::SKIP_CPU_SYNC.0
-            | Self::NO_WARN.0
-            | Self::PRIVILEGED.0
-            | Self::MMIO.0
-            | Self::DEBUGGING_IGNORE_CACHELINES.0
-            | Self::REQUIRE_COHERENT.0
-            | Self::CC_SHARED.0,
-    );
+    pub const FOR_MAP: Self = Self::WEAK_ORDERING
+        .with(Self::SKIP_CPU_SYNC)
+        .with(Self::NO_WARN)
+        .with(Self::PRIVILEGED)
+        .with(Self::MMIO)
+        .with(Self::DEBUGGING_IGNORE_CACHELINES)
+        .with(Self::REQUIRE_COHERENT)
+        .with(Self::CC_SHARED);
 
     /// What an allocation takes.
-    pub const FOR_ALLOC: Self = Self(
-        Self::WEAK_ORDERING.0
-            | Self::WRITE_COMBINE.0
-            | Self::NO_KERNEL_MAPPING.0
-            | Self::FORCE_CONTIGUOUS.0
-            | Self::ALLOC_SINGLE_PAGES.0
-            | Self::NO_WARN.0
-            | Self::PRIVILEGED.0,
-    );
+    pub const FOR_ALLOC: Self = Self::WEAK_ORDERING
+        .with(Self::WRITE_COMBINE)
+        .with(Self::NO_KERNEL_MAPPING)
+        .with(Self::FORCE_CONTIGUOUS)
+        .with(Self::ALLOC_SINGLE_PAGES)
+        .with(Self::NO_WARN)
+        .with(Self::PRIVILEGED);
 
     /// The set of both.
     #[inline]
@@ -143,6 +139,8 @@ impl fmt::Debug for Attrs {
 
 #[cfg(test)]
 mod tests {
+    use std::format;
+
     use super::*;
 
     #[test]
@@ -160,5 +158,22 @@ mod tests {
             assert!(attr.names().eq([*name]));
         }
         assert_eq!(Attrs::from_name("cc_shared"), None);
+    }
+
+    #[test]
+    fn a_set_has_an_attribute_once() {
+        let set = Attrs::MMIO.with(Attrs::CC_SHARED);
+        assert_eq!(set.with(Attrs::MMIO), set);
+        assert_eq!(set.without(Attrs::MMIO), Attrs::CC_SHARED);
+        assert_eq!(set.without(Attrs::NO_WARN), set);
+        assert!(set.contains(Attrs::MMIO) && !Attrs::MMIO.contains(set));
+    }
+
+    #[test]
+    fn a_set_is_told_by_its_names() {
+        assert_eq!(format!("{}", Attrs::NONE), "none");
+        assert_eq!(format!("{}", Attrs::MMIO), "mmio");
+        let set = Attrs::CC_SHARED.with(Attrs::MMIO).with(Attrs::NO_WARN);
+        assert_eq!(format!("{set:?}"), "Attrs(no-warn, mmio, cc-shared)");
     }
 }

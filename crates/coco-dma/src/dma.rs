@@ -4,6 +4,7 @@
 
 use core::fmt;
 
+use crate::addr::PhysAddr;
 use crate::ledger::Ledger;
 use crate::observe::Event;
 use crate::observe::Fault;
@@ -16,6 +17,14 @@ use crate::regime::Regime;
 use crate::word::AtomicUsize;
 use crate::word::Ordering;
 
+/// The number of the next device of any layer in this program, so that devices of two layers over
+/// one pool are told apart. (No model looks at it: a plain word under loom too.)
+static DEVICES: core::sync::atomic::AtomicUsize = core::sync::atomic::AtomicUsize::new(1);
+
+/// The unit in which the place of the next retry is kept, in bytes: a word of 32 bits then counts
+/// past all memory that such a machine has.
+const RETRY_PAGE: u64 = 4096;
+
 /// The layer on one machine. It is a value: make one, keep it where every driver finds it, a
 /// `static` if you like.
 pub struct Dma<'m, P: Platform + ?Sized = dyn Platform + 'm> {
@@ -26,8 +35,11 @@ pub struct Dma<'m, P: Platform + ?Sized = dyn Platform + 'm> {
     pages: Option<&'m dyn PageSource>,
     observer: Option<&'m dyn Observer>,
     quarantine_limit: u64,
-    next_id: AtomicUsize,
+    /// Where the next round of retries begins: a number of [`RETRY_PAGE`]s.
+    retry_page: AtomicUsize,
     faults: AtomicUsize,
+    /// 1 while nothing may be shared.
+    stopped: AtomicUsize,
 }
 
 impl<'m, P: Platform + ?Sized> Dma<'m, P> {
@@ -42,8 +54,9 @@ impl<'m, P: Platform + ?Sized> Dma<'m, P> {
             pages: None,
             observer: None,
             quarantine_limit: u64::MAX,
-            next_id: AtomicUsize::new(1),
+            retry_page: AtomicUsize::new(0),
             faults: AtomicUsize::new(0),
+            stopped: AtomicUsize::new(0),
         }
     }
 
@@ -93,15 +106,44 @@ impl<'m, P: Platform + ?Sized> Dma<'m, P> {
         self.pages
     }
 
-    /// The number of the next device. Numbers are never given twice.
+    /// The number of the next device.
     pub(crate) fn next_owner(&self) -> Option<Owner> {
-        let number = self.next_id.load(Ordering::Relaxed);
-        let taken = if number > Owner::MOST {
-            number
-        } else {
-            self.next_id.fetch_add(1, Ordering::Relaxed)
-        };
+        let number = DEVICES.load(Ordering::Relaxed);
+        let taken =
+            if number > Owner::MOST { number } else { DEVICES.fetch_add(1, Ordering::Relaxed) };
         Owner::new(taken)
+    }
+
+    /// Where the next round of retries begins.
+    pub(crate) fn retry_from(&self) -> PhysAddr {
+        PhysAddr::new((self.retry_page.load(Ordering::Relaxed) as u64).saturating_mul(RETRY_PAGE))
+    }
+
+    /// It begins there from now on. A hint: an address that does not fit is the start of memory,
+    /// and of two rounds at once the later one counts.
+    pub(crate) fn retry_from_now_on(&self, at: PhysAddr) {
+        let page = usize::try_from(at.raw().div_ceil(RETRY_PAGE)).unwrap_or(0);
+        self.retry_page.store(page, Ordering::Relaxed);
+    }
+
+    /// From now on nothing is shared. A step of its own, as [`may_share`](Self::may_share) is: of
+    /// the two one comes first. Either whoever shares sees this, or whoever stopped it sees in the
+    /// ledger, after this, that a conversion began.
+    pub(crate) fn stop_sharing(&self) {
+        self.stopped.swap(1, Ordering::AcqRel);
+    }
+
+    /// Ends what [`walk_back`](Self::walk_back) or [`reclaim_all`](Self::reclaim_all) began: memory
+    /// may be shared again, and pools grow. For a machine that sleeps and wakes, or a kexec that is
+    /// called off. Any context.
+    pub fn allow_sharing(&self) {
+        self.stopped.swap(0, Ordering::AcqRel);
+    }
+
+    /// Whether memory may be shared: asked by whoever has begun a conversion, and before anything
+    /// of it is done.
+    pub(crate) fn may_share(&self) -> bool {
+        self.stopped.fetch_add(0, Ordering::AcqRel) == 0
     }
 
     /// An IOMMU refused an access of a device: called by the machine's fault handler, with what

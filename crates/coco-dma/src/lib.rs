@@ -17,8 +17,9 @@
 //! | lend a buffer to the device for one transfer | [`Device::map`](device::Device::map), [`Device::with_mapped`](device::Device::with_mapped); raw: [`Device::map_raw`](device::Device::map_raw) | never |
 //! | lend many at once | [`Device::map_list`](device::Device::map_list) | never |
 //! | keep memory that both use, as rings are | [`Device::alloc`](device::Device::alloc) | not in atomic context |
+//! | keep many small things of one kind, as descriptors are | [`coherent::ObjectPool`] | where it needs another page |
 //! | change who may see memory | [`Dma::share`], [`Dma::reclaim`] | yes |
-//! | let pools grow and shrink | [`Dma::grow`], [`Dma::shrink`], [`Dma::refill`] | yes |
+//! | let pools grow and shrink | [`Dma::grow`], [`Dma::shrink`], [`Dma::refill`], [`Dma::trim`] | yes |
 //! | get back what failed conversions cost | [`Dma::retry_quarantine`] | yes |
 //! | end a dead device, or one that lost the guest's trust | [`Device::revoke`](device::Device::revoke), [`Device::lose_trust`](device::Device::lose_trust) | never |
 //! | ask what a device can do | [`Device::max_mapping`](device::Device::max_mapping) and the others | never |

@@ -114,7 +114,8 @@ pub enum Event<'e> {
         /// Which.
         run: PhysRange,
     },
-    /// The reserve for atomic context runs low: time to refill it.
+    /// A pool of the reserve for atomic context, or of the reservoir for coherent memory, runs low:
+    /// time to refill it.
     LowWater {
         /// Slots that are free.
         free: usize,
@@ -165,7 +166,7 @@ impl fmt::Display for Event<'_> {
             ),
             Self::Recovered { run } => write!(f, "{run} came out of quarantine"),
             Self::LowWater { free, capacity } => {
-                write!(f, "the reserve has {free} of {capacity} slots left")
+                write!(f, "a pool kept for allocations has {free} of {capacity} slots left")
             }
             Self::Revoked { device, slots } => write!(f, "{device}: revoked, {slots} slots freed"),
             Self::Fault(fault) => fault.fmt(f),

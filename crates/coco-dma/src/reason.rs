@@ -154,4 +154,13 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn each_refusal_has_a_way_out_of_its_own() {
+        for (place, reason) in Refuse::ALL.iter().enumerate() {
+            assert!(reason.way_out().contains(' '), "{reason}: {}", reason.way_out());
+            let earlier = Refuse::ALL[..place].iter().find(|r| r.way_out() == reason.way_out());
+            assert_eq!(earlier, None, "{reason} has the same way out");
+        }
+    }
 }

@@ -162,6 +162,10 @@ pub enum PoolUse {
     Streaming,
     /// Allocations from atomic context alone: memory that is in the right state already.
     Reserve,
+    /// Coherent memory alone, from any context: the reservoir. It goes before pages that would
+    /// have to be converted, and an allocation that may block grows it
+    /// ([`Pool::convertible`](crate::pool::Pool::convertible)) by whole regions.
+    Coherent,
 }
 
 /// Which way the bytes go, seen from memory.
@@ -227,5 +231,31 @@ impl Attachment {
     #[inline]
     pub const fn is_translated(self) -> bool {
         matches!(self, Self::Translated)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::string::ToString;
+
+    use super::*;
+
+    #[test]
+    fn messages_use_the_words_of_the_documents() {
+        let states =
+            [State::Ordinary, State::ENCRYPTED, State::PLAIN, State::PRIVATE, State::SHARED];
+        let words = ["ordinary", "encrypted", "plain", "private", "shared"];
+        assert_eq!(states.map(|state| state.to_string()), words);
+        assert_eq!(states.map(|state| Memory::Known(state).to_string()), words);
+        assert_eq!(Memory::Converting.to_string(), "converting");
+        assert_eq!(Memory::Mmio.to_string(), "mmio");
+        assert_eq!(
+            [Trust::Untrusted, Trust::Accepted].map(|t| t.to_string()),
+            ["untrusted", "accepted"]
+        );
+        let labels = PoolLabel::ALL.map(|label| label.to_string());
+        assert_eq!(labels, ["ordinary", "host-plain", "guest-shared", "guest-private"]);
+        let directions = [Direction::ToDevice, Direction::FromDevice, Direction::Both];
+        assert_eq!(directions.map(|direction| direction.to_string()), ["to", "from", "both"]);
     }
 }

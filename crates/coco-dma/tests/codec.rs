@@ -5,6 +5,7 @@
 
 use coco_dma::addr::DmaAddr;
 use coco_dma::addr::PhysAddr;
+use coco_dma::regime::Contents;
 use coco_dma::regime::Parameters;
 use coco_dma::regime::PlatformName;
 use coco_dma::regime::Regime;
@@ -74,7 +75,8 @@ fn dma_vectors() {
         ("open", none, Untrusted, State::SHARED, p, None),
         ("sme", none, Untrusted, State::SHARED, p, None),
         ("tdx", none, Untrusted, State::ENCRYPTED, p, None),
-        // An address that reaches into the marks has none either.
+        // An address that reaches into the marks has none either; the last one below has.
+        ("cca", ipa(40), Untrusted, State::SHARED, (1 << 39) - 1, Some((1 << 40) - 1)),
         ("cca", ipa(40), Untrusted, State::SHARED, 1 << 39, None),
         ("sme", c_bit(47), Untrusted, State::PLAIN, 1 << 47, None),
     ];
@@ -111,6 +113,27 @@ fn cpu_vectors() {
 }
 
 #[test]
+fn the_last_byte_of_memory_has_both_forms_and_both_decode() {
+    for platform in PlatformName::ALL {
+        let regime = plain(platform.name());
+        let last = regime.memory_limit().raw();
+        for &state in regime.states() {
+            let Some(mark) = regime.cpu_mark(state) else { panic!("{platform} {state}") };
+            let Some(sum) = last.checked_add(mark) else { continue };
+            assert_eq!(regime.cpu_form(PhysAddr::new(last), state), Some(sum), "{platform}");
+            assert_eq!(regime.decode_cpu(sum).map(|back| back.phys.raw()), Some(last));
+            if let Some(addr) = regime.dma_form(Trust::Untrusted, state, last) {
+                let back = regime.decode_dma(Trust::Untrusted, addr);
+                assert_eq!(back.map(|back| back.bus), Some(last), "{platform} {state}");
+            }
+            if let Some(past) = last.checked_add(1) {
+                assert_eq!(regime.cpu_form(PhysAddr::new(past), state), None, "{platform}");
+            }
+        }
+    }
+}
+
+#[test]
 fn numbers_that_no_machine_has_are_refused() {
     let none = Parameters::default();
     let wrong = [
@@ -127,6 +150,68 @@ fn numbers_that_no_machine_has_are_refused() {
         if numbers.granule.is_none() {
             assert!(PlatformName::S390.regime(&numbers).is_ok());
         }
+    }
+}
+
+#[test]
+fn numbers_at_the_edge_are_taken() {
+    let none = Parameters::default();
+    let last = |name, numbers| regime(name, numbers).memory_limit().raw();
+    for bit in [32, 62] {
+        assert_eq!(last("sme", Parameters { c_bit: Some(bit), ..none }), (1 << bit) - 1);
+        assert_eq!(last("sev", Parameters { c_bit: Some(bit), ..none }), (1 << bit) - 1);
+        assert_eq!(last("hyperv", Parameters { vtom: Some(1 << bit), ..none }), (1 << bit) - 1);
+    }
+    for bits in [32, 52] {
+        assert_eq!(last("cca", Parameters { ipa_bits: Some(bits), ..none }), (1 << (bits - 1)) - 1);
+    }
+    for size in [4096, 1 << 30] {
+        assert_eq!(regime("tdx", Parameters { granule: Some(size), ..none }).granule(), size);
+    }
+    for (name, numbers) in [
+        ("sme", Parameters { c_bit: Some(31), ..none }),
+        ("cca", Parameters { ipa_bits: Some(31), ..none }),
+        ("cca", Parameters { ipa_bits: Some(53), ..none }),
+        ("snp-vtom", Parameters { vtom: Some(1 << 31), ..none }),
+        ("snp-vtom", Parameters { vtom: Some(1 << 63), ..none }),
+        ("pkvm", Parameters { granule: Some(2048), ..none }),
+        ("pkvm", Parameters { granule: Some(1 << 31), ..none }),
+        ("pkvm", Parameters { granule: Some(4097), ..none }),
+    ] {
+        assert!(PlatformName::from_name(name).unwrap().regime(&numbers).is_err(), "{numbers:?}");
+    }
+}
+
+/// `(platform, what sharing leaves of the bytes, what reclaiming leaves)`.
+#[test]
+fn what_a_conversion_leaves_of_the_bytes() {
+    use Contents::{Kept, Undefined, Zeroed};
+    for (name, on_share, on_reclaim) in [
+        ("sev", Undefined, Undefined),
+        ("snp", Undefined, Undefined),
+        ("snp-vtom", Undefined, Undefined),
+        ("tdx", Undefined, Zeroed),
+        ("cca", Undefined, Zeroed),
+        ("pkvm", Kept, Kept),
+        ("hyperv", Kept, Undefined),
+        ("s390", Kept, Kept),
+        ("pef", Zeroed, Zeroed),
+    ] {
+        let Regime::Guest(guest) = plain(name) else { panic!("{name} is a guest") };
+        assert_eq!((guest.on_share, guest.on_reclaim), (on_share, on_reclaim), "{name}");
+    }
+}
+
+#[test]
+fn guests_alone_have_a_visibility_and_a_granule_of_their_own() {
+    let large = Parameters { granule: Some(0x1_0000), ..Parameters::default() };
+    for platform in PlatformName::ALL {
+        assert_eq!(PlatformName::from_name(&platform.to_string()), Some(platform));
+        let regime = platform.regime(&large).unwrap();
+        let guest = !matches!(platform, PlatformName::Open | PlatformName::Sme);
+        assert_eq!(regime.is_guest(), guest, "{platform}");
+        assert_eq!(regime.granule(), if guest { 0x1_0000 } else { 4096 }, "{platform}");
+        assert_eq!(regime.states().contains(&State::PRIVATE), guest, "{platform}");
     }
 }
 

@@ -103,7 +103,8 @@ fn transfer() -> Option<()> {
     let domain = Domain::new(&Table, window, DOMAIN_WORDS.get(..black_box(DOMAIN))?).ok()?;
     black_box(domain.reserve(IovaWindow::new(black_box(0xfee0_0000), black_box(1 << 20))?));
     let (source, addr) = (black_box(1), black_box(DmaAddr::new(1)));
-    let (write, reason, code) = (black_box(Some(true)), black_box(FaultReason::Mapping), black_box(5));
+    let (write, reason, code) =
+        (black_box(Some(true)), black_box(FaultReason::Mapping), black_box(5));
     dma.fault(&Fault { source, addr, write, reason, code });
     for endpoint in [Endpoint::new("disk"), Endpoint::new("nvme").translated(&domain)] {
         let device = dma.bind(black_box(endpoint), black_box(Limits::NONE)).ok()?;

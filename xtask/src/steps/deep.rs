@@ -8,7 +8,7 @@ use crate::shell::{Workshop, which};
 pub(super) fn properties(shop: &mut Workshop) -> Result<()> {
     let mut command =
         shop.cargo("test --release --workspace --all-features --locked -- --show-output");
-    command.env("PROPTEST_CASES", "20000");
+    command.env("PROPTEST_CASES", "20000").env("INSTA_UPDATE", "no");
     shop.run_tests(&mut command).map(drop)
 }
 
@@ -33,15 +33,6 @@ pub(super) fn asan(shop: &mut Workshop) -> Result<()> {
     shop.run_tests(&mut command).map(drop)
 }
 
-pub(super) fn mutants(shop: &mut Workshop) -> Result<()> {
-    if !has(shop, "cargo-mutants") {
-        return Ok(());
-    }
-    let output = shop.target.join("mutants");
-    let mut command = shop.cargo("mutants --package coco-dma --jobs 2 --cap-lints true");
-    shop.run(command.arg("--output").arg(output))
-}
-
 pub(super) fn deny(shop: &mut Workshop) -> Result<()> {
     if !has(shop, "cargo-deny") {
         return Ok(());
@@ -52,7 +43,7 @@ pub(super) fn deny(shop: &mut Workshop) -> Result<()> {
 }
 
 /// Whether a cargo command is here; if not, says how to get it.
-fn has(shop: &mut Workshop, program: &str) -> bool {
+pub(super) fn has(shop: &mut Workshop, program: &str) -> bool {
     let found = which(program).is_some();
     if !found {
         shop.omitted

@@ -56,6 +56,8 @@ pub(crate) enum Op {
     Shrink(usize),
     Refill,
     Retry(usize),
+    ReclaimAll,
+    AllowSharing,
     Bind(usize),
     Rebind {
         device: usize,
@@ -189,6 +191,15 @@ const READ: &[&str] = &["clear", "ciphertext", "fault"];
 const WRITTEN: &[&str] = &["clear", "corrupted", "lost", "fault"];
 const POOL: Kind = Kind::Word(&[]);
 const CONVERTED: &[(&str, Kind)] = &[("converted", Kind::Number), ("quarantined", Kind::Number)];
+const ACCOUNT: &[(&str, Kind)] = &[
+    ("shared", Kind::Number),
+    ("pinned", Kind::Number),
+    ("pools-in-use", Kind::Number),
+    ("converting", Kind::Number),
+    ("quarantined", Kind::Number),
+    ("adopted", Kind::Number),
+    ("foreign", Kind::Number),
+];
 const ANSWERS: &[(&str, Kind)] = &[
     ("max-mapping", Kind::Number),
     ("opt-mapping", Kind::Number),
@@ -239,13 +250,15 @@ pub(super) const RULES: &[Rule] = &[
         facts: &[("recovered", Kind::Number), ("held", Kind::Number)],
         ..rule("retry-quarantine", DONE)
     },
+    Rule { facts: ACCOUNT, ..rule("reclaim-all", &["done", "left"]) },
+    rule("allow-sharing", DONE),
     Rule { reasons: Reasons::Bind, ..rule("bind", DONE_OR_NOT) },
     Rule { reasons: Reasons::Bind, ..rule("rebind", DONE_OR_NOT) },
     Rule { facts: &[("slots", Kind::Number)], ..rule("revoke", DONE) },
     rule("lose-trust", DONE),
     Rule { facts: ANSWERS, ..rule("ask", DONE) },
-    Rule { bytes: true, ..rule("device-read", READ) },
-    rule("device-write", WRITTEN),
+    Rule { bytes: true, ..rule("device-read", &["clear", "ciphertext", "fault", "none"]) },
+    rule("device-write", &["clear", "corrupted", "lost", "fault", "none"]),
     Rule { bytes: true, ..rule("host-read", READ) },
     rule("host-write", WRITTEN),
     Rule { bytes: true, ..rule("driver-read", DONE) },

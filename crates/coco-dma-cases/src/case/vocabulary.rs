@@ -48,8 +48,12 @@ pub(crate) const CONTEXTS: [(&str, Context); 2] =
 pub(crate) const ORIGINS: [(&str, PoolOrigin); 2] =
     [("adopted", PoolOrigin::Adopted), ("convertible", PoolOrigin::ConvertedAtAttach)];
 
-pub(crate) const USES: [(&str, PoolUse); 3] =
-    [("all", PoolUse::All), ("streaming", PoolUse::Streaming), ("reserve", PoolUse::Reserve)];
+pub(crate) const USES: [(&str, PoolUse); 4] = [
+    ("all", PoolUse::All),
+    ("streaming", PoolUse::Streaming),
+    ("reserve", PoolUse::Reserve),
+    ("coherent", PoolUse::Coherent),
+];
 
 pub(crate) const VISIBILITY: [(&str, Visibility); 2] =
     [("shared", Visibility::Shared), ("private", Visibility::Private)];
@@ -112,7 +116,7 @@ pub(crate) const RULES: [&str; 18] = [
 ];
 
 /// Why a conversion, or a pool's growing, did not go through.
-pub(crate) const CONVERSION_REASONS: [&str; 15] = [
+pub(crate) const CONVERSION_REASONS: [&str; 16] = [
     "wrong-state",
     "pinned",
     "untracked",
@@ -122,6 +126,7 @@ pub(crate) const CONVERSION_REASONS: [&str; 15] = [
     "platform",
     "no-view",
     "quarantine-full",
+    "stopped",
     "no-guest",
     "label",
     "already-open",
@@ -131,12 +136,13 @@ pub(crate) const CONVERSION_REASONS: [&str; 15] = [
 ];
 
 /// Why a device is not bound.
-pub(crate) const BIND_REASONS: [&str; 6] = [
+pub(crate) const BIND_REASONS: [&str; 7] = [
     "no-accepted-devices",
     "accepted-with-shared-pool",
     "restricted-label",
     "too-many-pools",
     "too-many-devices",
+    "pool-converts",
     "in-use",
 ];
 

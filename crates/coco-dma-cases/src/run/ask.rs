@@ -25,6 +25,7 @@ fn bind_slug(error: BindError) -> &'static str {
         BindError::RestrictedLabel(_) => "restricted-label",
         BindError::InUse { .. } => "in-use",
         BindError::TooManyDevices => "too-many-devices",
+        BindError::PoolConverts(_) => "pool-converts",
         BindError::TooManyPools => "too-many-pools",
         _ => "unknown",
     }
@@ -213,10 +214,12 @@ impl World<'_> {
                 match plan::alloc(&asked, &mut rules) {
                     Err(reason) => Got::refused(reason.slug()),
                     Ok(plan) => {
-                        let from = if plan.pages.is_some() { "pages" } else { "pool" };
+                        let pages = plan.reservoir.is_none() && plan.pages.is_some();
+                        let from = if pages { "pages" } else { "pool" };
                         let got = Got::new("allocate").word("from", from);
-                        match (plan.pages, plan.pools) {
-                            (None, Ok(pools)) => self.pooled(got, pools, &order),
+                        match (plan.reservoir, plan.pages, plan.pools) {
+                            (Some(coco_dma::plan::Reservoir { pools, .. }), ..)
+                            | (None, None, Ok(pools)) => self.pooled(got, pools, &order),
                             _ => got,
                         }
                     }

@@ -16,7 +16,7 @@ use super::events::Events;
 use super::memory::{Buffer, Pages, pointer};
 use super::setup::{parts, set_up};
 use super::world::{Ground, Platform, World};
-use super::{Failed, Told};
+use super::{Failed, Heed, Told, Witness};
 use crate::case::{Case, DeviceSpec, PoolSpec, whole};
 use crate::read::Place;
 
@@ -26,11 +26,12 @@ const IOMMU_PAGE: u64 = 4096;
 const WINDOW: (u64, u64) = (0x10_0000, 0x60_0000);
 
 fn failed(place: &Place, expected: &str, got: impl ToString) -> Failed {
-    Failed { place: place.clone(), expected: expected.to_owned(), got: got.to_string() }
+    let (witness, expected) = (Witness::Layer, expected.to_owned());
+    Failed { witness, place: place.clone(), expected, got: got.to_string() }
 }
 
 /// Builds the machine and does every step; `story` tells them.
-pub(super) fn execute(case: &Case, story: &mut Vec<Told>) -> Result<(), Failed> {
+pub(super) fn execute(case: &Case, heed: Heed, story: &mut Vec<Told>) -> Result<(), Failed> {
     let spec = &case.machine;
     let mut builder = Machine::builder(spec.platform).numbers(spec.numbers).seed(spec.seed);
     for ram in &spec.ram {
@@ -93,6 +94,7 @@ pub(super) fn execute(case: &Case, story: &mut Vec<Told>) -> Result<(), Failed> 
         .map_err(|error| failed(&spec.place, "a domain", error))?;
     let ground = Ground {
         domain: &domain,
+        iommu: &iommu,
         machine: &machine,
         dma: &dma,
         events: &events,
@@ -100,7 +102,7 @@ pub(super) fn execute(case: &Case, story: &mut Vec<Told>) -> Result<(), Failed> 
         pools: all.clone(),
         own: &own_of,
     };
-    let mut world = World::new(case, ground, buffers);
+    let mut world = World::new(case, ground, buffers, heed);
     let bound = case.devices.iter().enumerate().filter(|(_, d)| d.bound && !spec.plan_only);
     for (index, device) in bound {
         let bound = world.bind(index);
@@ -108,7 +110,7 @@ pub(super) fn execute(case: &Case, story: &mut Vec<Told>) -> Result<(), Failed> 
     }
     world.begin();
     for step in &case.steps {
-        story.push(world.step(step)?);
+        story.extend(world.step(step)?);
     }
     world.end()
 }

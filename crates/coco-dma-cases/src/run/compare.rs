@@ -1,11 +1,11 @@
 //! Comparing what a step came to with what it expects.
 
 use super::world::World;
-use super::{Failed, Got};
+use super::{Failed, Got, Witness};
 use crate::case::{Bytes, Fact, Step};
 
 /// Outcomes that a step has to expect in words.
-const BAD: [&str; 5] = ["refuse", "fault", "ciphertext", "corrupted", "lost"];
+const BAD: [&str; 7] = ["refuse", "none", "left", "fault", "ciphertext", "corrupted", "lost"];
 
 /// What came, in short.
 pub(super) fn short(got: &Got) -> String {
@@ -28,15 +28,16 @@ fn written(fact: &Fact) -> String {
     }
 }
 
-/// Whether the step came to what it expects.
-pub(super) fn compare(world: &World<'_>, step: &Step, got: &Got) -> Result<(), Failed> {
+fn failed(step: &Step, expected: &str, got: String) -> Failed {
+    let (witness, place) = (Witness::of(&step.op), step.place.clone());
+    Failed { witness, place, expected: format!("{}: {expected}", step.name), got }
+}
+
+/// Whether the step came to the outcome that it expects, for that reason.
+pub(super) fn outcome(step: &Step, got: &Got) -> Result<(), Failed> {
     let expect = &step.expect;
     let whole = short(got);
-    let fail = |expected: String, got: String| {
-        let place = step.place.clone();
-        let step = step.name;
-        Err(Failed { place, expected: format!("{step}: {expected}"), got })
-    };
+    let fail = |expected: String, got: String| Err(failed(step, &expected, got));
     match expect.outcome {
         Some(outcome) if outcome != got.outcome => return fail(outcome.to_owned(), whole),
         None if BAD.contains(&got.outcome) => {
@@ -72,11 +73,17 @@ pub(super) fn compare(world: &World<'_>, step: &Step, got: &Got) -> Result<(), F
             return fail(expected, format!("the rules {}", all.join(", ")));
         }
     }
-    bytes(world, got, expect.bytes.as_ref(), expect.bytes_not.as_ref())
-        .or_else(|(expected, got)| fail(expected, got))
+    Ok(())
 }
 
-fn bytes(
+/// Whether the step found the bytes that it expects.
+pub(super) fn bytes(world: &World<'_>, step: &Step, got: &Got) -> Result<(), Failed> {
+    let expect = &step.expect;
+    found(world, got, expect.bytes.as_ref(), expect.bytes_not.as_ref())
+        .map_err(|(expected, got)| failed(step, &expected, got))
+}
+
+fn found(
     world: &World<'_>,
     got: &Got,
     wanted: Option<&Bytes>,

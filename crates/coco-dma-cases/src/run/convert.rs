@@ -33,6 +33,7 @@ fn failed(error: &ConvertFailed) -> Got {
         Why::Platform(_) => "platform",
         Why::NoView => "no-view",
         Why::QuarantineFull { .. } => "quarantine-full",
+        Why::Stopped => "stopped",
         Why::NoGuest => "no-guest",
         _ => "unknown",
     };
@@ -110,6 +111,21 @@ impl World<'_> {
                 }
                 let got = Got::new("done").number("recovered", recovered);
                 got.number("held", retried.held)
+            }
+            Op::ReclaimAll => {
+                // SAFETY: memory is the case's, and it keeps no references into it; no other
+                // thread allocates.
+                let account = unsafe { dma.reclaim_all(|_| ()) };
+                let got = Got::new(if account.is_clean() { "done" } else { "left" });
+                let got = got.number("shared", account.shared).number("pinned", account.pinned);
+                let got = got.number("pools-in-use", account.in_use);
+                let got = got.number("converting", account.converting);
+                let got = got.number("quarantined", account.quarantined);
+                got.number("adopted", account.adopted).number("foreign", account.foreign)
+            }
+            Op::AllowSharing => {
+                dma.allow_sharing();
+                Got::new("done")
             }
             _ => return Err(format!("no conversion among {} pools", wide(self.case.pools.len()))),
         })

@@ -3,33 +3,59 @@
 use std::collections::BTreeSet;
 
 use coco_dma::addr::{PhysAddr, PhysRange};
+use coco_dma::pool::Pool;
 use coco_dma::state::{PoolLabel, PoolOrigin, State};
 use coco_dma_sim::GranuleState;
 
-use super::Failed;
-use super::look::{look, truth};
+use super::look::{look, truth, truths};
+use super::stream::wide;
 use super::world::World;
+use super::{Failed, Witness};
 use crate::case::Thing;
 
 impl World<'_> {
     pub(super) fn end(&mut self) -> Result<(), Failed> {
         let end = &self.case.end;
-        let fail = |expected: &str, got: String| {
-            let expected = format!("at the end {expected}");
-            Err(Failed { place: end.place.clone(), expected, got })
-        };
-        look(self, &end.check, None, &end.place)?;
-        let live: Vec<&String> = self.maps.keys().chain(self.allocs.keys()).collect();
-        if let Some(name) = live.iter().find(|name| !end.live.contains(name)) {
-            return fail("that every map and allocation is ended", format!("'{name}' lives"));
-        }
-        if let Some(name) = end.live.iter().find(|name| !live.contains(name)) {
-            return fail(&format!("that '{name}' lives"), "it does not".to_owned());
-        }
+        truths(self, &end.check, &end.place)?;
+        self.heed.judge(look(self, &end.check, None, &end.place))?;
+        self.heed.judge(self.end_of_records())?;
         if self.case.machine.plan_only {
             return Ok(());
         }
-        let nothing_lives = live.is_empty();
+        self.heed.judge(self.end_of_books())?;
+        self.end_of_memory()?;
+        self.end_of_entries()?;
+        self.end_of_secrets()
+    }
+
+    fn at_the_end(&self, witness: Witness, expected: &str, got: String) -> Result<(), Failed> {
+        let expected = format!("at the end {expected}");
+        Err(Failed { witness, place: self.case.end.place.clone(), expected, got })
+    }
+
+    fn nothing_lives(&self) -> bool {
+        self.maps.is_empty() && self.allocs.is_empty()
+    }
+
+    /// What lives is what the case says.
+    fn end_of_records(&self) -> Result<(), Failed> {
+        let said = &self.case.end.live;
+        let live: Vec<&String> = self.maps.keys().chain(self.allocs.keys()).collect();
+        let fail = |expected: &str, got| self.at_the_end(Witness::Layer, expected, got);
+        if let Some(name) = live.iter().find(|name| !said.contains(name)) {
+            return fail("that every map and allocation is ended", format!("'{name}' lives"));
+        }
+        match said.iter().find(|name| !live.contains(name)) {
+            Some(name) => fail(&format!("that '{name}' lives"), "it does not".to_owned()),
+            None => Ok(()),
+        }
+    }
+
+    /// The layer holds nothing any more: no slot, no pin, no view, nothing in quarantine.
+    fn end_of_books(&self) -> Result<(), Failed> {
+        let end = &self.case.end;
+        let fail = |expected: &str, got| self.at_the_end(Witness::Layer, expected, got);
+        let nothing_lives = self.nothing_lives();
         for (index, pool) in self.ground.pools.iter().enumerate() {
             let said = end.check.used.iter().any(|(said, _)| *said == index);
             if nothing_lives && !said && pool.used() > 0 {
@@ -41,38 +67,29 @@ impl World<'_> {
         if end.check.quarantine.is_none() && quarantine > 0 {
             return fail("nothing in quarantine", format!("{quarantine:#x} bytes"));
         }
-        self.end_of_memory(nothing_lives)?;
-        let machine = self.ground.machine;
-        let open = |pool: &&&coco_dma::pool::Pool<'_>| {
-            pool.is_open() && pool.origin() == PoolOrigin::ConvertedAtAttach
-        };
+        let open =
+            |pool: &&&Pool<'_>| pool.is_open() && pool.origin() == PoolOrigin::ConvertedAtAttach;
         let views = self.ground.pools.iter().filter(open).count();
-        if nothing_lives && machine.open_views() != views {
-            let got = format!("{} views, {views} of them of pools", machine.open_views());
+        let found = self.ground.machine.open_views();
+        if nothing_lives && found != views {
+            let got = format!("{found} views, {views} of them of pools");
             return fail("no view but those of pools", got);
         }
-        if let Some(leak) = machine.leaks().first() {
-            return fail(
-                "that the host never saw a secret",
-                format!("it was clear at {} ({:?})", leak.at, leak.moment),
-            );
-        }
-        let violations = machine.violations();
-        if super::stream::wide(violations.len()) != end.violations {
-            let first = violations.first().map_or_else(String::new, ToString::to_string);
-            return fail(
-                &format!("{} violations of the platform's contract", end.violations),
-                format!("{}: {first}", violations.len()),
-            );
+        for index in 0..self.buffers.len() {
+            let told = end.check.pins.iter().any(|(memory, _)| *memory == index);
+            let run = self.thing(Thing::Memory(index));
+            let pins = run.map_or(0, |run| self.pins_of(run));
+            if nothing_lives && !told && pins > 0 {
+                let name = self.case.memories.get(index).map_or("", |memory| &memory.name);
+                return fail("no pin", format!("{pins} on '{name}'"));
+            }
         }
         Ok(())
     }
 
-    /// Every granule is in the state in which it began, and unpinned; but for what the case says.
-    fn end_of_memory(&self, nothing_lives: bool) -> Result<(), Failed> {
+    /// Every granule is in the state in which it began; but for what the case says.
+    fn end_of_memory(&self) -> Result<(), Failed> {
         let end = &self.case.end;
-        let fail =
-            |expected: String, got: String| Err(Failed { place: end.place.clone(), expected, got });
         let lost: Vec<PhysRange> = self.ground.dma.ledger().quarantine().collect();
         let granule = self.case.machine.regime.granule();
         let mut kept: BTreeSet<u64> = self.ground.pages.out().clone();
@@ -80,12 +97,10 @@ impl World<'_> {
             let part = PhysRange::new(PhysAddr::new(*at), granule);
             part.is_some_and(|part| !lost.iter().any(|lost| lost.contains(part)))
         });
-        let kept_pages = super::stream::wide(kept.len());
-        if nothing_lives && kept_pages != end.kept_pages {
-            return fail(
-                format!("at the end {} pages that did not come back", end.kept_pages),
-                format!("{kept_pages}"),
-            );
+        let kept_pages = wide(kept.len());
+        if self.nothing_lives() && kept_pages != end.kept_pages {
+            let expected = format!("{} pages that did not come back", end.kept_pages);
+            return self.at_the_end(Witness::Machine, &expected, format!("{kept_pages}"));
         }
         let said: Vec<PhysRange> =
             end.check.states.iter().filter_map(|(thing, _)| self.thing(*thing)).collect();
@@ -98,23 +113,45 @@ impl World<'_> {
             let found = self.ground.machine.state(part.base());
             let wanted = self.of_pool(part).unwrap_or(*began);
             if found != Some(wanted) {
-                return fail(
-                    format!(
-                        "at the end that the granule at {at:#x} is {}",
-                        truth(wanted).describe()
-                    ),
-                    found.map_or_else(|| "no memory".to_owned(), |state| truth(state).describe()),
-                );
+                let state = truth(wanted).describe();
+                let expected = format!("that the granule at {at:#x} is {state}");
+                let got = found.map_or_else(|| "no memory".to_owned(), |at| truth(at).describe());
+                return self.at_the_end(Witness::Machine, &expected, got);
             }
         }
-        for index in 0..self.buffers.len() {
-            let told = end.check.pins.iter().any(|(memory, _)| *memory == index);
-            let run = self.thing(Thing::Memory(index));
-            let pins = run.map_or(0, |run| self.pins_of(run));
-            if nothing_lives && !told && pins > 0 {
-                let name = self.case.memories.get(index).map_or("", |memory| &memory.name);
-                return fail("at the end no pin".to_owned(), format!("{pins} on '{name}'"));
+        Ok(())
+    }
+
+    /// The IOMMU was used as its contract says, and no entry is left.
+    fn end_of_entries(&self) -> Result<(), Failed> {
+        let (iommu, fail) = (self.ground.iommu, |expected: &str, got| {
+            self.at_the_end(Witness::Machine, expected, got)
+        });
+        if let Some(mistake) = iommu.mistakes().first() {
+            return fail("that the IOMMU was used as it is meant", format!("{mistake:?}"));
+        }
+        match iommu.entries().first() {
+            Some(entry) if self.nothing_lives() => {
+                fail("no entry of the IOMMU", format!("one at {}", entry.iova))
             }
+            _ => Ok(()),
+        }
+    }
+
+    /// The host saw no secret, and the platform's contract was kept.
+    fn end_of_secrets(&self) -> Result<(), Failed> {
+        let machine = self.ground.machine;
+        if let Some(leak) = machine.leaks().first() {
+            let got = format!("it was clear at {} ({:?})", leak.at, leak.moment);
+            return self.at_the_end(Witness::Host, "that the host never saw a secret", got);
+        }
+        let violations = machine.violations();
+        if wide(violations.len()) != self.case.end.violations {
+            let first = violations.first().map_or_else(String::new, ToString::to_string);
+            let expected =
+                format!("{} violations of the platform's contract", self.case.end.violations);
+            let got = format!("{}: {first}", violations.len());
+            return self.at_the_end(Witness::Machine, &expected, got);
         }
         Ok(())
     }

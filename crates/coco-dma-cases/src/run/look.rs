@@ -5,9 +5,9 @@ use coco_dma::ledger::{GranuleState as Booked, Seen as Peeked};
 use coco_dma::state::Visibility;
 use coco_dma_sim::{GranuleState, MachineCounts};
 
-use super::Failed;
 use super::stream::wide;
 use super::world::World;
+use super::{Failed, Witness};
 use crate::case::{Books, Check, CounterCheck, Thing, Truth, whole};
 use crate::read::Place;
 
@@ -18,24 +18,29 @@ pub(super) struct Seen {
     pub(super) cache_work: bool,
 }
 
-/// Whether everything is as expected. Without `seen` it is the end.
+/// Whether memory is really as expected.
+pub(super) fn truths(world: &World<'_>, check: &Check, place: &Place) -> Result<(), Failed> {
+    for (thing, truth) in &check.states {
+        let found = world.thing(*thing).map(|run| world.truth_of(run));
+        if found != Some(*truth) {
+            let expected = format!("that '{}' is {}", world.called(*thing), truth.describe());
+            let got = found.map_or_else(|| "nothing".to_owned(), Truth::describe);
+            return Err(Failed { witness: Witness::Machine, place: place.clone(), expected, got });
+        }
+    }
+    Ok(())
+}
+
+/// Whether the layer's books and words are as expected. Without `seen` it is the end.
 pub(super) fn look(
     world: &World<'_>,
     check: &Check,
     seen: Option<&Seen>,
     place: &Place,
 ) -> Result<(), Failed> {
-    let fail = |expected: String, got: String| Err(Failed { place: place.clone(), expected, got });
-    for (thing, truth) in &check.states {
-        let found = world.thing(*thing).map(|run| world.truth_of(run));
-        if found != Some(*truth) {
-            let name = world.called(*thing);
-            return fail(
-                format!("that '{name}' is {}", truth.describe()),
-                found.map_or_else(|| "nothing".to_owned(), Truth::describe),
-            );
-        }
-    }
+    let fail = |expected: String, got: String| {
+        Err(Failed { witness: Witness::Layer, place: place.clone(), expected, got })
+    };
     for (thing, books) in &check.books {
         let found = world.thing(*thing).map(|run| world.books_of(run));
         if found != Some(*books) {

@@ -12,7 +12,10 @@ mod memory;
 mod setup;
 mod stream;
 mod touch;
+mod witness;
 mod world;
+
+pub use witness::{Heed, Witness};
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
@@ -20,6 +23,7 @@ use std::thread;
 use std::time::Duration;
 
 use coco_dma::plan;
+use coco_dma::reason::Refuse;
 
 use crate::case::{Case, Fact};
 use crate::read::Place;
@@ -34,6 +38,8 @@ pub struct Outcome {
     pub name: String,
     /// Whether it holds.
     pub ok: bool,
+    /// Who saw it, where it does not hold.
+    pub witness: Option<Witness>,
     /// What was expected: of the step that failed, or of all of them in short.
     pub expected: String,
     /// What came instead, or the same.
@@ -58,6 +64,7 @@ pub struct Told {
 /// An expectation that does not hold.
 #[derive(Clone, Debug)]
 struct Failed {
+    witness: Witness,
     place: Place,
     expected: String,
     got: String,
@@ -70,6 +77,17 @@ struct Rules(Vec<(&'static str, String)>);
 impl plan::Trace for Rules {
     fn step(&mut self, step: plan::Step) {
         self.0.push((step.rule(), step.to_string()));
+    }
+}
+
+impl Rules {
+    /// What was refused when it was done, not when it was decided, says the way out too.
+    fn refused(&mut self, reason: Refuse) {
+        let told = plan::Step::Refuse(reason);
+        let told = (told.rule(), told.to_string());
+        if self.0.last() != Some(&told) {
+            self.0.push(told);
+        }
     }
 }
 
@@ -119,15 +137,21 @@ impl Got {
 /// Runs one case, in a thread of its own. A panic, or a case that takes too long, is a failure
 /// like any other.
 pub fn run(case: &Case) -> Outcome {
+    run_with(case, Heed::All)
+}
+
+/// The same, heeding all expectations or those alone that the layer has no word in.
+pub fn run_with(case: &Case, heed: Heed) -> Outcome {
     let (send, receive) = mpsc::channel();
     let own = case.clone();
     let worker = thread::Builder::new().name(case.name.clone()).spawn(move || {
         let mut story = Vec::new();
-        let ended = catch_unwind(AssertUnwindSafe(|| build::execute(&own, &mut story)));
+        let ended = catch_unwind(AssertUnwindSafe(|| build::execute(&own, heed, &mut story)));
         let ended = ended.unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("");
             Err(Failed {
+                witness: Witness::Layer,
                 place: own.place.clone(),
                 expected: "no panic".to_owned(),
                 got: format!("a panic: {text}"),
@@ -139,7 +163,8 @@ pub fn run(case: &Case) -> Outcome {
     let failed = |got: &str| {
         let expected = "an end in time".to_owned();
         let place = case.place.clone();
-        (Err(Failed { place, expected, got: got.to_owned() }), Vec::new())
+        let witness = Witness::Layer;
+        (Err(Failed { witness, place, expected, got: got.to_owned() }), Vec::new())
     };
     let (ended, story) = match worker {
         Ok(_) => receive
@@ -153,10 +178,11 @@ pub fn run(case: &Case) -> Outcome {
             let short: Vec<&str> = story.iter().map(|told| told.outcome.as_str()).collect();
             let short = short.join("; ");
             let place = case.place.clone();
-            Outcome { name, ok: true, expected: short.clone(), got: short, place, story }
+            let expected = short.clone();
+            Outcome { name, ok: true, witness: None, expected, got: short, place, story }
         }
-        Err(Failed { place, expected, got }) => {
-            Outcome { name, ok: false, expected, got, place, story }
+        Err(Failed { witness, place, expected, got }) => {
+            Outcome { name, ok: false, witness: Some(witness), expected, got, place, story }
         }
     }
 }

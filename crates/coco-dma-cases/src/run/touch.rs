@@ -10,6 +10,11 @@ use super::stream::{size, wide};
 use super::world::World;
 use crate::case::{Bytes, Op, Target};
 
+/// Past the bus and its windows there is nothing: no machine has memory at the last address.
+const NOWHERE: u64 = u64::MAX;
+/// There is no map or allocation that the device could touch.
+const NONE: &str = "none";
+
 /// The word of an outcome.
 fn word(outcome: Outcome) -> &'static str {
     match outcome {
@@ -46,12 +51,11 @@ impl World<'_> {
     ) -> Result<Got, String> {
         let (owner, addr, whole) = match target {
             Target::Map(name) => {
-                let live = self.maps.get(name).ok_or_else(|| format!("no map '{name}' lives"))?;
+                let Some(live) = self.maps.get(name) else { return Ok(Got::new(NONE)) };
                 (live.device, live.mapping.addr().raw(), wide(live.mapping.len()))
             }
             Target::Alloc(name) => {
-                let live = self.allocs.get(name);
-                let live = live.ok_or_else(|| format!("no allocation '{name}' lives"))?;
+                let Some(live) = self.allocs.get(name) else { return Ok(Got::new(NONE)) };
                 (live.device, live.memory.addr().raw(), wide(live.memory.bytes().len()))
             }
             Target::Address(addr) => (0, *addr, 0),
@@ -76,6 +80,14 @@ impl World<'_> {
         let described = self.described.get(index).copied().unwrap_or(index);
         let spec = self.case.devices.get(described).ok_or("no such device")?;
         let device = SimDevice::new(self.ground.machine, &spec.name, spec.trust);
+        let last = addr.checked_add(wide(len).saturating_sub(1));
+        if spec.bus_limit.is_some_and(|limit| last.is_none_or(|last| last > limit)) {
+            return Ok((device, NOWHERE));
+        }
+        if spec.attachment.is_translated() {
+            let source = u32::try_from(index).unwrap_or(u32::MAX);
+            return Ok((device.address_bits(spec.mask).behind(self.ground.iommu, source), addr));
+        }
         if spec.bus.is_empty() {
             return Ok((device.address_bits(spec.mask), addr));
         }
@@ -87,8 +99,7 @@ impl World<'_> {
             let mark = (addr & lines).checked_sub(decoded.bus)?;
             phys.base().raw().checked_add(mark)
         });
-        // Past every window there is nothing: no machine has memory at the last address.
-        Ok((device, shown.unwrap_or(u64::MAX)))
+        Ok((device, shown.unwrap_or(NOWHERE)))
     }
 
     fn as_host(

@@ -1,7 +1,7 @@
 //! Cases that expect something wrong on purpose: each is seen to fail, at the step that does not
 //! hold. What passes whatever happens would be no test.
 
-use coco_dma_cases::{Outcome, read_file, run};
+use coco_dma_cases::{Heed, Outcome, Witness, read_file, run, run_with};
 
 const HEAD: &str = r#"name = "wrong"
 title = "Does not hold"
@@ -133,4 +133,37 @@ fn a_failure_stands_where_it_is_written() {
     let outcome = outcome(&format!("{MAP}expect = {{ outcome = \"direct\" }}\n{FINISH}"));
     let line = HEAD.lines().count() + 1;
     assert_eq!(outcome.place.to_string(), format!("a.toml:{line}:1"));
+}
+
+/// Without the layer's own word, what a device, the host or a driver saw still counts.
+#[test]
+fn what_was_seen_counts_and_what_was_said_does_not() {
+    let seen = |steps: &str| {
+        let cases = read_file("a.toml", &format!("{HEAD}{steps}")).unwrap();
+        run_with(&cases[0], Heed::Seen)
+    };
+    let said = format!("{MAP}expect = {{ outcome = \"direct\", address = 1 }}\n{FINISH}");
+    assert_eq!(outcome(&said).witness, Some(Witness::Layer));
+    assert!(seen(&said).ok);
+    let read = "[[step]]\nop = \"device-read\"\nmap = \"m\"\n";
+    for (expect, witness) in [
+        ("expect = { bytes = \"xyz\" }\n", Witness::Device),
+        ("expect = { outcome = \"none\" }\n", Witness::Device),
+        (
+            "[[step]]\nop = \"driver-read\"\nmemory = \"buffer\"\nexpect = { bytes = 1 }\n",
+            Witness::Driver,
+        ),
+        (
+            "[[step]]\nop = \"host-read\"\nmemory = \"ring\"\nexpect = { bytes = 1 }\n",
+            Witness::Host,
+        ),
+        (
+            "[[step]]\nop = \"check\"\nexpect = { states = { ring = \"private\" } }\n",
+            Witness::Machine,
+        ),
+    ] {
+        let steps = format!("{MAP}{read}{expect}{FINISH}");
+        assert_eq!(seen(&steps).witness, Some(witness), "{expect}");
+        assert_eq!(outcome(&steps).witness, Some(witness), "{expect}");
+    }
 }

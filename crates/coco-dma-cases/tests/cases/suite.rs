@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use coco_dma_cases::{Loaded, built_in, run_all};
+use coco_dma_cases::{Heed, Loaded, built_in, run_all};
 
 #[test]
 fn every_case_holds() {
@@ -11,7 +11,7 @@ fn every_case_holds() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(!loaded.cases.is_empty());
     let start = Instant::now();
-    let failed: Vec<String> = run_all(&loaded.cases, 8)
+    let failed: Vec<String> = run_all(&loaded.cases, 8, Heed::All)
         .iter()
         .filter(|outcome| !outcome.ok)
         .map(|o| format!("{} at {}:\n  expected {}\n  got {}", o.name, o.place, o.expected, o.got))

@@ -63,18 +63,23 @@ impl<'a> Question<'_, 'a> {
             Operation::Attach => plan::attach(&self.request, &mut trace)
                 .map(|(reason, addr)| Outcome::direct("direct", reason, addr)),
         };
-        let Outcome { word, reason, addr, pool } = answered.unwrap_or_else(|refused| Outcome {
-            word: "refuse",
-            reason: refused.slug(),
-            addr: None,
-            pool: None,
+        let Outcome { word, reason, addr, pool } = answered.unwrap_or_else(|refused| {
+            // Every refusal says the way out, wherever it was decided.
+            let told = Step::Refuse(refused);
+            let (rule, text) = (told.rule(), told.to_string());
+            if steps.last().is_none_or(|last| last.text != text) {
+                steps.push(StepText { rule, text });
+            }
+            Outcome { word: "refuse", reason: refused.slug(), addr: None, pool: None }
         });
         if let Some(pool) = pool {
-            let place = match addr {
+            let text = match addr {
                 Some(addr) => format!("from {pool}; in an empty pool the device is given {addr}"),
                 None => format!("from {pool}; the domain gives the address"),
             };
-            steps.push(StepText { rule: "slot", text: place });
+            // What happens to the bytes later on comes after their place.
+            let at = steps.iter().position(|step| matches!(step.rule, "copy" | "ownership"));
+            steps.insert(at.unwrap_or(steps.len()), StepText { rule: "slot", text });
         }
         let named = OPERATIONS.iter().find(|(_, operation)| *operation == self.operation);
         Answer {
@@ -140,24 +145,41 @@ impl<'a> Question<'_, 'a> {
             pages: true,
             pools: request.pools,
         };
-        let AllocPlan { pages, pools } = plan::alloc(&asked, trace)?;
+        let AllocPlan { reservoir, pages, pools } = plan::alloc(&asked, trace)?;
+        let restricted = request.pools.iter().any(|pool| pool.restricted);
+        let reason = if restricted { "restricted-pool" } else { Direct::InReach.slug() };
+        if let Some(reservoir) = reservoir {
+            return Ok((self.pooled("allocate", reason, reservoir.pools), false));
+        }
         if let Some(OwnPages { state, convert }) = pages
-            && let Some(addr) = self.form(range, state)
+            && let Some(addr) = self.form(range, state, trace)
         {
             return Ok((Outcome::direct("allocate", Direct::InReach, Some(addr)), convert));
         }
-        let restricted = request.pools.iter().any(|pool| pool.restricted);
-        let reason = if restricted { "restricted-pool" } else { Direct::InReach.slug() };
         Ok((self.pooled("allocate", reason, pools?), false))
     }
 
     /// The address of pages in a state, if the device reaches all of them.
-    fn form(&self, range: PhysRange, state: State) -> Option<DmaAddr> {
-        let device = self.request.device;
-        let bus = device.bus.to_bus(range)?;
-        let addr = self.request.regime.dma_form(device.trust, state, bus)?;
-        let last = addr.checked_add(range.len() - 1)?;
-        (last.raw() <= device.limit().raw()).then_some(addr)
+    fn form(
+        &self,
+        range: PhysRange,
+        state: State,
+        trace: &mut impl FnMut(Step),
+    ) -> Option<DmaAddr> {
+        let (device, regime) = (self.request.device, self.request.regime);
+        let form = device
+            .bus
+            .to_bus(range)
+            .and_then(|bus| Some((bus, regime.dma_form(device.trust, state, bus)?)));
+        let Some((bus, addr)) = form else {
+            trace(Step::Unmapped(range));
+            return None;
+        };
+        let mark = regime.dma_mark(device.trust, state).unwrap_or(0);
+        trace(Step::Form { bus, mark, addr });
+        let (last, limit) = (addr.checked_add(range.len() - 1), device.limit());
+        trace(Step::Limit { last, limit, by_bus: device.bus_limit < device.limits.mask });
+        last.filter(|last| last.raw() <= limit.raw()).map(|_| addr)
     }
 
     fn free(&self, trace: &mut impl FnMut(Step)) -> Result<Outcome<'a>, Refuse> {

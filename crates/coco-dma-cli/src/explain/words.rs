@@ -153,11 +153,15 @@ pub(crate) fn pool(text: &str) -> Result<NamedPool, String> {
         Some(rest) => (true, rest),
         None => (false, text),
     };
+    let (purpose, rest) = match rest.strip_prefix("coherent:") {
+        Some(rest) => (PoolUse::Coherent, rest),
+        None => (PoolUse::All, rest),
+    };
     let (label, place) = rest.split_once('@').ok_or_else(|| {
         format!("a pool is LABEL@ADDR or LABEL@ADDR+SIZE, as guest-shared@0x90000000, not '{text}'")
     })?;
     if let Some((prefix, _)) = label.split_once(':') {
-        return Err(unknown("kind of pool", prefix, ["restricted"].into_iter()));
+        return Err(unknown("kind of pool", prefix, ["restricted", "coherent"].into_iter()));
     }
     let label = lookup("pool label", label, &PoolLabel::ALL.map(|label| (label.name(), label)))?;
     let (base, len) = match place.split_once('+') {
@@ -166,8 +170,5 @@ pub(crate) fn pool(text: &str) -> Result<NamedPool, String> {
     };
     let range = PhysRange::new(PhysAddr::new(base), len)
         .ok_or_else(|| format!("the pool '{text}' is empty or wraps"))?;
-    Ok(NamedPool {
-        name: text.to_owned(),
-        face: PoolFace { label, range, restricted, purpose: PoolUse::All },
-    })
+    Ok(NamedPool { name: text.to_owned(), face: PoolFace { label, range, restricted, purpose } })
 }

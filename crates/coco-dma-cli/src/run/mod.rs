@@ -1,6 +1,8 @@
 //! `coco-dma run`: the main job. A whole image goes through the layer, from one disk of a real
 //! device process to another; then the device is attacked.
 
+mod bench;
+mod bench_report;
 mod image;
 mod report;
 
@@ -11,6 +13,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use coco_dma::regime::Parameters;
+use coco_dma::regime::Regime;
 use coco_dma_vhost::attack;
 use coco_dma_vhost::attack::Attack;
 use coco_dma_vhost::attack::Target;
@@ -78,6 +81,9 @@ pub(crate) fn embedded_device() -> Option<ExitCode> {
 
 /// Runs the command.
 pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
+    if args.bench {
+        return bench::bench(args);
+    }
     let (shape, machine) = plan(args)?;
     let kind = choose(args.device)?;
     let image = match &args.image {
@@ -133,21 +139,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
 /// What can be checked before anything is started: the machine, and how much is on its way at
 /// once.
 fn plan(args: &RunArgs) -> Result<(Shape, UserMachine), Failure> {
-    let usage = |text: String| Failure::Usage(format!("{text}; see --help"));
-    let regime =
-        args.platform.regime(&Parameters::default()).map_err(|wrong| usage(wrong.to_string()))?;
-    if !regime.is_guest() {
-        return Err(usage(format!(
-            "--platform: nothing is private on '{}'; run needs a guest, as tdx or cca",
-            args.platform
-        )));
-    }
-    if !args.pool_size.is_multiple_of(4096) {
-        return Err(usage(format!(
-            "--pool-size: {} bytes are no whole pages of 4096",
-            args.pool_size
-        )));
-    }
+    let regime = guest(args)?;
     let depth = usize::try_from(args.queue_depth).unwrap_or(usize::MAX);
     if depth == 0 {
         return Err(usage("--queue-depth: at least one request has to be in flight".to_owned()));
@@ -165,15 +157,42 @@ fn plan(args: &RunArgs) -> Result<(Shape, UserMachine), Failure> {
         let held = Count(shape.depth as u64, "request");
         output::note(&format!("{held} in flight, which is what the pool holds"));
     }
-    let arena = PrivateArena::new(shape.arena()).map_err(|error| failed(&error))?;
+    Ok((shape, machine(args, regime, shape.arena())?))
+}
+
+/// The rules of the platform that is asked for, and whether the pool is whole pages.
+fn guest(args: &RunArgs) -> Result<Regime, Failure> {
+    let regime =
+        args.platform.regime(&Parameters::default()).map_err(|wrong| usage(wrong.to_string()))?;
+    if !regime.is_guest() {
+        return Err(usage(format!(
+            "--platform: nothing is private on '{}'; run needs a guest, as tdx or cca",
+            args.platform
+        )));
+    }
+    if !args.pool_size.is_multiple_of(4096) {
+        return Err(usage(format!(
+            "--pool-size: {} bytes are no whole pages of 4096",
+            args.pool_size
+        )));
+    }
+    Ok(regime)
+}
+
+/// The machine, with so many bytes of private memory.
+fn machine(args: &RunArgs, regime: Regime, arena: usize) -> Result<UserMachine, Failure> {
+    let arena = PrivateArena::new(arena).map_err(|error| failed(&error))?;
     let pool_size = usize::try_from(args.pool_size)
         .map_err(|_| usage("--pool-size: more than this machine can address".to_owned()))?;
-    let machine = UserMachine::new(regime, arena, pool_size).map_err(|error| match error {
+    UserMachine::new(regime, arena, pool_size).map_err(|error| match error {
         MachineError::TooLarge { .. } => usage(format!("--pool-size: {error}")),
         MachineError::Memory(why) => usage(format!("--pool-size: {why}")),
         other => failed(&other),
-    })?;
-    Ok((shape, machine))
+    })
+}
+
+fn usage(text: String) -> Failure {
+    Failure::Usage(format!("{text}; see --help"))
 }
 
 /// The device to use.

@@ -9,9 +9,14 @@
     reason = "a test stops where it fails"
 )]
 
+mod found_books;
 mod found_convert;
 mod found_device;
 mod found_limits;
 mod found_pool;
+mod objects;
 mod random;
+mod reservoir;
+mod stubborn;
 mod support;
+mod walk;

@@ -6,14 +6,14 @@ use sha2::{Digest, Sha256};
 use virtio_drivers::Hal;
 
 use super::{CopyError, CopyJob, Progress};
-use crate::disk::{Disk, DiskError, Done, Op, Request, SECTOR, Status, Submitted, wait};
-use crate::memory::{ArenaBuffer, PrivateArena};
+use crate::disk::{Buffer, Disk, DiskError, Done, Op, Request, SECTOR, Status, Submitted, wait};
+use crate::memory::PrivateArena;
 
 /// Where everything is, whichever process serves the disks.
 pub(super) struct Pipeline<'a> {
     job: CopyJob,
     /// Buffers with nothing in them.
-    free: Vec<ArenaBuffer<'a>>,
+    free: Vec<Buffer<'a>>,
     /// What a lost device was to read.
     again: Vec<Request<'a>>,
     /// What was read ahead of its turn, by its place in the image.
@@ -34,7 +34,7 @@ pub(super) struct Pipeline<'a> {
 impl<'a> Pipeline<'a> {
     pub(super) fn new(arena: &'a PrivateArena, job: CopyJob) -> Result<Self, CopyError> {
         let free = (0..job.shape.depth)
-            .map(|_| arena.take(job.shape.request))
+            .map(|_| arena.take(job.shape.request).map(Buffer::Private))
             .collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
             job,
@@ -69,7 +69,7 @@ impl<'a> Pipeline<'a> {
                 Op::Read { .. } => self.again.push(request),
                 Op::Write { .. } => self.to_write.push_back(request),
                 // Asked for again as long as none was answered.
-                Op::Flush => {}
+                Op::Flush | Op::Identify => {}
             }
         }
     }
@@ -123,7 +123,7 @@ impl<'a> Pipeline<'a> {
 
     fn hash_what_is_next(&mut self) {
         while let Some(request) = self.early.remove(&self.hashed) {
-            let Request { data: Some(data), len, .. } = request else { continue };
+            let Request { data: Some(Buffer::Private(data)), len, .. } = request else { continue };
             self.hash.update(data.bytes().get(..len).unwrap_or_default());
             let sector = self.hashed / SECTOR as u64;
             self.hashed += len as u64;
@@ -220,6 +220,6 @@ fn len(request: &Request<'_>) -> u64 {
 fn place(op: Op) -> u64 {
     match op {
         Op::Read { sector } | Op::Write { sector } => sector.saturating_mul(SECTOR as u64),
-        Op::Flush => 0,
+        Op::Flush | Op::Identify => 0,
     }
 }

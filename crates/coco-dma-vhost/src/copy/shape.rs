@@ -41,7 +41,7 @@ pub enum ShapeError {
     /// No request in flight, or one that is no whole sectors or too long for the arena.
     #[error(
         "{depth} requests of {request} bytes make no copy: at least one, of whole sectors of 512 \
-         bytes, in private memory of at most 4 MiB"
+         bytes, in private memory of at most 4352 KiB"
     )]
     Impossible {
         /// Requests asked for.
@@ -105,10 +105,12 @@ mod tests {
             depth(needed - 1, 32),
             Err(ShapeError::PoolTooSmall { pool: needed - 1, request: 65536, needed })
         );
-        // 4 MiB of buffers leave no room for headers.
-        assert_eq!(depth(1 << 30, 1000), Ok(63));
+        assert_eq!(depth(1 << 30, 1000), Ok(MAX_DEPTH));
+        // The arena holds 34 of them and not their headers.
+        assert_eq!(fit(1 << 30, 1000, 128 << 10).map(|shape| shape.depth), Ok(33));
         assert_eq!(fit(1 << 30, 1000, 512).map(|shape| shape.depth), Ok(MAX_DEPTH));
-        for (depth, request) in [(0, 512), (1, 0), (1, 100), (1, 4 << 20), (1, usize::MAX - 511)] {
+        for (depth, request) in [(0, 512), (1, 0), (1, 100), (1, MAX_ARENA), (1, usize::MAX - 511)]
+        {
             assert_eq!(
                 fit(1 << 30, depth, request),
                 Err(ShapeError::Impossible { depth, request })
@@ -118,7 +120,7 @@ mod tests {
 
     #[test]
     fn an_arena_of_any_shape_is_within_the_limit() {
-        for request in [512, 4096, 65536, 1 << 20, (4 << 20) - 512] {
+        for request in [512, 4096, 65536, 1 << 20, 4 << 20, MAX_ARENA - 512] {
             let shape = Shape::fit(1 << 30, 1000, request).unwrap();
             assert!(shape.arena() <= MAX_ARENA, "{shape:?}");
         }

@@ -80,8 +80,8 @@ fn session<'a>(
     disks: &mut [DiskReport; 2],
     progress: &mut dyn FnMut(Progress),
 ) -> Result<End, CopyError> {
-    // Three buffers a request, two allocations a queue.
-    let count = 3 * job.shape.depth + 2;
+    // Three buffers a request, two allocations a queue; and as many more, for quick finding.
+    let count = 2 * (3 * job.shape.depth + 2);
     let records = || (0..count).map(|_| Record::new()).collect::<Vec<_>>();
     let (input_records, output_records) = (records(), records());
     let bind = |name| layer.dma().bind(Endpoint::new(name), Limits::NONE);

@@ -4,6 +4,7 @@
 //! never block; [`wait`] waits for completions of several disks at once, and for the death of
 //! their device.
 
+mod buffer;
 mod chain;
 mod error;
 mod request;
@@ -23,10 +24,12 @@ use virtio_drivers::transport::{DeviceStatus, Transport};
 use crate::device::DeviceProcess;
 use crate::front::{Front, bit};
 use crate::machine::UserMachine;
+use crate::memory::SharedBuffer;
+pub use buffer::Buffer;
 use chain::Flight;
 pub use error::DiskError;
 pub use request::{Done, Op, Request, SECTOR, Status, Submitted};
-pub(crate) use request::{FRAME, slots};
+pub(crate) use request::{FRAME, IDENTITY, slots};
 pub(crate) use wait::lost;
 pub use wait::{Line, wait};
 
@@ -65,7 +68,9 @@ pub struct Disk<'a, 'p, H: Hal> {
     front: Front<'a>,
     queue: ManuallyDrop<VirtQueue<H, QUEUE>>,
     /// Headers and statuses that are free.
-    frames: Vec<chain::Frame<'a>>,
+    frames: Vec<Buffer<'a>>,
+    /// The same in shared memory, for requests whose data lies there.
+    shared_frames: Vec<Buffer<'a>>,
     /// What is in flight, by token.
     flights: Vec<Option<Flight<'a>>>,
     in_flight: usize,
@@ -83,7 +88,8 @@ impl<'a, 'p, H: Hal> Disk<'a, 'p, H> {
     pub fn open(on: Footing<'a, 'p>, depth: usize) -> Result<Self, DiskError> {
         let depth = depth.clamp(1, MAX_DEPTH);
         let arena = on.machine.arena();
-        let frames = (0..depth).map(|_| arena.take(FRAME)).collect::<Result<Vec<_>, _>>()?;
+        let take = |_| arena.take(FRAME).map(Buffer::Private);
+        let frames = (0..depth).map(take).collect::<Result<Vec<_>, _>>()?;
         let stream = on.process.connect(on.export)?;
         let blame = |source| wait::blame(on.process, on.name, source);
         let mut front = Front::connect(stream, on.machine).map_err(blame)?;
@@ -100,7 +106,9 @@ impl<'a, 'p, H: Hal> Disk<'a, 'p, H> {
             .map_err(|reason| DiskError::Queue { disk: on.name, reason })?;
         let flights = (0..QUEUE).map(|_| None).collect();
         let queue = ManuallyDrop::new(queue);
-        let mut disk = Self { on, front, queue, frames, flights, in_flight: 0, unkicked: false };
+        let (shared_frames, in_flight, unkicked) = (Vec::new(), 0, false);
+        let mut disk =
+            Self { on, front, queue, frames, shared_frames, flights, in_flight, unkicked };
         // From here on dropping it stops the device before the queue's memory goes.
         let started = disk.front.check();
         started.map_err(|source| wait::blame(disk.on.process, disk.on.name, source))?;
@@ -112,6 +120,12 @@ impl<'a, 'p, H: Hal> Disk<'a, 'p, H> {
     #[must_use]
     pub fn front(&self) -> &Front<'a> {
         &self.front
+    }
+
+    /// Gives it shared memory for the headers and statuses of requests whose data lies in shared
+    /// memory, [`FRAME`] bytes each: so many of them can be in flight.
+    pub(crate) fn lend_frames(&mut self, frames: impl Iterator<Item = SharedBuffer<'a>>) {
+        self.shared_frames.extend(frames.map(Buffer::Shared));
     }
 
     /// Requests that the device has.
@@ -129,7 +143,9 @@ impl<'a, 'p, H: Hal> Disk<'a, 'p, H> {
     /// would never map it.
     pub fn submit(&mut self, request: Request<'a>) -> Result<Submitted<'a>, DiskError> {
         self.check(&request)?;
-        let Some(frame) = self.frames.pop() else { return Ok(Submitted::NoRoom(request)) };
+        let Some(frame) = self.frames_of(&request).pop() else {
+            return Ok(Submitted::NoRoom(request));
+        };
         let mut flight = Flight::new(request, frame);
         // `share` cannot fail, so ask first.
         match flight.ask(self.on.adaptor) {
@@ -236,6 +252,7 @@ impl<'a, 'p, H: Hal> Disk<'a, 'p, H> {
         let count = u64::try_from(len / SECTOR).unwrap_or(u64::MAX);
         let fits = match op {
             Op::Flush => len == 0,
+            Op::Identify => len == IDENTITY,
             Op::Read { sector } | Op::Write { sector } => {
                 let end = sector.checked_add(count);
                 len > 0 && len.is_multiple_of(SECTOR) && end.is_some_and(|end| end <= sectors)
@@ -248,8 +265,17 @@ impl<'a, 'p, H: Hal> Disk<'a, 'p, H> {
     }
 
     fn take_apart(&mut self, flight: Flight<'a>) -> Request<'a> {
-        self.frames.push(flight.frame);
-        flight.request
+        let Flight { request, frame } = flight;
+        self.frames_of(&request).push(frame);
+        request
+    }
+
+    /// Headers and statuses that are free, for such a request: they lie where its data does.
+    fn frames_of(&mut self, request: &Request<'a>) -> &mut Vec<Buffer<'a>> {
+        match request.data {
+            Some(Buffer::Shared(_)) => &mut self.shared_frames,
+            Some(Buffer::Private(_)) | None => &mut self.frames,
+        }
     }
 
     fn nonsense(&self, what: &'static str) -> DiskError {

@@ -5,13 +5,15 @@ use core::fmt;
 use coco_dma::addr::SLOT;
 use virtio_bindings::bindings::virtio_blk as blk;
 
-use crate::memory::ArenaBuffer;
+use super::Buffer;
 
 /// Bytes in a sector, the unit of every address on a virtio disk.
 pub const SECTOR: usize = 512;
 /// Bytes of a request's header.
 pub(super) const HEADER: usize = 16;
-/// Bytes of the arena that a request takes beside its data: header and status.
+/// Bytes of a device's name.
+pub(crate) const IDENTITY: usize = blk::VIRTIO_BLK_ID_BYTES as usize;
+/// Bytes of memory that a request takes beside its data: header and status.
 pub(crate) const FRAME: usize = 64;
 
 /// What a request does.
@@ -29,13 +31,15 @@ pub enum Op {
     },
     /// The device brings what was written to stable storage.
     Flush,
+    /// The device says its name, in 20 bytes.
+    Identify,
 }
 
 impl Op {
     pub(super) fn sector(self) -> u64 {
         match self {
             Self::Read { sector } | Self::Write { sector } => sector,
-            Self::Flush => 0,
+            Self::Flush | Self::Identify => 0,
         }
     }
 
@@ -45,6 +49,7 @@ impl Op {
             Self::Read { .. } => blk::VIRTIO_BLK_T_IN,
             Self::Write { .. } => blk::VIRTIO_BLK_T_OUT,
             Self::Flush => blk::VIRTIO_BLK_T_FLUSH,
+            Self::Identify => blk::VIRTIO_BLK_T_GET_ID,
         };
         let mut header = [0; HEADER];
         let words = kind.to_le_bytes().into_iter().chain([0; 4]);
@@ -60,6 +65,7 @@ impl fmt::Display for Op {
             Self::Read { sector } => write!(f, "reading from sector {sector}"),
             Self::Write { sector } => write!(f, "writing to sector {sector}"),
             Self::Flush => f.write_str("flushing"),
+            Self::Identify => f.write_str("asking for its name"),
         }
     }
 }
@@ -70,7 +76,7 @@ pub struct Request<'a> {
     /// What it does.
     pub op: Op,
     /// Its buffer, for everything but a flush.
-    pub data: Option<ArenaBuffer<'a>>,
+    pub data: Option<Buffer<'a>>,
     /// How many bytes of the buffer, from its start; whole sectors.
     pub len: usize,
 }
@@ -78,14 +84,20 @@ pub struct Request<'a> {
 impl<'a> Request<'a> {
     /// Reads `len` bytes from `sector` on.
     #[must_use]
-    pub fn read(sector: u64, data: ArenaBuffer<'a>, len: usize) -> Self {
-        Self { op: Op::Read { sector }, data: Some(data), len }
+    pub fn read(sector: u64, data: impl Into<Buffer<'a>>, len: usize) -> Self {
+        Self { op: Op::Read { sector }, data: Some(data.into()), len }
     }
 
     /// Writes `len` bytes from `sector` on.
     #[must_use]
-    pub fn write(sector: u64, data: ArenaBuffer<'a>, len: usize) -> Self {
-        Self { op: Op::Write { sector }, data: Some(data), len }
+    pub fn write(sector: u64, data: impl Into<Buffer<'a>>, len: usize) -> Self {
+        Self { op: Op::Write { sector }, data: Some(data.into()), len }
+    }
+
+    /// Asks for the device's name.
+    #[must_use]
+    pub fn identify(data: impl Into<Buffer<'a>>) -> Self {
+        Self { op: Op::Identify, data: Some(data.into()), len: IDENTITY }
     }
 
     /// Flushes.

@@ -61,6 +61,10 @@ impl<H: Hal> Line for Disk<'_, '_, H> {
 /// it declared its queue broken, [`DiskError::Timeout`].
 pub fn wait(disks: &mut [&mut dyn Line], patience: Duration) -> Result<(), DiskError> {
     disks.iter_mut().for_each(|disk| disk.kick());
+    // A look costs no system call, and with many requests in flight it is mostly enough.
+    if disks.iter().any(|disk| disk.has_done()) {
+        return Ok(());
+    }
     let deadline = Instant::now() + patience;
     loop {
         // Heard first, then looked: what is done after this look calls again.

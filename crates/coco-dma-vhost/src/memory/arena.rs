@@ -11,8 +11,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::map::{Mapping, PAGE};
 use super::{ArenaBuffer, MemoryError};
 
-/// The most bytes that an arena has: half of the 8 MiB that an ordinary user may lock.
-pub const MAX_ARENA: usize = 4 << 20;
+/// The most bytes that an arena has: 4 MiB of data with what belongs to it, about half of the 8 MiB
+/// that an ordinary user may lock.
+pub const MAX_ARENA: usize = (4 << 20) + (256 << 10);
 
 /// Buffers start at multiples of this, in bytes, so that none shares a cache line with another.
 const ALIGN: usize = 64;

@@ -1,9 +1,12 @@
-//! Buffers in the private arena, owned by whoever may touch them.
+//! Buffers in the private arena and in shared memory, owned by whoever may touch them.
 // UNSAFETY: slices of the arena are made from raw pointers; the arena gives no byte out twice.
 #![expect(unsafe_code)]
 
 use core::fmt;
+use core::marker::PhantomData;
 use core::ptr::NonNull;
+
+use coco_dma::shared::SharedBytes;
 
 use super::PrivateArena;
 
@@ -62,5 +65,48 @@ impl fmt::Debug for ArenaBuffer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Never what lies in it.
         f.debug_struct("ArenaBuffer").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+/// A piece of memory that is shared with the devices already: they use it where it lies. Whoever
+/// holds it is alone in touching its bytes in this process; devices may change them at any time.
+pub struct SharedBuffer<'a> {
+    bytes: NonNull<[u8]>,
+    life: PhantomData<&'a ()>,
+}
+
+impl<'a> SharedBuffer<'a> {
+    /// # Safety
+    ///
+    /// For `'a`, the bytes are shared memory of the machine, readable and writable, and nothing
+    /// else of this process touches them: no reference, no pool, no other buffer.
+    pub(crate) unsafe fn new(bytes: NonNull<[u8]>) -> Self {
+        Self { bytes, life: PhantomData }
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a buffer is never empty")]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The bytes, to be copied in and out. What a device is writing meanwhile may show in part.
+    #[must_use]
+    pub fn bytes(&self) -> SharedBytes<'_> {
+        // SAFETY: there, initialised and without references by the condition of `new`; and the
+        // buffer is one thread's, being neither `Send` nor `Sync`.
+        unsafe { SharedBytes::new(self.bytes.cast(), self.bytes.len()) }
+    }
+
+    /// Where the bytes lie.
+    pub(crate) fn raw(&self) -> NonNull<[u8]> {
+        self.bytes
+    }
+}
+
+impl fmt::Debug for SharedBuffer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedBuffer").field("len", &self.len()).finish_non_exhaustive()
     }
 }

@@ -11,7 +11,7 @@ use std::io;
 
 pub(crate) use arena::room;
 pub use arena::{ArenaKind, MAX_ARENA, PrivateArena};
-pub use buffer::ArenaBuffer;
+pub use buffer::{ArenaBuffer, SharedBuffer};
 pub use patches::REGION_NAME;
 pub(crate) use patches::{Lost, Patch, Patches};
 pub use shared::{POOL_NAME, SharedRegion};

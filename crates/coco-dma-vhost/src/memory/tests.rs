@@ -34,7 +34,7 @@ fn buffers_are_apart_aligned_and_come_back_together() {
 }
 
 #[test]
-fn an_arena_is_at_most_4_mib_and_in_whole_pages() {
+fn an_arena_has_a_limit_and_whole_pages() {
     for wrong in [0, MAX_ARENA + 1, usize::MAX] {
         assert!(matches!(PrivateArena::new(wrong), Err(MemoryError::Size { .. })));
     }

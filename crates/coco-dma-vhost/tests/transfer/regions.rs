@@ -37,7 +37,10 @@ fn reads<'a>(layer: &Layer<'a>, disk: &mut TestDisk<'a, '_>, images: &Images, le
     assert!(matches!(submit(layer, disk, len), Submitted::Taken));
     let done = next(disk);
     assert_eq!(done.status, Status::Ok);
-    assert!(done.request.data.unwrap().bytes() == &images.bytes[3 * 512..3 * 512 + len]);
+    assert!(
+        done.request.data.unwrap().private().unwrap().bytes()
+            == &images.bytes[3 * 512..3 * 512 + len]
+    );
 }
 
 fn share(layer: &Layer<'_>, region: PhysRange) {

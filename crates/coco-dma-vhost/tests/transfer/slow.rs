@@ -73,7 +73,7 @@ pub(crate) fn a_failed_read_frees_its_slots(kind: Kind) {
                 let done = next(&mut disk);
                 assert_eq!(done.status, status);
                 assert_eq!(layer.pool().used(), queue);
-                buffer = done.request.data.unwrap();
+                buffer = done.request.data.unwrap().private().unwrap();
             }
             assert!(buffer.bytes().iter().all(|byte| *byte == 0));
             assert_eq!(adaptor.device().counters().live(), 0);

@@ -52,7 +52,7 @@ pub(crate) fn what_a_device_did_not_write_is_zero() {
             let _ = disk.submit(Request::read(0, buffer, 4096)).unwrap();
             let done = next(&mut disk);
             assert_eq!(done.status, Status::Ok);
-            typed_and_zeroes(done.request.data.unwrap().bytes());
+            typed_and_zeroes(done.request.data.unwrap().private().unwrap().bytes());
         });
     });
 }

@@ -221,6 +221,7 @@ fn an_io_error_is_an_io_error(kind: Kind) {
                 Op::Read { .. } => assert_eq!(event, "read"),
                 Op::Write { .. } => assert_eq!(event, "write"),
                 Op::Flush => assert_eq!(event, "flush"),
+                Op::Identify => panic!("nobody asks for that"),
             }
             assert_eq!(layer.pool().used(), 0);
         }

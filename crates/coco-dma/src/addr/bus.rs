@@ -118,4 +118,25 @@ mod tests {
         assert!(BusRange::new(range(0, 2), u64::MAX).is_none());
         assert!(BusRange::new(range(0, 1), u64::MAX).is_some());
     }
+
+    #[test]
+    fn a_window_is_what_it_was_made_of() {
+        let window = BusRange::new(range(0x8000_0000, 0x1000), 0x4000).unwrap();
+        assert_eq!((window.cpu(), window.bus()), (range(0x8000_0000, 0x1000), 0x4000));
+    }
+
+    #[test]
+    fn the_highest_memory_that_shows_is_the_last_byte_of_a_window_or_of_its_part() {
+        let windows = [
+            BusRange::new(range(0x8000_0000, 0x1000), 0x4000).unwrap(),
+            BusRange::new(range(0x2000, 0x1000), 0x8000).unwrap(),
+        ];
+        let bus = BusRanges::new(&windows);
+        let shown = |last| bus.last_shown(last).map(PhysAddr::raw);
+        assert_eq!(shown(0x3fff), None);
+        assert_eq!(shown(0x4000), Some(0x8000_0000));
+        assert_eq!(shown(0x4ffe), Some(0x8000_0ffe));
+        assert_eq!(shown(u64::MAX), Some(0x8000_0fff));
+        assert_eq!(BusRanges::IDENTITY.last_shown(0x1234), Some(PhysAddr::new(0x1234)));
+    }
 }

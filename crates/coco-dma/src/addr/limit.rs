@@ -106,6 +106,8 @@ impl AlignMask {
 
 #[cfg(test)]
 mod tests {
+    use std::format;
+
     use super::*;
 
     #[test]
@@ -132,5 +134,12 @@ mod tests {
         assert!(AlignMask::new(0).is_some() && AlignMask::new(0xfff).is_some());
         assert!(AlignMask::new(u64::MAX).is_some());
         assert!(AlignMask::new(0xff0).is_none());
+    }
+
+    #[test]
+    fn limits_are_told_in_hexadecimal() {
+        assert_eq!(format!("{}", AddressLimit::bits(32)), "0xffffffff");
+        assert_eq!(format!("{:?}", AddressLimit::last(0xfff)), "AddressLimit(0xfff)");
+        assert_eq!(format!("{:?}", AlignMask::new(0x1ff).unwrap()), "AlignMask(0x1ff)");
     }
 }

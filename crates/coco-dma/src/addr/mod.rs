@@ -183,6 +183,8 @@ impl fmt::Display for PhysRange {
 
 #[cfg(test)]
 mod tests {
+    use std::format;
+
     use super::*;
 
     fn range(base: u64, len: u64) -> PhysRange {
@@ -208,5 +210,12 @@ mod tests {
         assert_eq!(run.slice(0x800, 0x800), Some(range(0x1800, 0x800)));
         assert_eq!(run.slice(0x800, 0x801), None);
         assert_eq!(run.slice(u64::MAX, 1), None);
+    }
+
+    #[test]
+    fn a_run_is_told_by_its_first_and_its_last_byte() {
+        assert_eq!(format!("{}", range(0x1000, 0x1000)), "0x1000..=0x1fff");
+        assert_eq!(format!("{:?}", range(u64::MAX, 1)), format!("{0:#x}..={0:#x}", u64::MAX));
+        assert_eq!(format!("{:?}", DmaAddr::new(0x40)), "DmaAddr(0x40)");
     }
 }

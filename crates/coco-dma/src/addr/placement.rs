@@ -57,7 +57,7 @@ impl Places {
         let modulus_mask = wish.keep.raw() | (wish.align - 1);
         let residue = wish.original & wish.keep.raw();
         let first = residue.wrapping_sub(base) & modulus_mask;
-        let stride = if modulus_mask < SLOT - 1 { SLOT } else { modulus_mask.wrapping_add(1) };
+        let stride = stride(modulus_mask);
         let boundary = match wish.boundary {
             // What no place in the pool can cross needs no look.
             Some(boundary) if boundary.crossed_by(base, pool_len) => wish.boundary,
@@ -110,8 +110,7 @@ impl Places {
         // lie on a grid point or at a boundary; so the worst is the farthest, or the last one
         // before such a step.
         let kept = keep.raw();
-        let stride = if kept < SLOT - 1 { SLOT } else { kept.wrapping_add(1) };
-        let steps = [stride, boundary.map_or(0, Boundary::bytes)];
+        let steps = [stride(kept), boundary.map_or(0, Boundary::bytes)];
         let before = steps.into_iter().filter_map(|step| {
             let past = base.wrapping_add(kept).wrapping_add(1) & step.checked_sub(1)?;
             kept.checked_sub(past)
@@ -205,6 +204,12 @@ impl Places {
     }
 }
 
+/// How far apart places are that keep the low bits under `mask`, which is of the form 2^n - 1:
+/// 2^n bytes, and no less than a slot. 0 stands for 2^64.
+const fn stride(mask: u64) -> u64 {
+    (mask | (SLOT - 1)).wrapping_add(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,6 +223,12 @@ mod tests {
         assert_eq!(lowest(0x9000_0000, 0x400_0000, &Wish::of(4096)), Some(0));
         assert_eq!(lowest(0x9000_0000, 4096, &Wish::of(4097)), None);
         assert_eq!(lowest(0x9000_0000, 4096, &Wish::of(0)), None);
+    }
+
+    #[test]
+    fn a_pool_may_end_with_the_last_byte_and_not_past_it() {
+        assert_eq!(lowest(u64::MAX - 0xfff, 0x1000, &Wish::of(0x1000)), Some(0));
+        assert_eq!(lowest(u64::MAX - 0xfff, 0x1001, &Wish::of(0x1000)), None);
     }
 
     #[test]
@@ -270,6 +281,41 @@ mod tests {
             }
         }
         assert!(found > 1000, "{found}");
+    }
+
+    #[test]
+    fn the_longest_mapping_fits_whatever_its_low_bits_and_no_longer_one_does() {
+        for base in [0u64, 0x1000, 0x1c00, 0x1234, 0xffff_0000] {
+            for pool_len in [1u64, 0x800, 0x2fff, 0x9000] {
+                for mask in [0u64, 1, 0x1ff, 0x7ff, 0xfff, 0x3fff] {
+                    for boundary in [0u64, 4, 0x800, 0x1000, 0x4000] {
+                        let keep = AlignMask::new(mask).unwrap();
+                        let boundary = Boundary::new(boundary);
+                        let fits = |len| {
+                            (0..=mask).all(|original| {
+                                let wish = Wish { original, keep, boundary, ..Wish::of(len) };
+                                Places::new(base, pool_len, &wish).is_some()
+                            })
+                        };
+                        let longest = Places::longest(base, pool_len, keep, boundary);
+                        assert!(longest == 0 || fits(longest), "{base:#x} {pool_len:#x} {keep:?}");
+                        assert!(!fits(longest + 1), "{base:#x} {pool_len:#x} {keep:?}");
+                    }
+                }
+            }
+        }
+        assert_eq!(Places::longest(0x1000, 0x1000, AlignMask::NONE, None), 0x1000);
+        let all = AlignMask::new(u64::MAX).unwrap();
+        assert_eq!(Places::longest(0x1000, 0x1000, all, None), 0, "of 2^64 places one is there");
+    }
+
+    #[test]
+    fn a_place_knows_its_length_and_touches_slots_in_part() {
+        let places = Places::new(0, 0x10_0000, &Wish::of(0x801)).unwrap();
+        assert_eq!(places.len(), 0x801);
+        assert_eq!([0, 0x7fe, 0x7ff, 0x800].map(|offset| places.slots_at(offset)), [2, 2, 2, 2]);
+        let places = Places::new(0, 0x10_0000, &Wish::of(2)).unwrap();
+        assert_eq!([0, 0x7fe, 0x7ff, 0x800].map(|offset| places.slots_at(offset)), [1, 1, 2, 1]);
     }
 
     /// What `Places` computes, found by looking at every place.

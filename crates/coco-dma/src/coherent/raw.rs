@@ -17,8 +17,8 @@ use crate::plan;
 use crate::plan::AllocRequest;
 use crate::plan::Candidates;
 use crate::platform::Platform;
-use crate::pool::Owner;
 use crate::pool::Hand;
+use crate::pool::Owner;
 use crate::pool::SlotRun;
 use crate::reason::Refuse;
 use crate::shared::SharedBytes;
@@ -142,6 +142,9 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             pools: self.pool_faces(),
         };
         let plan = plan::alloc(&request, &mut ())?;
+        if let Some(memory) = plan.reservoir.and_then(|pools| self.take_reservoir(pools, whole)) {
+            return Ok(memory);
+        }
         if let Some(memory) = plan.pages.and_then(|pages| self.take_pages(pages, whole, context)) {
             return Ok(memory);
         }
@@ -149,7 +152,11 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     }
 
     /// Slots of the first pool that has them.
-    fn take_slots(&self, pools: Candidates<'_>, whole: u64) -> Result<RawCoherent, Refuse> {
+    pub(super) fn take_slots(
+        &self,
+        pools: Candidates<'_>,
+        whole: u64,
+    ) -> Result<RawCoherent, Refuse> {
         let (mut why, mut hand) = (Refuse::PoolFull, self.hand());
         for candidate in pools {
             let index = candidate.index;
@@ -190,7 +197,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                 hand.give(pool, &run, |_| ());
                 continue;
             };
-            if pool.purpose() == PoolUse::Reserve {
+            if matches!(pool.purpose(), PoolUse::Reserve | PoolUse::Coherent) {
                 let (free, capacity) = (pool.free(), pool.capacity());
                 if free < capacity.div_ceil(4) {
                     self.dma().tell(&Event::LowWater { free, capacity });

@@ -52,6 +52,8 @@ pub enum Why {
     },
     /// The memory is an open pool's.
     Pool(PhysRange),
+    /// Nothing is shared any more: everything is being taken back.
+    Stopped,
     /// Nothing converts on this machine.
     NoGuest,
 }
@@ -74,6 +76,11 @@ impl fmt::Display for ConvertFailed {
                     "{run} was not made {to:?}: the pool at {range} is open; shrink it first"
                 )?;
             }
+            Why::Stopped => write!(
+                f,
+                "{run} was not made {to:?}: everything shared is being taken back; allow sharing \
+                 first"
+            )?,
             Why::NoGuest => {
                 write!(f, "{run} was not made {to:?}: memory converts in guests only")?;
             }

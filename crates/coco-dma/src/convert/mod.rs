@@ -6,7 +6,8 @@
 //! is handed out again only after a retry proved its state.
 //!
 //! Everything here may block (a conversion calls the hypervisor and flushes TLBs), and none of it
-//! is ever called from a map.
+//! is ever called from a map. Before another kernel takes over, or the machine sleeps, everything
+//! that is shared is taken back ([`Dma::reclaim_all`](crate::Dma::reclaim_all)).
 
 mod error;
 #[cfg(all(test, loom))]
@@ -14,9 +15,13 @@ mod models;
 mod pools;
 mod retry;
 mod transaction;
+mod walk;
 
 pub use error::ConvertFailed;
 pub use error::Why;
 pub use pools::GrowFailed;
 pub use pools::ShrinkFailed;
 pub use retry::Retried;
+pub use walk::Account;
+pub use walk::Walk;
+pub use walk::Walked;

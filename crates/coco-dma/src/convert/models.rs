@@ -83,6 +83,11 @@ fn words(count: usize) -> &'static [Word] {
 
 /// A layer with a granule of memory, and a pool over it that is closed.
 fn layer(label: PoolLabel) -> Layer {
+    layer_with(label, false)
+}
+
+/// The pool is the machine's, where the layer is to know of it.
+fn layer_with(label: PoolLabel, machines: bool) -> Layer {
     let run = PhysRange::new(PhysAddr::new(0), GRANULE).unwrap();
     let bytes = Box::leak(Box::new([0u8; 4096]));
     let toy =
@@ -90,10 +95,12 @@ fn layer(label: PoolLabel) -> Layer {
     let books = words(Tracked::words(GRANULE, GRANULE));
     let tracked = Tracked::new(run, GRANULE, Initial::Private, books).unwrap();
     let ledger = Ledger::new(Box::leak(Box::new([tracked]))).unwrap();
-    let dma = Box::leak(Box::new(Dma::new(&*toy, &[]).with_ledger(ledger)));
     // SAFETY: the memory is the pool's alone.
     let pool = unsafe { Pool::convertible(label, run, words(Pool::words(GRANULE))) }.unwrap();
-    (dma, Box::leak(Box::new(pool)), run)
+    let pools: &'static [Pool<'static>] = Box::leak(Box::new([pool]));
+    let known = if machines { pools } else { &[] };
+    let dma = Box::leak(Box::new(Dma::new(&*toy, known).with_ledger(ledger)));
+    (dma, &pools[0], run)
 }
 
 /// Books and pool agree: open, pinned once and in the state of the label; or closed and private.
@@ -167,4 +174,38 @@ fn loom_nobody_converts_an_open_pool() {
     });
     // The reclaim may come in between the two steps of `shrink`, which then finds it done.
     assert!(met.contains(&(true, false)), "{met:?}");
+}
+
+/// Whether an account is clean after everything was taken back.
+fn walk((dma, ..): Layer) -> bool {
+    // SAFETY: loom reports it if the memory is somebody's.
+    unsafe { dma.reclaim_all(|_| ()) }.is_clean()
+}
+
+fn share((dma, _, run): Layer) -> bool {
+    // SAFETY: as above.
+    unsafe { dma.share(run) }.is_ok()
+}
+
+/// Somebody shares while everything is taken back: whether he did, and whether the account is
+/// clean.
+fn behind_the_walk(swap: bool, machines: bool, other: fn(Layer) -> bool) -> (bool, bool) {
+    let layer = layer_with(PoolLabel::GuestShared, machines);
+    let (did, clean) = race(swap, move || other(layer), move || walk(layer));
+    let granule = layer.0.ledger().granule(layer.2.base()).unwrap();
+    // What is shared now was not called clean, and nobody can share any more.
+    assert!(!clean || granule.state == GranuleState::Private, "{granule}");
+    assert!(!other(layer));
+    (did, clean)
+}
+
+#[test]
+fn loom_a_clean_account_stays_clean() {
+    for met in [
+        outcomes(|swap| behind_the_walk(swap, true, grow)),
+        outcomes(|swap| behind_the_walk(swap, false, share)),
+    ] {
+        assert!(met.contains(&(false, true)), "{met:?}: stopped in time");
+        assert!(met.contains(&(true, true)), "{met:?}: taken back");
+    }
 }

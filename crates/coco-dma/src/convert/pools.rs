@@ -143,14 +143,37 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
     }
 
     /// Grows the reserve for atomic context by the first of the machine's pools that is kept for
-    /// it and closed; `None` where all are open. Call it from blocking context when the reserve
-    /// runs low ([`Event::LowWater`](crate::observe::Event::LowWater)). Blocks.
+    /// it and closed; where all are open, and no more than a quarter of the reservoir for coherent
+    /// memory is free, grows that likewise. `None` where nothing was to be done. Call it from
+    /// blocking context when one of the two runs low
+    /// ([`Event::LowWater`](crate::observe::Event::LowWater)). Blocks.
     pub fn refill(&self) -> Result<Option<PhysRange>, GrowFailed> {
-        let closed = |pool: &&Pool<'_>| pool.purpose() == PoolUse::Reserve && !pool.is_open();
-        match self.pools().iter().find(closed) {
+        let kept_for = |purpose| self.pools().iter().filter(move |pool| pool.purpose() == purpose);
+        let closed = |purpose| kept_for(purpose).find(|pool| !pool.is_open());
+        let next = closed(PoolUse::Reserve).or_else(|| {
+            let open = || kept_for(PoolUse::Coherent).filter(|pool| pool.is_open());
+            let free: usize = open().map(Pool::free).sum();
+            let capacity: usize = open().map(Pool::capacity).sum();
+            if free <= capacity / 4 { closed(PoolUse::Coherent) } else { None }
+        });
+        match next {
             None => Ok(None),
             Some(pool) => self.grow(pool).map(|()| Some(pool.range())),
         }
+    }
+
+    /// Gives back every region of the machine's reservoir for coherent memory of which nothing is in
+    /// use; answers how many bytes that was. Stops at the first that does not come back. Blocks.
+    pub fn trim(&self) -> Result<u64, ShrinkFailed> {
+        let mut bytes = 0;
+        for pool in self.pools().iter().filter(|pool| pool.purpose() == PoolUse::Coherent) {
+            match self.shrink(pool) {
+                Ok(()) => bytes += pool.range().len(),
+                Err(failed @ ShrinkFailed::Convert(_)) => return Err(failed),
+                Err(_) => {}
+            }
+        }
+        Ok(bytes)
     }
 
     /// Gives the region of a pool made by [`Pool::convertible`] back to its owner: private, zero,

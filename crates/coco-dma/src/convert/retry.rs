@@ -3,6 +3,7 @@
 // UNSAFETY: memory is handed to the platform.
 #![expect(unsafe_code)]
 
+use crate::addr::PhysAddr;
 use crate::addr::PhysRange;
 use crate::dma::Dma;
 use crate::observe::Event;
@@ -20,31 +21,60 @@ pub struct Retried {
 }
 
 impl<P: Platform + ?Sized> Dma<'_, P> {
-    /// Tries to make memory in quarantine private again: at most `tries` conversions, lowest
-    /// address first. What a conversion proves to be private is wiped and given to `recovered`,
-    /// whose it is from then on; the rest stays in quarantine, and a later round goes on with
-    /// what is left. Blocks.
+    /// Tries to make memory in quarantine private again: at most `tries` conversions. What a
+    /// conversion proves to be private is wiped and given to `recovered`, whose it is from then
+    /// on; the rest stays in quarantine. A round goes on where the last one ended, behind what
+    /// failed then, and once around: memory that never comes back keeps no other from being tried.
+    /// Blocks.
     pub fn retry_quarantine(&self, tries: usize, mut recovered: impl FnMut(PhysRange)) -> Retried {
-        let mut gained = 0;
-        for run in self.ledger().quarantine().take(tries) {
-            let Ok(conversion) = self.ledger().begin_retry(run) else { continue };
-            // SAFETY: memory in quarantine is nobody's, and the ledger gave it to us alone.
-            let proved = match unsafe { self.platform().convert(run, Visibility::Private) } {
-                Ok(()) => run.len(),
-                Err(error) => self.believed(run, error).0,
-            };
-            let back = match run.slice(0, proved) {
-                Some(part) if self.wipe(part, State::PRIVATE) => proved,
-                _ => 0,
-            };
-            let rest = run.len() - back;
-            let settled = self.ledger().settle(conversion, back, rest, Visibility::Private);
-            if let Some(run) = run.slice(0, settled.done) {
-                gained += settled.done;
-                self.tell(&Event::Recovered { run });
-                recovered(run);
+        let (start, mut left) = (self.retry_from(), tries);
+        let (mut at, mut gained) = (start, 0);
+        for (from, end) in [(start, None), (PhysAddr::new(0), Some(start))] {
+            at = if left > 0 { from } else { at };
+            while let Some(run) = self.ledger().quarantine_from(at).next()
+                && let Some(run) = before(run, end)
+                && left > 0
+            {
+                left -= 1;
+                let (back, tried) = self.retry(run);
+                if let Some(run) = run.slice(0, back) {
+                    gained += back;
+                    self.tell(&Event::Recovered { run });
+                    recovered(run);
+                }
+                at = run.base().checked_add(tried).unwrap_or(run.last());
             }
         }
+        self.retry_from_now_on(at);
         Retried { recovered: gained, held: self.ledger().quarantined() }
+    }
+
+    /// Tries one run: how many bytes are private again, and how many were tried.
+    fn retry(&self, run: PhysRange) -> (u64, u64) {
+        // Somebody else tries it.
+        let Ok(conversion) = self.ledger().begin_retry(run) else { return (0, run.len()) };
+        // SAFETY: memory in quarantine is nobody's, and the ledger gave it to us alone.
+        let (proved, tried) = match unsafe { self.platform().convert(run, Visibility::Private) } {
+            Ok(()) => (run.len(), run.len()),
+            Err(error) => {
+                let (done, doubt) = self.believed(run, error);
+                (done, done + doubt.max(self.regime().granule()))
+            }
+        };
+        let back = match run.slice(0, proved) {
+            Some(part) if self.wipe(part, State::PRIVATE) => proved,
+            _ => 0,
+        };
+        let rest = run.len() - back;
+        let settled = self.ledger().settle(conversion, back, rest, Visibility::Private);
+        (settled.done, tried)
+    }
+}
+
+/// What of a run lies below `end`.
+fn before(run: PhysRange, end: Option<PhysAddr>) -> Option<PhysRange> {
+    match end {
+        None => Some(run),
+        Some(end) => run.slice(0, end.offset_from(run.base())?.min(run.len())),
     }
 }

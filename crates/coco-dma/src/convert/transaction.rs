@@ -57,6 +57,10 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
             .ledger()
             .begin(run, Visibility::Private)
             .map_err(|conflict| failed(Why::Ledger(conflict)))?;
+        if !self.may_share() {
+            self.ledger().settle(conversion, 0, 0, to);
+            return Err(failed(Why::Stopped));
+        }
         if self.keeps_contents_on_share() && !self.wipe(run, State::PRIVATE) {
             self.ledger().settle(conversion, 0, 0, to);
             return Err(failed(Why::NoView));

@@ -6,7 +6,10 @@ use core::fmt;
 
 use crate::addr::AddressLimit;
 use crate::addr::BusRanges;
+use crate::addr::PhysRange;
 use crate::iommu::Domain;
+use crate::ledger::Ledger;
+use crate::ledger::Seen;
 use crate::plan::DeviceFace;
 use crate::plan::Limits;
 use crate::plan::PoolFace;
@@ -16,6 +19,7 @@ use crate::space::Listener;
 use crate::space::SpaceListener;
 use crate::state::Attachment;
 use crate::state::PoolLabel;
+use crate::state::PoolOrigin;
 use crate::state::Trust;
 
 /// Proof that attestation code accepted a device (TDISP RUN, or the platform's like). A driver
@@ -137,10 +141,29 @@ impl<'d> Endpoint<'d> {
     }
 
     /// The pools of this device, tried before the machine's. One of them restricted makes it the
-    /// only memory that the device may touch.
+    /// only memory that the device may touch. Where one was adopted, its memory is foreign in the
+    /// ledger, or not in it.
     #[must_use]
     pub fn pools(self, pools: &'d [&'d Pool<'d>]) -> Self {
         Self { pools, ..self }
+    }
+
+    /// Nothing converts the memory of its own pools: the layer knows of the machine's, and one
+    /// that it converted itself is pinned while it is open, but it never hears of one that some
+    /// device alone adopted.
+    pub(super) fn check_adopted(
+        &self,
+        machines: &[Pool<'_>],
+        ledger: &Ledger<'_>,
+    ) -> Result<(), BindError> {
+        let known = |range| machines.iter().any(|pool| pool.range() == range);
+        let adopted = self.pools.iter().filter(|pool| pool.origin() == PoolOrigin::Adopted);
+        for range in adopted.map(|pool| pool.range()).filter(|range| !known(*range)) {
+            if !matches!(ledger.peek(range), Seen::Foreign(_) | Seen::Untracked) {
+                return Err(BindError::PoolConverts(range));
+            }
+        }
+        Ok(())
     }
 
     /// The domain that the device is behind, where it is behind one.
@@ -218,8 +241,11 @@ pub enum BindError {
     NoDomain,
     /// The window of the device's domain begins past the last address that the device reaches.
     DomainOutOfReach,
-    /// More devices were bound to this layer in its life than half a word counts.
+    /// More devices were bound in the life of this program than half a word counts.
     TooManyDevices,
+    /// A pool of the device's own was adopted, and its memory is in the books as memory that
+    /// converts: nobody would keep it from being converted under the pool.
+    PoolConverts(PhysRange),
     /// More than [`MAX_POOLS`](super::MAX_POOLS) pools, its own and the machine's together.
     TooManyPools,
 }
@@ -249,7 +275,12 @@ impl fmt::Display for BindError {
             Self::DomainOutOfReach => f.write_str(
                 "the domain's window begins past the device's mask; give it a lower one",
             ),
-            Self::TooManyDevices => f.write_str("the layer has no number left for another device"),
+            Self::TooManyDevices => f.write_str("there is no number left for another device"),
+            Self::PoolConverts(range) => write!(
+                f,
+                "the device's own pool at {range} was adopted, but the ledger would convert its \
+                 memory; register that as foreign, or the pool as the machine's"
+            ),
             Self::TooManyPools => {
                 write!(f, "a device has at most {} pools, its own first", super::MAX_POOLS)
             }

@@ -30,8 +30,6 @@ use crate::addr::PhysRange;
 use crate::attrs::Attrs;
 use crate::dma::Dma;
 use crate::iommu::Domain;
-use crate::ledger::GranuleState;
-use crate::ledger::Seen;
 use crate::plan::DeviceFace;
 use crate::plan::Limits;
 use crate::plan::MapRequest;
@@ -48,7 +46,6 @@ use crate::state::Direction;
 use crate::state::Memory;
 use crate::state::PoolLabel;
 use crate::state::PoolUse;
-use crate::state::State;
 
 /// The most pools that one device can have, its own and the machine's together.
 pub const MAX_POOLS: usize = 8;
@@ -112,6 +109,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             pool_count += 1;
         }
         endpoint::check_pools(dma.regime(), &face, pool_faces.get(..pool_count).unwrap_or(&[]))?;
+        endpoint.check_adopted(dma.pools(), dma.ledger())?;
         let domain = endpoint.domain(&face)?;
         let (open_past, open_offset) = open_path(dma.regime(), &face, &pool_faces);
         let faces = pool_faces.get(..pool_count).unwrap_or(&[]);
@@ -254,18 +252,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
                 return Memory::Mixed;
             }
         }
-        match self.dma.ledger().peek(range) {
-            Seen::Untracked => Memory::Untracked,
-            Seen::Mixed { .. } | Seen::Border { .. } => Memory::Mixed,
-            Seen::Foreign(visibility) => Memory::Known(State::Guest(visibility)),
-            Seen::Uniform(state) => match state {
-                GranuleState::Private => Memory::Known(State::PRIVATE),
-                GranuleState::Shared => Memory::Known(State::SHARED),
-                GranuleState::Converting => Memory::Converting,
-                GranuleState::Quarantined => Memory::Quarantined,
-                GranuleState::Unaccepted => Memory::Unaccepted,
-            },
-        }
+        self.dma.ledger().peek(range).memory()
     }
 
     /// Whether memory lies in a pool, which no conversion touches while it is in use.

@@ -124,9 +124,8 @@ impl Verdicts {
             // What fits into no place of this pool belongs into another one, or into none.
             let longest =
                 Places::longest(base.raw(), range.len(), limits.min_align, limits.boundary);
-            let crossed = |boundary: crate::addr::Boundary| {
-                boundary.crossed_by(base.raw(), range.len())
-            };
+            let crossed =
+                |boundary: crate::addr::Boundary| boundary.crossed_by(base.raw(), range.len());
             if first.pad != 0 || limits.boundary.is_some_and(crossed) {
                 return None;
             }
@@ -141,9 +140,9 @@ impl Verdicts {
         };
         let base = pools.iter().map(|pool| pool.range.base()).min();
         let last = pools.iter().map(|pool| pool.range.last()).max();
-        let around = base.zip(last).and_then(|(base, last)| {
-            PhysRange::new(base, last.offset_from(base)?.checked_add(1)?)
-        });
+        let around = base
+            .zip(last)
+            .and_then(|(base, last)| PhysRange::new(base, last.offset_from(base)?.checked_add(1)?));
         let lines = Kind::ALL.map(line);
         let counted = lines.iter().flatten().map(|verdict| verdict.pool).next();
         Self { lines, pools: around, last: regime.memory_limit().raw(), counted }
@@ -153,8 +152,7 @@ impl Verdicts {
     /// machine.
     #[inline]
     pub(super) fn covers(&self, range: PhysRange) -> bool {
-        range.last().raw() <= self.last
-            && self.pools.is_some_and(|pools| !pools.overlaps(range))
+        range.last().raw() <= self.last && self.pools.is_some_and(|pools| !pools.overlaps(range))
     }
 
     /// The verdict about a map of `len` bytes (not 0) of this kind.

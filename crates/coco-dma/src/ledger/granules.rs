@@ -56,11 +56,6 @@ impl<'m> Granules<'m> {
         1 << self.shift
     }
 
-    /// All of them.
-    pub(super) const fn all(&self) -> Span {
-        Span { first: 0, count: self.count }
-    }
-
     /// Those that a run touches which lies in the range.
     pub(super) fn span(&self, run: PhysRange) -> Span {
         let number = |at: PhysAddr| {
@@ -87,6 +82,17 @@ impl<'m> Granules<'m> {
             let lanes = span.first.max(start) - start..end.min(start + PER_WORD) - start;
             Some(Part::new(words.get(index)?, start, lanes))
         })
+    }
+
+    /// The granules from `first` on that are like it: their state, whether they are pinned, and the
+    /// number of the one behind them. `None` past the end.
+    pub(super) fn alike(&self, first: usize) -> Option<(GranuleState, bool, usize)> {
+        let count = self.count.checked_sub(first)?;
+        let mut entries = self.parts(Span { first, count }).flat_map(|part| part.entries());
+        let like = |entry: Entry| (entry.state(), entry.pins() > 0);
+        let (state, pinned) = like(entries.next()?.1);
+        let other = entries.find(|(_, entry)| like(*entry) != (state, pinned));
+        Some((state, pinned, other.map_or(self.count, |(granule, _)| granule)))
     }
 
     /// What the granules of a span are, one word after the other: not all at one moment.

@@ -40,6 +40,7 @@
 mod convert;
 mod entry;
 mod error;
+mod extents;
 mod granules;
 #[cfg(test)]
 #[cfg(loom)]

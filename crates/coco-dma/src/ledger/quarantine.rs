@@ -6,7 +6,7 @@ use super::GranuleState;
 use super::Ledger;
 use super::Tracked;
 use super::granules::Granules;
-use super::granules::Span;
+use crate::addr::PhysAddr;
 use crate::addr::PhysRange;
 use crate::word::Ordering;
 
@@ -23,6 +23,19 @@ impl<'m> Ledger<'m> {
     /// moment. Any context; takes time in the size of the ranges that have lost something.
     pub fn quarantine(&self) -> Quarantine<'m> {
         Quarantine { ranges: self.ranges(), next: 0 }
+    }
+
+    /// The same from the granule on that holds `at`.
+    pub(crate) fn quarantine_from(&self, at: PhysAddr) -> Quarantine<'m> {
+        let below = self.ranges().partition_point(|tracked| tracked.range().last() < at);
+        let ranges = self.ranges().get(below..).unwrap_or(&[]);
+        let next = match (ranges, PhysRange::new(at, 1)) {
+            ([first, ..], Some(byte)) if first.range().contains(byte) => {
+                first.granules().map_or(0, |granules| granules.span(byte).first)
+            }
+            _ => 0,
+        };
+        Quarantine { ranges, next }
     }
 }
 
@@ -62,16 +75,13 @@ impl FusedIterator for Quarantine<'_> {}
 
 /// The first run in quarantine at granule `from` or above, and the granule behind it.
 fn lost(granules: &Granules<'_>, from: usize) -> Option<(PhysRange, usize)> {
-    let all = granules.all();
-    let count = all.count.checked_sub(from)?;
-    let parts = granules.parts(Span { first: from, count });
-    let mut entries = parts
-        .flat_map(|part| part.entries())
-        .skip_while(|(_, entry)| entry.state() != GranuleState::Quarantined);
-    let (first, _) = entries.next()?;
-    let end = entries
-        .find(|(_, entry)| entry.state() != GranuleState::Quarantined)
-        .map_or(all.count, |(granule, _)| granule);
-    let len = (end - first) as u64 * granules.bytes();
-    Some((PhysRange::new(granules.at(first), len)?, end))
+    let mut first = from;
+    while let Some((state, _, end)) = granules.alike(first) {
+        if state == GranuleState::Quarantined {
+            let len = (end - first) as u64 * granules.bytes();
+            return Some((PhysRange::new(granules.at(first), len)?, end));
+        }
+        first = end;
+    }
+    None
 }

@@ -5,6 +5,8 @@ use core::fmt;
 use super::GranuleState;
 use crate::addr::PhysAddr;
 use crate::addr::PhysRange;
+use crate::state::Memory;
+use crate::state::State;
 use crate::state::Visibility;
 
 /// The state of a run of bytes: of all granules that it touches, partly touched ones included.
@@ -41,6 +43,22 @@ impl Seen {
             Self::Uniform(state) => state.visibility(),
             Self::Foreign(visibility) => Some(visibility),
             Self::Untracked | Self::Mixed { .. } | Self::Border { .. } => None,
+        }
+    }
+
+    /// The same as what a decision is made by.
+    pub const fn memory(self) -> Memory {
+        match self {
+            Self::Untracked => Memory::Untracked,
+            Self::Mixed { .. } | Self::Border { .. } => Memory::Mixed,
+            Self::Foreign(visibility) => Memory::Known(State::Guest(visibility)),
+            Self::Uniform(state) => match state {
+                GranuleState::Private => Memory::Known(State::PRIVATE),
+                GranuleState::Shared => Memory::Known(State::SHARED),
+                GranuleState::Converting => Memory::Converting,
+                GranuleState::Quarantined => Memory::Quarantined,
+                GranuleState::Unaccepted => Memory::Unaccepted,
+            },
         }
     }
 }

@@ -17,15 +17,36 @@ use crate::state::Memory;
 use crate::state::State;
 use crate::state::Trust;
 
+/// What a host maps with one entry where it can, in bytes: the large page of x86 (Intel SDM volume 3,
+/// 5.5.4; AMD APM volume 2, 5.3.4) and of Arm with pages of 4 KiB (Arm ARM, D8.2). To convert less
+/// breaks one up.
+pub const LARGE_PAGE: u64 = 2 << 20;
+
 /// Where an allocation comes from. Sources are tried in this order; a source that has nothing
 /// left is passed over.
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct AllocPlan<'a> {
+    /// The pools kept for coherent memory, where they spare a conversion of less than a
+    /// [`LARGE_PAGE`] or there are no pages. (Otherwise they stand first among `pools`: what needs
+    /// no conversion leaves them to others.)
+    pub reservoir: Option<Reservoir<'a>>,
     /// Pages of our own, if they may be used.
     pub pages: Option<OwnPages>,
     /// The pools that can take it, or why none can.
     pub pools: Result<Candidates<'a>, Refuse>,
+}
+
+/// Pools kept for coherent memory, that go first. Devices are neighbours in them: two may have
+/// memory in one granule, as the host sees all of a shared one anyway. In one page of an IOMMU they
+/// never do: a place is made of whole pages.
+#[derive(Clone, Copy, Debug)]
+pub struct Reservoir<'a> {
+    /// The pools, in the order in which to try them.
+    pub pools: Candidates<'a>,
+    /// Whether a closed one may be grown where they have nothing left. Atomic context never
+    /// converts.
+    pub grow: bool,
 }
 
 /// What has to be done with pages of our own before the device is given them.
@@ -87,10 +108,23 @@ fn decide<'a>(request: &AllocRequest<'a>, trace: &mut impl Trace) -> Result<Allo
         pools: request.pools,
     };
     let pools = pools::for_allocation(&lookup, request.context, trace);
+    let spares = pages.is_none_or(|pages| pages.convert && request.len < LARGE_PAGE);
+    let (reservoir, pools) = match pools {
+        Ok(pools) if spares => {
+            let (reservoir, rest) = pools.split();
+            (reservoir, Ok(rest))
+        }
+        pools => (None, pools),
+    };
+    let grow = request.context == Context::Blocking;
+    let reservoir = reservoir.map(|pools| Reservoir { pools, grow });
+    if reservoir.is_some() {
+        trace.step(Step::Reservoir { grow });
+    }
     match (pages, pools) {
         (None, Err(Refuse::NoPool)) if too_early => Err(Refuse::AtomicNeedsConversion),
         (None, Err(reason)) => Err(reason),
-        (pages, pools) => Ok(AllocPlan { pages, pools }),
+        (pages, pools) => Ok(AllocPlan { reservoir, pages, pools }),
     }
 }
 

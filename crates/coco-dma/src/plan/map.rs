@@ -7,6 +7,7 @@ use super::request::IOMMU_PAGE;
 use super::request::MapRequest;
 use super::request::Place;
 use super::step::Known;
+use super::step::Misfit;
 use super::step::Step;
 use super::step::Trace;
 use crate::addr::DmaAddr;
@@ -228,8 +229,8 @@ fn reach(
     } else {
         Some(bus_address(request, source.state, range, mark, trace)?)
     };
-    if misaligned(request, source, range, addr) {
-        trace.step(Step::Misaligned);
+    if let Some(misfit) = misfit(request, source, range, addr) {
+        trace.step(Step::Misaligned(misfit));
         return Err(Bounce::Alignment);
     }
     let page = request.align.max(IOMMU_PAGE);
@@ -269,17 +270,17 @@ fn bus_address(
     }
 }
 
-/// Whether the place of the buffer breaks a limit that a pool could keep.
-fn misaligned(
+/// The limit that the place of the buffer breaks and a pool could keep.
+fn misfit(
     request: &MapRequest<'_>,
     source: &Source,
     range: PhysRange,
     addr: Option<DmaAddr>,
-) -> bool {
+) -> Option<Misfit> {
     let device = request.device;
     let limits = &device.limits;
-    if limits.segment.is_some_and(|segment| range.len() > segment) {
-        return true;
+    if let Some(segment) = limits.segment.filter(|segment| range.len() > *segment) {
+        return Some(Misfit::Segment(segment));
     }
     if let Some(boundary) = limits.boundary {
         // A domain places the mapping at the start of a window if it must, but for the low bits
@@ -287,15 +288,16 @@ fn misaligned(
         let kept = limits.min_align.raw() | (request.align.max(IOMMU_PAGE) - 1);
         let base = addr.map_or(range.base().raw() & kept, DmaAddr::raw);
         if boundary.crossed_by(base, range.len()) {
-            return true;
+            return Some(Misfit::Boundary);
         }
     }
     // The device writes into memory while the cache holds the neighbour's bytes of the same line:
     // whichever is written back last wins. Nobody's syncs change that.
     let line = limits.cache_line.max(1);
-    !device.coherent
+    let shared = !device.coherent
         && !source.mmio
         && request.direction.from_device()
         && line.is_power_of_two()
-        && !range.is_aligned(line)
+        && !range.is_aligned(line);
+    shared.then_some(Misfit::CacheLine(line))
 }

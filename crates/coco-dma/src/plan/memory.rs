@@ -82,6 +82,7 @@ pub fn attach(
     request: &MapRequest<'_>,
     trace: &mut impl Trace,
 ) -> Result<(Direct, Option<DmaAddr>), Refuse> {
+    trace.step(Step::InPlaceOnly);
     let request = MapRequest { attrs: request.attrs.with(Attrs::REQUIRE_COHERENT), ..*request };
     match map::map(&request, trace) {
         Plan::Direct { reason, addr, .. } => Ok((reason, addr)),

@@ -46,6 +46,7 @@ pub struct Candidates<'a> {
     request: MapRequest<'a>,
     terms: Terms,
     rank: u8,
+    last: u8,
     next: usize,
 }
 
@@ -79,14 +80,27 @@ pub struct Candidate {
 
 /// The ranks of labels; 0 is the best.
 const LABEL_RANKS: u8 = 2;
-/// The last rank of all: in atomic context the reserve goes before everything else.
-const LAST_RANK: u8 = 2 * LABEL_RANKS - 1;
+/// Of an allocation the reservoir's ranks come first, those from here on are the reserve's, which
+/// is for atomic context alone, and the last are those of pools for all uses.
+const RESERVE: u8 = LABEL_RANKS;
+const ALL: u8 = 2 * LABEL_RANKS;
+
+impl Candidates<'_> {
+    /// The pools of an allocation in two: the reservoir, if it can take it, and the rest.
+    pub(super) fn split(self) -> (Option<Self>, Self) {
+        let reservoir = Self { last: RESERVE - 1, ..self };
+        match { reservoir }.next() {
+            Some(_) => (Some(reservoir), Self { rank: RESERVE, ..self }),
+            None => (None, self),
+        }
+    }
+}
 
 impl Iterator for Candidates<'_> {
     type Item = Candidate;
 
     fn next(&mut self) -> Option<Candidate> {
-        while self.rank <= LAST_RANK {
+        while self.rank <= self.last {
             while let Some(pool) = self.request.pools.get(self.next) {
                 let index = self.next;
                 self.next += 1;
@@ -148,7 +162,14 @@ fn choose<'a>(
         usable |= verdict == PoolVerdict::Suits;
     }
     if usable {
-        Ok(Candidates { request: *request, terms, rank: 0, next: 0 })
+        let purposes = if terms.allocation.is_some() { ALL } else { 0 };
+        Ok(Candidates {
+            request: *request,
+            terms,
+            rank: 0,
+            last: purposes + LABEL_RANKS - 1,
+            next: 0,
+        })
     } else if !offered {
         Err(Refuse::NoPool)
     } else if request.device.trust == Trust::Accepted && !other_than_shared {
@@ -178,9 +199,10 @@ fn judge(
         return Err(PoolVerdict::NotRestricted);
     }
     let purpose = match (pool.purpose, terms.allocation) {
-        (PoolUse::Reserve, Some(Context::Atomic)) => 0,
-        (PoolUse::All, Some(Context::Atomic)) => LABEL_RANKS,
-        (PoolUse::All, _) | (PoolUse::Streaming, None) => 0,
+        (PoolUse::Coherent, Some(_)) => 0,
+        (PoolUse::Reserve, Some(Context::Atomic)) => RESERVE,
+        (PoolUse::All, Some(_)) => ALL,
+        (PoolUse::All | PoolUse::Streaming, None) => 0,
         _ => return Err(PoolVerdict::Purpose),
     };
     let rank = purpose + rank(request, terms.forced, pool.label).ok_or(PoolVerdict::Label)?;

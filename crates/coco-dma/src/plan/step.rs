@@ -3,6 +3,7 @@
 
 use core::fmt;
 
+use super::memory::Cache;
 use super::memory::Protection;
 use super::transfer::Bytes;
 use super::transfer::Transfer;
@@ -50,6 +51,17 @@ pub enum PoolVerdict {
     NotRestricted,
     /// It is kept for something else.
     Purpose,
+}
+
+/// Which limit of a device a buffer breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Misfit {
+    /// It is longer than the longest segment, in bytes.
+    Segment(u64),
+    /// It crosses the boundary that no segment may cross.
+    Boundary,
+    /// It shares a cache line of this many bytes with a neighbour.
+    CacheLine(u64),
 }
 
 /// One rule that was applied, with what it found.
@@ -110,7 +122,7 @@ pub enum Step {
         by_bus: bool,
     },
     /// The buffer's place does not suit the device.
-    Misaligned,
+    Misaligned(Misfit),
     /// The buffer shares IOMMU pages with other data, and the device is external-facing.
     SharesPages,
     /// One pool was looked at.
@@ -122,6 +134,8 @@ pub enum Step {
         /// What was found.
         verdict: PoolVerdict,
     },
+    /// A heap's memory is never bounced.
+    InPlaceOnly,
     /// Pages of our own can be had.
     Pages {
         /// The state that they have to be brought into.
@@ -142,6 +156,11 @@ pub enum Step {
     Free {
         /// Whether we converted its memory.
         converted: bool,
+    },
+    /// Pools kept for coherent memory go first.
+    Reservoir {
+        /// Whether a closed one may be grown.
+        grow: bool,
     },
     /// Memory would have to be converted, and the caller may not wait.
     Atomic,
@@ -181,16 +200,26 @@ impl Step {
             Self::Unmapped(_) => "bus-range",
             Self::Form { .. } | Self::Translated(_) => "dma-form",
             Self::Limit { .. } => "limit",
-            Self::Misaligned => "alignment",
+            Self::Misaligned(_) => "alignment",
+            Self::InPlaceOnly => "in-place",
             Self::SharesPages => "external-facing",
             Self::Pool { .. } => "pool",
             Self::Pages { .. } => "pages",
             Self::Transfer(_) => "copy",
             Self::Protection { .. } => "cpu-form",
             Self::Free { .. } => "ownership",
+            Self::Reservoir { .. } => "reservoir",
             Self::Atomic => "context",
             Self::Allocate | Self::Direct(_) | Self::Bounce(_) | Self::Refuse(_) => "decision",
         }
+    }
+}
+
+const fn told(cache: Cache) -> &'static str {
+    match cache {
+        Cache::WriteBack => "and it is cached",
+        Cache::WriteCombine => "and writes are combined: the device does not see the caches",
+        Cache::Uncached => "and it is not cached: the device does not see the caches",
     }
 }
 
@@ -198,7 +227,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Attributes(attrs) => write!(f, "attributes: {attrs}; the operation takes them"),
-            Self::Range(range) => write!(f, "{range} is a range of this machine"),
+            Self::Range(range) => write!(f, "{range} is a range that this machine can have"),
             Self::Unlocated => f.write_str("the buffer is in no single run of physical memory"),
             Self::Memory { state, mmio, known } => {
                 let what = if mmio { "registers are" } else { "memory is" };
@@ -223,10 +252,11 @@ impl fmt::Display for Step {
             Self::Forced => f.write_str("every map of this device is to be bounced"),
             Self::Unmapped(range) => write!(f, "no window of the bus shows {range} whole"),
             Self::Form { bus, mark: 0, addr } => {
-                write!(f, "the device is given {addr}: bus address {bus:#x} without a mark")
+                write!(f, "the device's address for it is {addr}: bus address {bus:#x}, no mark")
             }
             Self::Form { bus, mark, addr } => {
-                write!(f, "the device is given {addr}: bus address {bus:#x} with {mark:#x}")
+                write!(f, "the device's address for it is {addr}: bus address {bus:#x} plus ")?;
+                write!(f, "the mark {mark:#x}")
             }
             Self::Translated(state) => {
                 write!(f, "the domain gives an address, with an entry for {state} memory")
@@ -235,24 +265,43 @@ impl fmt::Display for Step {
                 let whose = if by_bus { "bus" } else { "mask" };
                 match last {
                     Some(last) if last.raw() <= limit.raw() => {
-                        write!(f, "its last byte {last} is within the {whose}'s {limit}")
+                        write!(f, "its last byte {last} is within the {whose}, up to {limit}")
                     }
-                    Some(last) => write!(f, "its last byte {last} is past the {whose}'s {limit}"),
-                    None => write!(f, "its last byte is past 64 bits (the {whose}'s is {limit})"),
+                    Some(last) => {
+                        write!(f, "its last byte {last} is past the {whose}, up to {limit}")
+                    }
+                    None => write!(f, "its last byte is past 64 bits (the {whose}: up to {limit})"),
                 }
             }
-            Self::Misaligned => write!(f, "{}", Bounce::Alignment.text()),
-            Self::SharesPages => write!(f, "{}", Bounce::ExternalFacing.text()),
+            Self::Misaligned(misfit) => match misfit {
+                Misfit::Segment(most) => {
+                    write!(f, "it is longer than the device's segments of {most:#x} bytes")
+                }
+                Misfit::Boundary => f.write_str("it crosses the device's segment boundary"),
+                Misfit::CacheLine(line) => {
+                    write!(f, "it shares a cache line of {line} bytes with a neighbour, and the ")?;
+                    f.write_str("device writes past the caches")
+                }
+            },
+            Self::SharesPages => f.write_str("other data lies in the pages that an entry shows"),
+            Self::InPlaceOnly => {
+                f.write_str("a heap never bounces: the device reaches the memory, or stays out")
+            }
             Self::Pool { label, range, verdict } => {
                 let found = match verdict {
                     PoolVerdict::Suits => "can take it",
-                    PoolVerdict::Label => "its label does not suit the device here",
+                    PoolVerdict::Label => match label {
+                        PoolLabel::GuestShared => "for untrusted devices of a guest alone",
+                        PoolLabel::GuestPrivate => "for accepted devices of a guest alone",
+                        PoolLabel::HostPlain => "for SME hosts, where the C-bit is out of reach",
+                        PoolLabel::Ordinary => "for open machines and SME hosts alone",
+                    },
                     PoolVerdict::Reach => "not wholly in the device's reach",
                     PoolVerdict::Size => "too small for it, even empty",
                     PoolVerdict::Purpose => "kept for something else",
                     PoolVerdict::NotRestricted => "is not the device's restricted pool",
                 };
-                write!(f, "pool {label} at {range}: {found}")
+                write!(f, "{label} at {range}: {found}")
             }
             Self::Pages { state, convert: true } => {
                 write!(f, "pages of our own are converted, and become {state}")
@@ -270,10 +319,14 @@ impl fmt::Display for Step {
                 f.write_str(if cache_work { "; caches are maintained" } else { "" })
             }
             Self::Protection { state, protection: Protection { mark: 0, cache } } => {
-                write!(f, "{state} memory is mapped without a mark ({cache:?})")
+                write!(f, "page-table entries for {state} memory carry no mark, {}", told(cache))
             }
             Self::Protection { state, protection: Protection { mark, cache } } => {
-                write!(f, "{state} memory is mapped with {mark:#x} in its entries ({cache:?})")
+                write!(
+                    f,
+                    "page-table entries for {state} memory carry the mark {mark:#x}, {}",
+                    told(cache)
+                )
             }
             Self::Free { converted: true } => {
                 f.write_str("the record says that we converted the memory, so we convert it back")
@@ -281,12 +334,18 @@ impl fmt::Display for Step {
             Self::Free { converted: false } => {
                 f.write_str("the record says that we did not convert the memory, so nobody does")
             }
+            Self::Reservoir { grow } => {
+                f.write_str("from the reservoir first: its memory is converted already")?;
+                f.write_str(if grow { "; it may grow by a region" } else { "" })
+            }
             Self::Atomic => f.write_str("atomic context never converts memory"),
             Self::Allocate => f.write_str("allocate pages of our own"),
             Self::Direct(reason) => write!(f, "direct ({reason}): {}", reason.text()),
-            Self::Bounce(reason) => write!(f, "bounce ({reason}): {}", reason.text()),
+            Self::Bounce(reason) => {
+                write!(f, "bounce ({reason}): the bytes have to go through a pool")
+            }
             Self::Refuse(reason) => {
-                write!(f, "refuse ({reason}): {}; {}", reason.text(), reason.way_out())
+                write!(f, "refuse ({reason}): {}; way out: {}", reason.text(), reason.way_out())
             }
         }
     }

@@ -126,4 +126,25 @@ mod tests {
         assert_eq!(transfer(&skips, Moment::SyncForCpu, &mut ()).bytes, Bytes::Back);
         assert_eq!(transfer(&skips, Moment::Map, &mut ()).bytes, Bytes::Out, "as Linux does");
     }
+
+    #[test]
+    fn caches_are_maintained_for_memory_of_a_device_that_does_not_see_them() {
+        use Direction::{Both, FromDevice, ToDevice};
+        let moments = [Moment::Map, Moment::SyncForDevice, Moment::SyncForCpu, Moment::Finish];
+        let works = |face: MapFace| moments.map(|at| transfer(&face, at, &mut ()).cache_work);
+        for (direction, always, skipping) in [
+            (ToDevice, [true, true, false, false], [false, true, false, false]),
+            (FromDevice, [true, true, true, true], [false, true, true, false]),
+            (Both, [true, true, true, true], [false, true, true, false]),
+        ] {
+            for bounced in [false, true] {
+                let blind = MapFace { coherent: false, ..map(direction, bounced) };
+                assert_eq!(works(blind), always, "{direction}");
+                let skips = MapFace { attrs: Attrs::SKIP_CPU_SYNC, ..blind };
+                assert_eq!(works(skips), skipping, "{direction}");
+                assert_eq!(works(MapFace { attrs: Attrs::MMIO, ..blind }), [false; 4]);
+                assert_eq!(works(map(direction, bounced)), [false; 4]);
+            }
+        }
+    }
 }

@@ -163,7 +163,11 @@ impl<'m> Pool<'m> {
     /// # Safety
     ///
     /// While the pool is open (from the call of `grow` to the end of `shrink`) nothing but this
-    /// pool uses the memory, and no reference to it exists.
+    /// pool uses the memory, and no reference to it exists. Besides `grow`, [`Dma::refill`] opens
+    /// pools of the reserve and of the reservoir, and so does any allocation from blocking context
+    /// one of the reservoir ([`PoolUse::Coherent`]).
+    ///
+    /// [`Dma::refill`]: crate::Dma::refill
     pub unsafe fn convertible(
         label: PoolLabel,
         range: PhysRange,

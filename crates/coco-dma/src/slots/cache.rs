@@ -46,9 +46,13 @@ impl Cache {
     #[cfg(not(loom))]
     #[expect(clippy::new_without_default, reason = "a Default would not be const")]
     pub const fn new() -> Self {
-        const WORD: Word = Word::new();
-        const WAY: Way = Way { tag: WORD, free: WORD };
-        Self { turn: WORD, filled: WORD, claimed: WORD, hot: [WORD; CLASSES], ways: [WAY; WAYS] }
+        Self {
+            turn: Word::new(),
+            filled: Word::new(),
+            claimed: Word::new(),
+            hot: [const { Word::new() }; CLASSES],
+            ways: [const { Way { tag: Word::new(), free: Word::new() } }; WAYS],
+        }
     }
 
     /// An empty one.

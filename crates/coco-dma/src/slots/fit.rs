@@ -20,6 +20,7 @@ pub(crate) struct Shape {
 }
 
 /// For a grid of 2^n slots: the bits of a word that are on it, from bit 0 on.
+#[expect(clippy::indexing_slicing, reason = "the compiler evaluates it")]
 const GRIDS: [usize; Word::BITS.trailing_zeros() as usize + 1] = {
     let mut grids = [!0; Word::BITS.trailing_zeros() as usize + 1];
     let mut power = 0;

@@ -101,6 +101,12 @@ impl<'m> Slots<'m> {
         Self { caches, ways: ways.min(WAYS), ..self }
     }
 
+    /// Whether CPUs keep slots of it.
+    #[cfg(test)]
+    fn keeps(&self) -> bool {
+        self.ways > 0
+    }
+
     /// Opens the pool: all slots are free.
     pub(crate) fn open(&self) {
         self.map.release(0, self.capacity());

@@ -162,9 +162,11 @@ impl<'m> Slots<'m> {
         })
     }
 
-    /// Takes a run from the bitmap: the lowest inside a word, or else the lowest of all.
+    /// Takes a run from the bitmap: the lowest, where no CPU keeps any; else the lowest inside a
+    /// word, if there is one. (Small pools are filled to the last slot, large ones quickly.)
     fn take_from_map(&self, places: &Places, owner: Owner) -> Result<SlotRun, Full> {
         if let Some(shape) = Shape::of(places, self.shift)
+            && (shape.count == 1 || self.ways > 0)
             && let Some(first) = self.map.claim_shape(&shape)
         {
             self.count_out(shape.count);

@@ -125,13 +125,13 @@ proptest! {
                         std::iter::successors(places.from(0), |at| places.from(at + 1))
                             .filter(|at| free(*at))
                     };
-                    let alike = Shape::of(&places, SLOT.trailing_zeros()).is_some();
-                    let lowest = found().filter(|at| alike && inside(at)).min().or(found().min());
+                    let kept = slots.keeps() && Shape::of(&places, SLOT.trailing_zeros()).is_some();
+                    let lowest = found().filter(|at| kept && inside(at)).min().or(found().min());
                     match slots.take(cpu, &places, OWNER) {
                         Err(_) => prop_assert_eq!(lowest, None, "a refusal of {:?}", wish),
                         Ok(run) => {
                             let at = run.offset() as u64;
-                            if caches.is_empty() {
+                            if !slots.keeps() {
                                 prop_assert_eq!(Some(at), lowest);
                             }
                             let addr = base + at;

@@ -190,10 +190,9 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         for candidate in pools {
             let (index, state, places) = (candidate.index, candidate.state, candidate.places);
             // No pad is longer than a page, and no place longer than its pool.
-            let (Ok(pad), Ok(count)) = (
-                usize::try_from(candidate.pad),
-                usize::try_from(places.slots_at(places.lowest())),
-            ) else {
+            let (Ok(pad), Ok(count)) =
+                (usize::try_from(candidate.pad), usize::try_from(places.slots_at(places.lowest())))
+            else {
                 continue;
             };
             let Some(pool) = self.pool(index) else { continue };

@@ -20,8 +20,8 @@ use crate::plan::Moment;
 use crate::plan::Transfer;
 use crate::platform::Platform;
 use crate::pool::Hand;
-use crate::pool::PoolHandle;
 use crate::pool::Owner;
+use crate::pool::PoolHandle;
 use crate::pool::SlotRun;
 use crate::state::Direction;
 

@@ -69,6 +69,8 @@ pub(super) fn op(
         "retry-quarantine" => {
             Op::Retry(usize::try_from(reader.size("tries")?.unwrap_or(1)).unwrap_or(usize::MAX))
         }
+        "reclaim-all" => Op::ReclaimAll,
+        "allow-sharing" => Op::AllowSharing,
         "bind" => Op::Bind(around.unbound("device")?),
         "rebind" => Op::Rebind { device: device()?, to: around.unbound("to")? },
         "revoke" => Op::Revoke(device()?),

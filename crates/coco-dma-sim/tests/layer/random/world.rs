@@ -175,14 +175,25 @@ pub(crate) fn with_world(
     let arena = Arena::new(&machine, u64::try_from(ARENA).unwrap() * granule);
     machine.take_at(part(ARENA, HEAP)).unwrap();
 
-    let book_words = words(Tracked::words(total, granule));
-    let books = [Tracked::new(part(0, GRANULES), granule, Initial::Private, &book_words).unwrap()];
+    // The pool that is one device's own is the last, and nobody converts it.
+    let own_at = ARENA + HEAP + POOLS[..OWN].iter().map(|(_, count, ..)| count).sum::<usize>();
+    let own_part = part(own_at, POOLS[OWN].1);
+    let behind = own_at + POOLS[OWN].1;
+    let (below, above) = (part(0, own_at), part(behind, GRANULES - behind));
+    let words_of = |run: PhysRange| words(Tracked::words(run.len(), granule));
+    let book_words = [words_of(below), words_of(above)];
+    let own = |run, words| Tracked::new(run, granule, Initial::Private, words).unwrap();
+    let books = [
+        own(below, &book_words[0]),
+        Tracked::foreign(own_part, Visibility::Shared),
+        own(above, &book_words[1]),
+    ];
     let ledger = Ledger::new(&books).unwrap();
     let (mut storages, mut first, mut models) = (Vec::new(), ARENA + HEAP, Vec::new());
     for (label, count, purpose, converts) in POOLS {
         let range = part(first, count);
         storages.push((range, words(Pool::words(range.len()))));
-        if label == PoolLabel::GuestShared && !converts {
+        if label == PoolLabel::GuestShared && !converts && range != own_part {
             ledger.declare(range, Visibility::Shared).unwrap();
         }
         models.push(PoolModel {

@@ -1,0 +1,45 @@
+//! Coherent memory out of pools that are kept for it: shared in bulk, once, and not at each
+//! allocation.
+
+use super::raw::RawCoherent;
+use crate::convert::GrowFailed;
+use crate::device::Device;
+use crate::plan::Reservoir;
+use crate::platform::Platform;
+use crate::pool::Pool;
+use crate::reason::Refuse;
+use crate::state::PoolOrigin;
+
+impl<P: Platform + ?Sized> Device<'_, P> {
+    /// `whole` bytes of the reservoir, grown by a region where plan allows it; `None` where it has
+    /// nothing for this device.
+    pub(super) fn take_reservoir(
+        &self,
+        reservoir: Reservoir<'_>,
+        whole: u64,
+    ) -> Option<RawCoherent> {
+        match self.take_slots(reservoir.pools, whole) {
+            Ok(memory) => return Some(memory),
+            // More memory would be no help to a device that has had its share.
+            Err(Refuse::Quota) => return None,
+            Err(_) => {}
+        }
+        let pools = reservoir.pools.filter(|_| reservoir.grow);
+        for pool in pools.filter_map(|candidate| self.pool(candidate.index)).filter(can_grow) {
+            match self.dma().grow(pool) {
+                Ok(()) | Err(GrowFailed::Open) => {
+                    return self.take_slots(reservoir.pools, whole).ok();
+                }
+                // Nobody waits for another CPU's conversion.
+                Err(GrowFailed::Busy) => {}
+                // A host that refuses is asked once an allocation.
+                Err(_) => return None,
+            }
+        }
+        None
+    }
+}
+
+fn can_grow(pool: &&Pool<'_>) -> bool {
+    pool.origin() == PoolOrigin::ConvertedAtAttach && !pool.is_open()
+}

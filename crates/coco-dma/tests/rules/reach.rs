@@ -1,0 +1,142 @@
+//! Whether a device touches memory where it lies: limits, boundaries, cache lines, pages.
+
+use coco_dma::addr::AddressLimit;
+use coco_dma::addr::AlignMask;
+use coco_dma::addr::Boundary;
+use coco_dma::state::State;
+
+use super::*;
+
+const POOLS: [PoolFace; 0] = [];
+
+fn low_pool() -> [PoolFace; 1] {
+    [pool(PoolLabel::Ordinary, 0x10_0000)]
+}
+
+#[test]
+fn the_last_byte_has_to_be_in_reach_and_the_tighter_limit_is_the_reason() {
+    let open = regime(PlatformName::Open);
+    let pools = low_pool();
+    let bus = AddressLimit::last;
+    for (mask, bus_limit, past) in [
+        (30, AddressLimit::NONE, Bounce::BeyondMask),
+        (30, AddressLimit::bits(30), Bounce::BeyondMask),
+        (30, AddressLimit::bits(31), Bounce::BeyondMask),
+        (32, AddressLimit::bits(30), Bounce::BeyondBusLimit),
+        (64, bus(0x3fff_ffff), Bounce::BeyondBusLimit),
+    ] {
+        let device = DeviceFace { bus_limit, ..short(mask) };
+        let of = |base| answer(&MapRequest { place: at(base), ..ask(&open, &device, &pools) });
+        assert_eq!(of(0x3fff_f000), in_reach(0x3fff_f000));
+        assert_eq!(of(0x3fff_f001), Answer::Bounce(past, vec![0]), "{mask} {bus_limit}");
+    }
+}
+
+#[test]
+fn behind_a_domain_shared_memory_is_in_reach_of_an_accepted_device() {
+    let snp = regime(PlatformName::Snp);
+    let memory = Memory::Known(State::SHARED);
+    let device = translated(ACCEPTED);
+    let request = MapRequest { memory, ..ask(&snp, &device, &POOLS) };
+    assert_eq!(answer(&request), Answer::Direct(Direct::AlreadyShared, None));
+    // Private memory of an untrusted one is not, whatever an entry could carry.
+    let device = translated(PLAIN);
+    let pools = [pool(PoolLabel::GuestShared, 0x1000_0000)];
+    let memory = Memory::Known(State::PRIVATE);
+    let request = MapRequest { memory, ..ask(&snp, &device, &pools) };
+    assert_eq!(answer(&request), Answer::Bounce(Bounce::PrivateMemory, vec![0]));
+}
+
+#[test]
+fn an_external_facing_device_behind_a_domain_is_shown_whole_pages_of_memory() {
+    let open = regime(PlatformName::Open);
+    let pools = low_pool();
+    let device = DeviceFace { external_facing: true, ..translated(PLAIN) };
+    let request = ask(&open, &device, &pools);
+    assert_eq!(answer(&request), Answer::Direct(Direct::InReach, None));
+    let shares = Answer::Bounce(Bounce::ExternalFacing, vec![0]);
+    let part = MapRequest { place: at(0x4000_0800), ..request };
+    assert_eq!(answer(&part), shares);
+    // Where the IOMMU's page is larger, one of 4 KiB is a part.
+    assert_eq!(answer(&MapRequest { align: 0x1_0000, ..request }), shares);
+    // Registers share nothing with other data, and others are not asked.
+    assert!(answer(&MapRequest { attrs: Attrs::MMIO, ..part }).is_direct());
+    for device in [
+        DeviceFace { external_facing: true, ..PLAIN },
+        DeviceFace { external_facing: false, ..device },
+    ] {
+        assert!(answer(&MapRequest { device: &device, ..part }).is_direct());
+    }
+}
+
+#[test]
+fn a_mapping_is_as_long_as_a_segment_at_most() {
+    let open = regime(PlatformName::Open);
+    let pools = low_pool();
+    for (len, direct) in [(4095, true), (4096, true), (4097, false), (8192, false)] {
+        let limits = Limits { segment: Some(4096), ..Limits::NONE };
+        let device = DeviceFace { limits, ..PLAIN };
+        let request = MapRequest { len, ..ask(&open, &device, &pools) };
+        let refused = Answer::Refuse(Refuse::TooLarge);
+        assert_eq!(answer(&request), if direct { in_reach(0x4000_0000) } else { refused }, "{len}");
+    }
+}
+
+#[test]
+fn a_domain_may_place_a_mapping_anew_but_for_the_low_bits_that_it_keeps() {
+    let open = regime(PlatformName::Open);
+    let pools = low_pool();
+    let of = |min_align: u64, align, base, len| {
+        let min_align = AlignMask::new(min_align).unwrap();
+        let limits = Limits { boundary: Boundary::new(0x1_0000), min_align, ..Limits::NONE };
+        let device = translated(DeviceFace { limits, ..PLAIN });
+        let place = at(base);
+        answer(&MapRequest { place, len, align, ..ask(&open, &device, &pools) })
+    };
+    // What is kept: the offset in the IOMMU's page, at least.
+    for (min_align, align, kept) in
+        [(0, 1, 0x0800), (0xfff, 1, 0x0800), (0x3fff, 1, 0x2800), (0, 0x4000, 0x2800)]
+    {
+        // An address in the last page of a window, where the device would have it cross.
+        let base = 0x4000_c000 + kept;
+        assert!(of(min_align, align, base, 0x1_0000 - kept).is_direct(), "{min_align:#x}");
+        assert!(!of(min_align, align, base, 0x1_0001 - kept).is_direct(), "{min_align:#x}");
+    }
+}
+
+#[test]
+fn without_a_domain_a_boundary_is_where_the_device_sees_it() {
+    let open = regime(PlatformName::Open);
+    let pools = low_pool();
+    let limits = Limits { boundary: Boundary::new(0x1_0000), ..Limits::NONE };
+    let device = DeviceFace { limits, ..PLAIN };
+    let of = |base| answer(&MapRequest { place: at(base), ..ask(&open, &device, &pools) });
+    assert_eq!(of(0x4000_f000), in_reach(0x4000_f000));
+    assert_eq!(of(0x4000_f001), Answer::Bounce(Bounce::Alignment, vec![0]));
+}
+
+#[test]
+fn a_device_that_bypasses_the_caches_writes_whole_lines_alone() {
+    let open = regime(PlatformName::Open);
+    let pools = low_pool();
+    let line = |cache_line| DeviceFace {
+        coherent: false,
+        limits: Limits { cache_line, ..Limits::NONE },
+        ..PLAIN
+    };
+    let blind = line(64);
+    let request = MapRequest {
+        place: at(0x4000_0020),
+        direction: Direction::FromDevice,
+        ..ask(&open, &blind, &pools)
+    };
+    assert_eq!(answer(&request), Answer::Bounce(Bounce::Alignment, vec![0]));
+    assert!(answer(&MapRequest { place: at(0x4000_0040), ..request }).is_direct(), "whole lines");
+    assert!(!answer(&MapRequest { place: at(0x4000_0040), len: 4095, ..request }).is_direct());
+    assert!(answer(&MapRequest { direction: Direction::ToDevice, ..request }).is_direct());
+    assert!(answer(&MapRequest { attrs: Attrs::MMIO, ..request }).is_direct(), "registers");
+    assert!(!answer(&MapRequest { attrs: Attrs::SKIP_CPU_SYNC, ..request }).is_direct(), "no sync");
+    assert!(answer(&MapRequest { device: &PLAIN, ..request }).is_direct(), "coherent");
+    assert!(answer(&MapRequest { device: &line(32), ..request }).is_direct(), "shorter lines");
+    assert!(answer(&MapRequest { device: &line(0), ..request }).is_direct(), "no lines");
+}
