@@ -5,6 +5,57 @@
 //! the listener knows. The order of steps keeps anybody from sleeping through the news. Who waits
 //! sets the flag first and looks for space then; who gives space back makes it visible first and
 //! reads the flag then. In the one order of `SeqCst` at least one of them sees the other.
+//!
+//! The steps of a map that waits, here as a future's, whose waker is what the listener wakes:
+//!
+//! ```
+//! # use std::ptr::NonNull;
+//! # use std::sync::Mutex;
+//! # use std::task::{Context, Poll, Waker};
+//! # use coco_dma::attrs::Attrs;
+//! # use coco_dma::device::Device;
+//! # use coco_dma::reason::Refuse;
+//! # use coco_dma::space::{SpaceListener, Watch};
+//! # use coco_dma::state::Direction;
+//! # use coco_dma::stream::RawMapping;
+//! #[derive(Default)]
+//! struct Wakers(Mutex<Vec<Waker>>);
+//!
+//! impl SpaceListener for Wakers {
+//!     fn space(&self) {
+//!         let wakers = std::mem::take(&mut *self.0.lock().unwrap());
+//!         wakers.into_iter().for_each(Waker::wake);
+//!     }
+//! }
+//!
+//! /// # Safety
+//! ///
+//! /// As for `Device::map_raw`.
+//! unsafe fn poll_map(
+//!     device: &Device<'_>,
+//!     wakers: &Wakers,
+//!     bytes: NonNull<[u8]>,
+//!     context: &mut Context<'_>,
+//! ) -> Poll<Result<RawMapping, Refuse>> {
+//!     let map = || unsafe { device.map_raw(bytes, Direction::ToDevice, Attrs::NONE) };
+//!     let refused = match map() {
+//!         Ok(mapping) => return Poll::Ready(Ok(mapping)),
+//!         Err(error) => error.reason,
+//!     };
+//!     // First into the list, then ask.
+//!     wakers.0.lock().unwrap().push(context.waker().clone());
+//!     match (device.watch_space(refused), map()) {
+//!         (_, Ok(mapping)) => Poll::Ready(Ok(mapping)),
+//!         (Watch::Never, Err(error)) => Poll::Ready(Err(error.reason)),
+//!         (Watch::Set, Err(error)) if error.reason == refused => Poll::Pending,
+//!         // Not to sleep yet, or refused for something else by now.
+//!         (Watch::Set | Watch::Retry, Err(_)) => {
+//!             context.waker().wake_by_ref();
+//!             Poll::Pending
+//!         }
+//!     }
+//! }
+//! ```
 
 #[cfg(all(test, loom))]
 mod models;
@@ -17,8 +68,9 @@ use crate::word::fence;
 use crate::word::fence_for_models;
 
 /// Is told that there may be space again: in a pool
-/// ([`Pool::with_listener`](crate::pool::Pool::with_listener)), or in the quota of a device
-/// ([`Endpoint::listener`](crate::device::Endpoint::listener)).
+/// ([`Pool::with_listener`](crate::pool::Pool::with_listener)), in the quota of a device
+/// ([`Endpoint::listener`](crate::device::Endpoint::listener)), or in an IOMMU domain
+/// ([`Domain::with_listener`](crate::iommu::Domain::with_listener)).
 ///
 /// It is called once for everybody who asked since the last call, and then no more until somebody
 /// asks again. So wake all that wait; or wake the one that has waited longest, and have that one
@@ -26,7 +78,9 @@ use crate::word::fence_for_models;
 /// space may be too little: who still wants it asks again.
 pub trait SpaceListener: Sync {
     /// There may be space. Called in the context of whoever gave it back, an interrupt included,
-    /// from within its finish, revocation or map: it must not block, and must not call the layer.
+    /// from within any call of the layer that gives something back (also a map that is refused, and
+    /// the asking itself). It must not block and must not call the layer; a lock that it takes must
+    /// not be held by anybody who calls the layer.
     fn space(&self);
 }
 
@@ -41,8 +95,19 @@ pub enum Watch {
     /// again now or soon, and sleep only after another answer. (From an interrupt it may be the
     /// CPU's own map that was interrupted: then the answer stays until the interrupt has returned.)
     Retry,
-    /// Nobody would tell: there is no listener, or it was not for space that the map was refused.
+    /// Nobody would tell: a listener is missing, or it was not for space that the map was refused.
     Never,
+}
+
+impl Watch {
+    /// What two of which either may have space answer together.
+    pub(crate) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Never, _) | (_, Self::Never) => Self::Never,
+            (Self::Retry, _) | (_, Self::Retry) => Self::Retry,
+            (Self::Set, Self::Set) => Self::Set,
+        }
+    }
 }
 
 /// Who is told, if anybody.
@@ -70,16 +135,16 @@ impl<'m> Waiters<'m> {
     }
 
     /// Somebody waits from now on: whoever gives back what the caller does not see from now on
-    /// will tell. False where nobody can.
-    pub(crate) fn ask(&self) -> bool {
+    /// will tell, if anybody can.
+    pub(crate) fn ask(&self) -> Watch {
         if self.listener.0.is_none() {
-            return false;
+            return Watch::Never;
         }
         // Release, too: who tells sees what the caller did before, as to enter itself in a list.
         self.wanted.swap(1, Ordering::SeqCst);
         // The looks that follow are relaxed.
         fence(Ordering::SeqCst);
-        true
+        Watch::Set
     }
 
     /// Whether somebody wants to be told: to be read after what was given back can be seen, and by

@@ -51,3 +51,14 @@ pub(crate) fn fence_for_models() {
     #[cfg(loom)]
     loom::sync::atomic::fence(Ordering::SeqCst);
 }
+
+/// Stores what others may have exchanged meanwhile. Loom takes such a store for older than an
+/// exchange that came before it (a read-modify-write has no place between, C++20 [atomics.order]
+/// p10), and needs a step that reads too. The code that ships needs none.
+#[inline(always)]
+pub(crate) fn store_over_exchanges(word: &Word, value: usize, order: Ordering) {
+    #[cfg(loom)]
+    word.0.swap(value, order);
+    #[cfg(not(loom))]
+    word.0.store(value, order);
+}

@@ -62,9 +62,9 @@ impl<'d> Quota<'d> {
         Self { limit, held: AtomicUsize::new(0), waiters: Waiters::new(listener) }
     }
 
-    /// Asks that the listener be told when slots are taken off; false where there is none.
-    pub(super) fn watch(&self) -> bool {
-        self.waiters.ask()
+    /// Those who wait until slots are taken off.
+    pub(super) fn waiters(&self) -> &Waiters<'d> {
+        &self.waiters
     }
 
     /// Books `slots` more; false where there are not that many left.

@@ -31,6 +31,7 @@ use crate::plan::PoolFace;
 use crate::slots::Slots;
 use crate::slots::SlotsError;
 use crate::space::SpaceListener;
+use crate::space::Waiters;
 use crate::space::Watch;
 use crate::state::PoolLabel;
 use crate::state::PoolOrigin;
@@ -245,14 +246,20 @@ impl<'m> Pool<'m> {
         Self { slots: self.slots.with_listener(listener), ..self }
     }
 
-    /// Asks that the listener be told when there may be space in this pool again. Any context;
+    /// Asks that the listener be told when there may be space in this pool again: see
+    /// [`Device::watch_space`](crate::device::Device::watch_space). Never blocks; any context;
     /// takes time in the number of caches.
     ///
     /// What somebody keeps by a [`PoolHandle`] counts as in use: it comes with the handle's next
-    /// give, or with its end. Slots that were only tried and given back, as
+    /// give after the asking, or with its end. Slots that were only tried and given back, as
     /// [`room_for`](crate::device::Device::room_for) does, are told of like all others.
     pub fn watch_space(&self) -> Watch {
         self.slots.watch()
+    }
+
+    /// Those who wait for its slots.
+    pub(crate) fn waiters(&self) -> &Waiters<'m> {
+        self.slots.waiters()
     }
 
     /// The same pool as the only memory that its devices may touch.

@@ -191,18 +191,23 @@ impl<'m> Bitmap<'m> {
     /// Frees slots that are taken.
     pub(super) fn release(&self, first: usize, count: usize) {
         for (index, mask) in self.parts(first, count) {
-            self.release_bits(index, mask);
+            self.clear_bits(index, mask);
         }
+        self.waiters.given();
     }
 
     /// Frees bits of one word.
     pub(super) fn release_bits(&self, index: usize, mask: usize) {
+        self.clear_bits(index, mask);
+        self.waiters.given();
+    }
+
+    fn clear_bits(&self, index: usize, mask: usize) {
         let Some(word) = self.bits.get(index) else { return };
         // Release: what this owner did with the memory happens before the next one's claim.
         let before = word.0.fetch_and(!mask, Ordering::SeqCst);
         fence_for_models();
         self.raise(index, !before | mask);
-        self.waiters.given();
     }
 
     /// Claims the lowest run of this shape in one word.

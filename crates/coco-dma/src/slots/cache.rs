@@ -6,6 +6,7 @@ use super::fit;
 use super::fit::Shape;
 use crate::word::Ordering;
 use crate::word::Word;
+use crate::word::store_over_exchanges;
 
 /// Words of the bitmap that one CPU keeps at most; a word may be kept in one way alone.
 #[cfg(not(loom))]
@@ -259,7 +260,7 @@ impl Drop for Turn<'_> {
     #[inline]
     fn drop(&mut self) {
         // Release: what was done in this turn happens before the next one.
-        self.cache.turn.0.store(0, Ordering::Release);
+        store_over_exchanges(&self.cache.turn, 0, Ordering::Release);
     }
 }
 

@@ -54,7 +54,10 @@ pub(crate) struct Slots<'m> {
 const COUNTERS: usize = 2;
 
 /// All CPUs together keep at most one in so many words of the bitmap.
+#[cfg(not(loom))]
 const SHARE_KEPT: usize = 4;
+#[cfg(loom)]
+const SHARE_KEPT: usize = 1;
 
 impl<'m> Slots<'m> {
     /// Words of storage for `len` bytes in slots of `unit`, which is not 0.

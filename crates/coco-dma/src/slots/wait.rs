@@ -21,10 +21,16 @@ impl<'m> Slots<'m> {
         self
     }
 
+    /// Those who wait.
+    pub(crate) fn waiters(&self) -> &Waiters<'m> {
+        &self.map.waiters
+    }
+
     /// Asks that the listener be told of what is freed from now on.
     pub(crate) fn watch(&self) -> Watch {
-        if !self.map.waiters.ask() {
-            return Watch::Never;
+        let answer = self.map.waiters.ask();
+        if answer == Watch::Never {
+            return answer;
         }
         let caches = if self.ways == 0 { &[] } else { self.caches };
         // All of them, also where one says to try again.
@@ -35,7 +41,7 @@ impl<'m> Slots<'m> {
             };
             retry | found
         });
-        if retry { Watch::Retry } else { Watch::Set }
+        if retry { Watch::Retry } else { answer }
     }
 
     /// At the end of a turn that may leave slots in the cache: while somebody waits for slots it
