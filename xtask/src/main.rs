@@ -49,6 +49,8 @@ enum Command {
     Files,
     /// Count the instructions of a map on an open machine
     OpenPath,
+    /// Count the instructions of a map and its finish, beside the reference's
+    Instructions,
     /// Boot the bare-metal guest: every device, every IOMMU, every way, and the attacks
     Guest,
 }
@@ -72,6 +74,7 @@ fn run(command: Command) -> Result<()> {
         Command::Unsafe => checks::unsafety::step(&mut shop),
         Command::Files => checks::files::step(&mut shop),
         Command::OpenPath => checks::open_path::step(&mut shop),
+        Command::Instructions => checks::instructions::step(&mut shop),
         Command::Guest => guest::command(&mut shop),
     }
 }

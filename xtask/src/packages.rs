@@ -31,6 +31,11 @@ const NEEDED: &[Needed] = &[
         without_it: "the bare-metal guest, with it every check behind an IOMMU",
     },
     Needed {
+        program: "valgrind",
+        packages: &["valgrind"],
+        without_it: "the instructions of a map, beside the reference's",
+    },
+    Needed {
         program: "mkfs.ext4",
         packages: &["e2fsprogs"],
         without_it: "checks on a real ext4 image",

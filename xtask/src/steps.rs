@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use clap::Args;
 
-use crate::checks::{files, open_path, unsafety};
+use crate::checks::{files, instructions, open_path, unsafety};
 use crate::shell::Workshop;
 use crate::{floors, guest, packages, sabotage};
 
@@ -46,6 +46,7 @@ pub(crate) const TEST: &[Step] = &[
     step("loom", "every interleaving of the lock-free parts, 3 preemptions", tests::loom),
     step("gate", "no std, no alloc, no way to panic", gate::run),
     step("open-path", "what a map costs on an open machine", open_path::step),
+    step("instructions", "what a map costs beside the reference", instructions::step),
     step("doc", "documentation builds, links hold", builds::doc),
     step("run", "real I/O with each device, equal hashes", end_to_end::run),
     step("guest", "a bare-metal guest, real IOMMUs, attacks and their controls", guest::step),
@@ -109,7 +110,7 @@ pub(crate) fn run(
 
     let start = Instant::now();
     // The checks of sources need no program of Debian's.
-    let needy = ["test", "run", "guest", "properties"];
+    let needy = ["test", "run", "guest", "instructions", "properties"];
     if chosen.iter().any(|step| needy.contains(&step.name)) {
         packages::install(shop)?;
     }

@@ -12,7 +12,7 @@ use crate::explain::words;
 use crate::number;
 
 /// The commands by name.
-pub(crate) const COMMANDS: [&str; 4] = ["run", "explain", "platforms", "check"];
+pub(crate) const COMMANDS: [&str; 5] = ["run", "explain", "platforms", "check", "bench"];
 
 /// DMA mapping for confidential guests: run it on a real device, explain a decision.
 #[derive(Debug, Parser)]
@@ -33,6 +33,54 @@ pub(crate) enum Command {
     Platforms(PlatformsArgs),
     /// Run case files: what should happen, on simulated machines, and whether it does
     Check(CheckArgs),
+    /// Measure maps beside the memcpy floor and beside a reference slot allocator
+    Bench(BenchArgs),
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    coco-dma bench --quick\n  \
+    coco-dma bench --size 64,4KiB --depth 1,32 --json\n  \
+    coco-dma bench --svg bench.svg")]
+pub(crate) struct BenchArgs {
+    /// The regimes that matter most, in under a minute
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Only with so many threads: 1 or 2 (repeatable, or a list with commas)
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = crate::bench::threads)]
+    pub(crate) threads: Vec<usize>,
+    /// Only mappings of this size (repeatable, or a list with commas)
+    #[arg(long, value_name = "SIZE", value_delimiter = ',', value_parser = crate::bench::size)]
+    pub(crate) size: Vec<usize>,
+    /// Only with so many mappings at once (repeatable, or a list with commas)
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = crate::bench::depth)]
+    pub(crate) depth: Vec<usize>,
+    /// Only in pools so full, in percent (repeatable, or a list with commas)
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        value_delimiter = ',',
+        value_parser = crate::bench::occupancy
+    )]
+    pub(crate) occupancy: Vec<usize>,
+    /// Windows of each implementation at each point
+    #[arg(long, value_name = "N", value_parser = crate::bench::windows, hide = true)]
+    pub(crate) windows: Option<usize>,
+    /// Length of a window in microseconds
+    #[arg(
+        long,
+        value_name = "MICROS",
+        default_value = "400",
+        value_parser = crate::bench::window,
+        hide = true
+    )]
+    pub(crate) window: u64,
+    /// Draw a plot into this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+    /// Print one JSON document
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args, Debug)]

@@ -1,6 +1,7 @@
 //! The command `coco-dma`: runs, explains and checks DMA mappings of confidential guests.
 
 mod args;
+mod bench;
 mod check;
 mod explain;
 mod failure;
@@ -47,5 +48,6 @@ fn dispatch(command: &Command) -> Result<(), failure::Failure> {
         Command::Explain(args) => explain::explain(args),
         Command::Platforms(args) => platforms::platforms(args),
         Command::Check(args) => check::check(args),
+        Command::Bench(args) => bench::bench(args),
     }
 }

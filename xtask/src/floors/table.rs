@@ -66,11 +66,13 @@ pub(super) const CRATES: &[Crate] = &[
         others: Others::Only(&["virtio-drivers"]),
     },
     Crate { name: "coco-dma-vhost", ours: &["coco-dma", "coco-dma-virtio"], others: Others::Any },
+    Crate { name: "coco-dma-bench", ours: &["coco-dma"], others: Others::Any },
     Crate {
         name: "coco-dma-cli",
         ours: &[
             "coco-dma",
             "coco-dma-abi",
+            "coco-dma-bench",
             "coco-dma-cases",
             "coco-dma-sim",
             "coco-dma-vhost",
