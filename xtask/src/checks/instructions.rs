@@ -10,10 +10,18 @@ const SIZES: [u64; 2] = [64, 256 << 10];
 /// The lengths of the two runs, in pairs.
 const RUNS: [u64; 2] = [1_000, 3_000];
 
-/// How many times fewer instructions than the reference a way through the core has to need, slots
-/// alone (issue 6). A way that the core does not offer is not judged.
-const GATES: [(&str, u64, f64); 2] =
-    [("pool-exclusive", 64, 10.0), ("pool-exclusive", 256 << 10, 25.0)];
+/// The most instructions of a way at a size, without the copies. Slots alone: a tenth and a
+/// twenty-fifth of what Linux's own swiotlb.c was counted at (2150 and 5399; the reference, which
+/// keeps leaner records of long runs, needs as many at 64 bytes and half at 256 KiB). The others are
+/// what they need now, and a little more: so that nobody makes them dearer unseen. A way that the
+/// core does not offer is not judged.
+const GATES: [(&str, u64, f64); 5] = [
+    ("pool-exclusive", 64, 215.0),
+    ("pool-exclusive", 256 << 10, 216.0),
+    ("pool-shared", 64, 225.0),
+    ("whole-exclusive", 64, 460.0),
+    ("whole-shared", 64, 500.0),
+];
 
 /// The step `instructions`.
 pub(crate) fn step(shop: &mut Workshop) -> Result<()> {
@@ -36,10 +44,10 @@ pub(crate) fn step(shop: &mut Workshop) -> Result<()> {
             let ours = all - copies;
             let ratio = reference / ours;
             let gate = GATES.iter().find(|(name, at, _)| (*name, *at) == (way, size));
-            let wanted = gate.map(|gate| format!(", {}x wanted", gate.2)).unwrap_or_default();
-            println!("   {size} bytes: {way} {ours:.0}, {ratio:.1}x fewer{wanted}");
-            if gate.is_some_and(|(.., least)| ratio < *least) {
-                failed.push(format!("{way} at {size} bytes: {ratio:.1}x{wanted}"));
+            let most = gate.map(|gate| format!(", at most {}", gate.2)).unwrap_or_default();
+            println!("   {size} bytes: {way} {ours:.0}{most}; {ratio:.1}x fewer");
+            if gate.is_some_and(|(.., most)| ours > *most) {
+                failed.push(format!("{way} at {size} bytes: {ours:.0}{most}"));
             }
         }
     }

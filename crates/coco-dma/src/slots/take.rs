@@ -62,20 +62,23 @@ impl<'m> Slots<'m> {
         let at_hand = if shape.count <= Word::BITS { turn.take(shape) } else { None };
         let first = match at_hand {
             Some(first) => first,
-            None => {
-                let taken = self.take_shape(turn, shape);
-                // What else came into the cache with it.
-                self.keep_nothing_back(turn);
-                taken?
-            }
+            None => self.take_shape(turn, shape)?,
         };
         Some(self.mark(first, shape, owner))
     }
 
-    /// What is not at hand: a run from the lowest word of all, one that the CPU keeps or one that
-    /// it keeps from now on; or of whole words.
+    /// What is not at hand.
     #[inline(never)]
     fn take_shape(&self, turn: &mut Turn<'_>, shape: &Shape) -> Option<usize> {
+        let taken = self.find_shape(turn, shape);
+        // What else came into the cache with it.
+        self.keep_nothing_back(turn);
+        taken
+    }
+
+    /// A run from the lowest word of all, one that the CPU keeps or one that it keeps from now on; or
+    /// of whole words.
+    fn find_shape(&self, turn: &mut Turn<'_>, shape: &Shape) -> Option<usize> {
         if shape.count > Word::BITS {
             return turn.take_long(shape).or_else(|| {
                 let first = self.map.claim_words(shape)?;
