@@ -205,6 +205,12 @@ impl<'m> Part<'m> {
         self.start + self.lanes.start
     }
 
+    /// The state of the entries, where they are all in one.
+    #[inline]
+    pub(super) fn alike(&self) -> Option<GranuleState> {
+        Entry::alike(self.word, self.lanes.start, self.lanes.len())
+    }
+
     /// The entries as they are, each with the number of its granule. Relaxed: what is seen may
     /// have changed already, so that nobody acts on it without a compare-and-swap.
     pub(super) fn entries(&self) -> impl Iterator<Item = (usize, Entry)> + use<> {

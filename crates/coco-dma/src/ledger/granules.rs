@@ -105,7 +105,16 @@ impl<'m> Granules<'m> {
         {
             return Seen::Uniform(state);
         }
-        self.look_through(span)
+        self.look_at_words(span)
+    }
+
+    /// The same word by word, as long as they are alike.
+    fn look_at_words(&self, span: Span) -> Seen {
+        let mut parts = self.parts(span);
+        match parts.next().and_then(|part| part.alike()) {
+            Some(state) if parts.all(|part| part.alike() == Some(state)) => Seen::Uniform(state),
+            _ => self.look_through(span),
+        }
     }
 
     /// The same one by one.
