@@ -108,6 +108,7 @@ pub mod reason;
 pub mod regime;
 pub mod shared;
 mod slots;
+pub mod space;
 pub mod state;
 pub mod stream;
 mod word;

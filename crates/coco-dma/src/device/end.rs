@@ -33,6 +33,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         let pools = self.pools.iter().flatten().filter(|_| unmapped);
         let slots = pools.map(|pool| pool.revoke(self.owner)).sum();
         self.discharge(slots);
+        self.stop_waiting();
         self.dma.tell(&Event::Revoked { device: self.name, slots });
         slots
     }
@@ -56,6 +57,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         self.life.distrust();
         // SAFETY: it is to be stopped by this.
         let cut = unsafe { self.untranslate_all() };
+        self.stop_waiting();
         self.dma.tell(&Event::TrustLost { device: self.name });
         cut
     }

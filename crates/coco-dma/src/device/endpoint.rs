@@ -15,6 +15,8 @@ use crate::plan::Limits;
 use crate::plan::PoolFace;
 use crate::pool::Pool;
 use crate::regime::Regime;
+use crate::space::Listener;
+use crate::space::SpaceListener;
 use crate::state::Attachment;
 use crate::state::PoolLabel;
 use crate::state::PoolOrigin;
@@ -52,6 +54,7 @@ pub struct Endpoint<'d> {
     node: Option<u16>,
     domain: Option<&'d Domain<'d>>,
     pub(super) quota: Option<usize>,
+    pub(super) listener: Listener<'d>,
     pub(super) pools: &'d [&'d Pool<'d>],
 }
 
@@ -70,6 +73,7 @@ impl<'d> Endpoint<'d> {
             node: None,
             domain: None,
             quota: None,
+            listener: Listener(None),
             pools: &[],
         }
     }
@@ -135,6 +139,13 @@ impl<'d> Endpoint<'d> {
     #[must_use]
     pub fn quota(self, slots: usize) -> Self {
         Self { quota: Some(slots), ..self }
+    }
+
+    /// Who is told when the device, refused for its quota, may have some of it back
+    /// ([`Device::watch_space`](super::Device::watch_space)). Pools have listeners of their own.
+    #[must_use]
+    pub fn listener(self, listener: &'d dyn SpaceListener) -> Self {
+        Self { listener: Listener(Some(listener)), ..self }
     }
 
     /// The pools of this device, tried before the machine's. One of them restricted makes it the

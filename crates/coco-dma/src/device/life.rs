@@ -2,6 +2,8 @@
 //! slots it holds.
 
 use crate::reason::Refuse;
+use crate::space::Listener;
+use crate::space::Waiters;
 use crate::word::AtomicUsize;
 use crate::word::Ordering;
 
@@ -45,18 +47,25 @@ impl Life {
     }
 }
 
-/// The slots that a device may hold, and those that it holds. Relaxed: a number of its own; the
-/// slots carry the order of what is done in them.
+/// The slots that a device may hold, and those that it holds. Relaxed, but for who waits: a number
+/// of its own; the slots carry the order of what is done in them.
 #[derive(Debug)]
-pub(super) struct Quota {
+pub(super) struct Quota<'d> {
     limit: usize,
     held: AtomicUsize,
+    waiters: Waiters<'d>,
 }
 
-impl Quota {
+impl<'d> Quota<'d> {
     /// At most this many; `None` counts nothing.
-    pub(super) fn new(limit: Option<usize>) -> Self {
-        Self { limit: limit.unwrap_or(usize::MAX), held: AtomicUsize::new(0) }
+    pub(super) fn new(limit: Option<usize>, listener: Listener<'d>) -> Self {
+        let limit = limit.unwrap_or(usize::MAX);
+        Self { limit, held: AtomicUsize::new(0), waiters: Waiters::new(listener) }
+    }
+
+    /// Those who wait until slots are taken off.
+    pub(super) fn waiters(&self) -> &Waiters<'d> {
+        &self.waiters
     }
 
     /// Books `slots` more; false where there are not that many left.
@@ -74,7 +83,9 @@ impl Quota {
     #[inline]
     pub(super) fn discharge(&self, slots: usize) {
         if self.limit != usize::MAX {
-            self.held.fetch_sub(slots, Ordering::Relaxed);
+            // In the one order with the look for waiters behind it.
+            self.held.fetch_sub(slots, Ordering::SeqCst);
+            self.waiters.given();
         }
     }
 
@@ -96,7 +107,7 @@ mod models {
     #[test]
     fn loom_a_charge_that_fits_is_not_refused_for_one_that_does_not() {
         let met = outcomes(|swap| {
-            let quota = Arc::new(Quota::new(Some(2)));
+            let quota = Arc::new(Quota::new(Some(2), Listener(None)));
             let other = quota.clone();
             let both = race(swap, move || other.charge(3), {
                 let quota = quota.clone();
@@ -107,7 +118,7 @@ mod models {
         });
         assert_eq!(met, [(false, true)]);
         let met = outcomes(|swap| {
-            let quota = Arc::new(Quota::new(Some(3)));
+            let quota = Arc::new(Quota::new(Some(3), Listener(None)));
             let (first, second) = (quota.clone(), quota.clone());
             let both = race(swap, move || first.charge(2), move || second.charge(2));
             assert_eq!(quota.held(), 2);
@@ -120,7 +131,7 @@ mod models {
     #[test]
     fn loom_what_is_discharged_can_be_charged() {
         let met = outcomes(|swap| {
-            let quota = Arc::new(Quota::new(Some(2)));
+            let quota = Arc::new(Quota::new(Some(2), Listener(None)));
             assert!(quota.charge(2));
             let (first, second) = (quota.clone(), quota.clone());
             let ((), got) = race(swap, move || first.discharge(2), move || second.charge(1));

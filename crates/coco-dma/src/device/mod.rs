@@ -9,6 +9,7 @@ mod end;
 mod endpoint;
 mod life;
 mod verdicts;
+mod wait;
 
 pub use counters::Counters;
 pub use counters::CountersNow;
@@ -73,7 +74,7 @@ pub struct Device<'d, P: Platform + ?Sized = dyn Platform + 'd> {
     dma: &'d Dma<'d, P>,
     name: &'d str,
     owner: Owner,
-    quota: Quota,
+    quota: Quota<'d>,
     life: Life,
     face: DeviceFace<'d>,
     pools: [Option<&'d Pool<'d>>; MAX_POOLS],
@@ -118,7 +119,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             dma,
             name: endpoint.name,
             owner: dma.next_owner().ok_or(BindError::TooManyDevices)?,
-            quota: Quota::new(endpoint.quota),
+            quota: Quota::new(endpoint.quota, endpoint.listener),
             life: Life::new(),
             face,
             pools,

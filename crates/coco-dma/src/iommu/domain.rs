@@ -6,6 +6,9 @@ use super::DomainError;
 use super::Iommu;
 use super::IovaWindow;
 use crate::slots::Slots;
+use crate::space::SpaceListener;
+use crate::space::Waiters;
+use crate::space::Watch;
 use crate::word::Ordering;
 use crate::word::Word;
 
@@ -66,6 +69,24 @@ impl<'m> Domain<'m> {
         let slots = Slots::new(window.len(), page, rest)?;
         slots.open();
         Ok(Self { iommu, window, page, slots, lost })
+    }
+
+    /// The same domain with a listener, who is told when there may be addresses again for those who
+    /// asked. Call it before the domain is used.
+    #[must_use]
+    pub fn with_listener(self, listener: &'m dyn SpaceListener) -> Self {
+        Self { slots: self.slots.with_listener(listener), ..self }
+    }
+
+    /// Asks that the listener be told when there may be addresses in this domain again: see
+    /// [`Device::watch_space`](crate::device::Device::watch_space). Never blocks; any context.
+    pub fn watch_space(&self) -> Watch {
+        self.slots.watch()
+    }
+
+    /// Those who wait for its addresses.
+    pub(crate) fn waiters(&self) -> &Waiters<'m> {
+        self.slots.waiters()
     }
 
     /// Takes addresses out of the domain for ever: what the machine uses otherwise (on x86

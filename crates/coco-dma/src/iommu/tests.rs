@@ -26,8 +26,12 @@ use crate::plan::DeviceFace;
 use crate::plan::Limits;
 use crate::reason::Refuse;
 use crate::slots::Owner;
+use crate::space::SpaceListener;
+use crate::space::Watch;
 use crate::state::Direction;
 use crate::state::State;
+use crate::word::AtomicUsize;
+use crate::word::Ordering;
 use crate::word::Word;
 
 const PAGE: u64 = 4096;
@@ -74,6 +78,31 @@ unsafe impl Iommu for Table {
         }
         Ok(())
     }
+}
+
+/// How often it was told.
+#[derive(Default)]
+struct Told(AtomicUsize);
+
+impl SpaceListener for Told {
+    fn space(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn who_waits_for_addresses_is_told_when_they_are_unmapped() {
+    let (table, told) = (Table::default(), Told::default());
+    let words: Vec<_> = (0..Domain::words(PAGE, PAGE)).map(|_| Word::new()).collect();
+    let window = IovaWindow::new(BASE, PAGE).unwrap();
+    let domain = Domain::new(&table, window, &words).unwrap().with_listener(&told);
+    let (owner, run) = (Owner::new(1).unwrap(), PhysRange::new(PhysAddr::new(0), PAGE).unwrap());
+    let mapped = domain.take(run, 0, &DeviceFace::PLAIN, owner).unwrap();
+    assert_eq!(domain.take(run, 0, &DeviceFace::PLAIN, owner).err(), Some(Refuse::IovaFull));
+    assert_eq!(domain.watch_space(), Watch::Set);
+    assert_eq!(told.0.load(Ordering::Relaxed), 0);
+    domain.give(&mapped, owner);
+    assert_eq!(told.0.load(Ordering::Relaxed), 1);
 }
 
 #[derive(Clone, Debug)]

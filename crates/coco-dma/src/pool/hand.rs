@@ -76,7 +76,8 @@ impl<P: Platform + ?Sized> Hand for AnyCpu<'_, P> {
 
 /// A cache of a pool for one user alone, a CPU or a queue: its maps take and give slots without an
 /// atomic step. What it keeps (2 MiB at most in short runs and one long one of 2 MiB at most, and of
-/// either no more than its share of a quarter of the pool) nobody else can have before it is dropped.
+/// either no more than its share of a quarter of the pool) nobody else can have before it is dropped;
+/// who waits for space ([`Pool::watch_space`]) has it at the handle's next give.
 ///
 /// ```
 /// # use coco_dma::pool::Pool;
@@ -96,7 +97,7 @@ impl<'m> Pool<'m> {
     /// The cache with this number, for the caller alone, until the handle is dropped. `None` while
     /// somebody else uses it, and where the pool has no caches. Any context.
     pub fn claim(&self, cpu: usize) -> Option<PoolHandle<'_>> {
-        Some(PoolHandle { turn: self.slots.enter(cpu)?, pool: self })
+        Some(PoolHandle { turn: self.slots.claim(cpu)?, pool: self })
     }
 
     /// Takes slots by hand, for whoever builds something else than a device's maps on the pool:
@@ -106,9 +107,31 @@ impl<'m> Pool<'m> {
     #[inline]
     pub fn take_raw(&self, cpu: usize, wish: &Wish) -> Result<SlotRun, Full> {
         match self.slots.enter(cpu) {
-            Some(turn) => PoolHandle { pool: self, turn }.take_raw(wish),
+            Some(mut turn) => self.take_in(&mut turn, wish),
             None => self.slots.take(cpu, &self.places(wish)?, Owner::BY_HAND),
         }
+    }
+
+    /// The same for whoever has the turn.
+    #[inline]
+    fn take_in(&self, turn: &mut Turn<'_>, wish: &Wish) -> Result<SlotRun, Full> {
+        let owner = Owner::BY_HAND;
+        if wish.align == 1
+            && wish.boundary.is_none()
+            && let Ok(len) = usize::try_from(wish.len)
+            && let base = self.range.base().raw()
+            && let Some(shape) = Shape::keeping(base, len, wish.original, wish.keep)
+        {
+            let run = self.slots.take_quickly(turn, &shape, owner);
+            return run.ok_or(Full).or_else(|Full| self.take_across(turn, wish));
+        }
+        self.slots.take_with(turn, &self.places(wish)?, owner)
+    }
+
+    /// What is in no single word.
+    #[inline(never)]
+    fn take_across(&self, turn: &mut Turn<'_>, wish: &Wish) -> Result<SlotRun, Full> {
+        self.slots.take_slowly(turn, &self.places(wish)?, Owner::BY_HAND)
     }
 
     /// The places that grant a wish.
@@ -138,23 +161,7 @@ impl PoolHandle<'_> {
     /// As [`Pool::take_raw`].
     #[inline]
     pub fn take_raw(&mut self, wish: &Wish) -> Result<SlotRun, Full> {
-        let (pool, owner) = (self.pool, Owner::BY_HAND);
-        if wish.align == 1
-            && wish.boundary.is_none()
-            && let Ok(len) = usize::try_from(wish.len)
-            && let base = pool.range.base().raw()
-            && let Some(shape) = Shape::keeping(base, len, wish.original, wish.keep)
-        {
-            let run = pool.slots.take_quickly(&mut self.turn, &shape, owner);
-            return run.ok_or(Full).or_else(|Full| self.take_across(wish));
-        }
-        pool.slots.take_with(&mut self.turn, &pool.places(wish)?, owner)
-    }
-
-    /// What is in no single word.
-    #[inline(never)]
-    fn take_across(&mut self, wish: &Wish) -> Result<SlotRun, Full> {
-        self.pool.slots.take_slowly(&mut self.turn, &self.pool.places(wish)?, Owner::BY_HAND)
+        self.pool.take_in(&mut self.turn, wish)
     }
 
     /// As [`Pool::give_raw`].
@@ -171,6 +178,12 @@ impl PoolHandle<'_> {
     #[inline]
     fn is_of(&self, pool: &Pool<'_>) -> bool {
         core::ptr::eq(core::ptr::from_ref(self.pool).cast::<u8>(), core::ptr::from_ref(pool).cast())
+    }
+}
+
+impl Drop for PoolHandle<'_> {
+    fn drop(&mut self) {
+        self.pool.slots.unclaim(&mut self.turn);
     }
 }
 

@@ -32,6 +32,9 @@ use crate::addr::SLOT;
 use crate::plan::PoolFace;
 use crate::slots::Slots;
 use crate::slots::SlotsError;
+use crate::space::SpaceListener;
+use crate::space::Waiters;
+use crate::space::Watch;
 use crate::state::PoolLabel;
 use crate::state::PoolOrigin;
 use crate::state::PoolUse;
@@ -239,6 +242,29 @@ impl<'m> Pool<'m> {
     #[must_use]
     pub fn with_caches(self, caches: &'m [Cache]) -> Self {
         Self { slots: self.slots.with_caches(caches), ..self }
+    }
+
+    /// The same pool with a listener, who is told when there may be space again for those who
+    /// asked. Call it before the pool is used.
+    #[must_use]
+    pub fn with_listener(self, listener: &'m dyn SpaceListener) -> Self {
+        Self { slots: self.slots.with_listener(listener), ..self }
+    }
+
+    /// Asks that the listener be told when there may be space in this pool again: see
+    /// [`Device::watch_space`](crate::device::Device::watch_space). Never blocks; any context;
+    /// takes time in the number of caches.
+    ///
+    /// What somebody keeps by a [`PoolHandle`] counts as in use: it comes with the handle's next
+    /// give after the asking, or with its end. Slots that were only tried and given back, as
+    /// [`room_for`](crate::device::Device::room_for) does, are told of like all others.
+    pub fn watch_space(&self) -> Watch {
+        self.slots.watch()
+    }
+
+    /// Those who wait for its slots.
+    pub(crate) fn waiters(&self) -> &Waiters<'m> {
+        self.slots.waiters()
     }
 
     /// The same pool as the only memory that its devices may touch.

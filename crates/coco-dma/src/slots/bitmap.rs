@@ -11,6 +11,8 @@ mod long;
 
 use super::fit;
 use super::fit::Shape;
+use crate::space::Listener;
+use crate::space::Waiters;
 use crate::word::Ordering;
 use crate::word::Word;
 use crate::word::fence_for_models;
@@ -29,6 +31,8 @@ pub(super) struct Bitmap<'m> {
     /// The longest free run of each word of `bits`, or more.
     sums: &'m [Word],
     capacity: usize,
+    /// Who waits for free slots.
+    pub(super) waiters: Waiters<'m>,
 }
 
 impl<'m> Bitmap<'m> {
@@ -50,7 +54,7 @@ impl<'m> Bitmap<'m> {
         for word in sums {
             word.0.store(0, Ordering::Relaxed);
         }
-        Some((Self { bits, sums, capacity }, rest))
+        Some((Self { bits, sums, capacity, waiters: Waiters::new(Listener(None)) }, rest))
     }
 
     pub(super) fn capacity(&self) -> usize {
@@ -164,12 +168,18 @@ impl<'m> Bitmap<'m> {
     pub(super) fn release(&self, first: usize, count: usize) {
         let freed = self.release_words(first, count);
         for (index, mask) in self.parts(first + freed, count - freed) {
-            self.release_bits(index, mask);
+            self.clear_bits(index, mask);
         }
+        self.waiters.given();
     }
 
     /// Frees bits of one word.
     pub(super) fn release_bits(&self, index: usize, mask: usize) {
+        self.clear_bits(index, mask);
+        self.waiters.given();
+    }
+
+    fn clear_bits(&self, index: usize, mask: usize) {
         let Some(word) = self.bits.get(index) else { return };
         // Release: what this owner did with the memory happens before the next one's claim.
         let before = word.0.fetch_and(!mask, Ordering::SeqCst);
@@ -230,24 +240,26 @@ impl<'m> Bitmap<'m> {
         None
     }
 
-    /// Makes the summary of a word as large as its free bits allow, where it is smaller.
-    fn raise(&self, index: usize, free: usize) {
-        let Some(sum) = self.sums.get(index / PER_WORD) else { return };
+    /// Makes the summary of a word as large as its free bits allow, where it is smaller; says
+    /// whether it was.
+    fn raise(&self, index: usize, free: usize) -> bool {
+        let Some(sum) = self.sums.get(index / PER_WORD) else { return false };
         let shift = index % PER_WORD * 8;
         let mut seen = sum.0.load(Ordering::SeqCst);
         let byte = |sum: usize| sum >> shift & 0xff;
         // Mostly this is all there is to do: it was never found too small.
         if byte(seen) >= Word::BITS {
-            return;
+            return false;
         }
         let longest = fit::longest(free);
         while byte(seen) < longest {
             let raised = seen & !(0xff << shift) | longest << shift;
             match sum.0.compare_exchange_weak(seen, raised, Ordering::SeqCst, Ordering::Relaxed) {
-                Ok(_) => return,
+                Ok(_) => return true,
                 Err(now) => seen = now,
             }
         }
+        false
     }
 
     /// Makes the summary of a word what its free bits say, where it promises more.
@@ -266,7 +278,10 @@ impl<'m> Bitmap<'m> {
             fence_for_models();
             // Who freed some of it meanwhile may have found the byte large enough.
             let free = self.bits.get(index).map_or(0, |word| !word.0.load(Ordering::SeqCst));
-            self.raise(index, free);
+            if self.raise(index, free) {
+                // Who freed it has told before it was to be seen.
+                self.waiters.given();
+            }
         }
     }
 

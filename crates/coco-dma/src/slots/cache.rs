@@ -29,6 +29,8 @@ pub struct Cache {
     /// A run of whole words and more that came back last: its first slot, and its slots; 0 where
     /// none is kept.
     long: (Word, Word),
+    /// 1 while the turn is one for long.
+    claimed: Word,
     /// For each class of lengths, the way whose word is the lowest that had room for it.
     hot: [Word; CLASSES],
     ways: [Way; WAYS],
@@ -52,6 +54,7 @@ impl Cache {
             turn: Word::new(),
             filled: Word::new(),
             long: (Word::new(), Word::new()),
+            claimed: Word::new(),
             hot: [const { Word::new() }; CLASSES],
             ways: [const { Way { tag: Word::new(), free: Word::new() } }; WAYS],
         }
@@ -61,12 +64,13 @@ impl Cache {
     #[cfg(loom)]
     #[expect(clippy::new_without_default, reason = "as above")]
     pub fn new() -> Self {
-        let (turn, filled) = (Word::new(), Word::new());
+        let (turn, filled, claimed) = (Word::new(), Word::new(), Word::new());
         let way = |_| Way { tag: Word::new(), free: Word::new() };
         Self {
             turn,
             filled,
             long: (Word::new(), Word::new()),
+            claimed,
             hot: core::array::from_fn(|_| Word::new()),
             ways: core::array::from_fn(way),
         }
@@ -87,6 +91,11 @@ impl Cache {
     /// Whether it may hold anything.
     pub(super) fn is_filled(&self) -> bool {
         self.filled.0.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether somebody has it for itself, and for long.
+    pub(super) fn is_claimed(&self) -> bool {
+        self.claimed.0.load(Ordering::Relaxed) != 0
     }
 
     /// The slots in it now; while its CPU takes and gives, those of some moment.
@@ -124,6 +133,11 @@ impl Turn<'_> {
     #[inline]
     pub(crate) fn number(&self) -> usize {
         self.number
+    }
+
+    /// Makes this turn one for long, or ends that.
+    pub(super) fn claim(&mut self, claimed: bool) {
+        self.cache.claimed.0.store(usize::from(claimed), Ordering::Relaxed);
     }
 
     /// The lowest run of this shape in the word that had room for the last one.

@@ -18,6 +18,7 @@ mod run;
 mod take;
 #[cfg(all(test, not(loom)))]
 mod tests;
+mod wait;
 
 pub(crate) use books::Begun;
 pub use cache::Cache;

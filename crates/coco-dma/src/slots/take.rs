@@ -62,7 +62,12 @@ impl<'m> Slots<'m> {
         let at_hand = if shape.count <= Word::BITS { turn.take(shape) } else { None };
         let first = match at_hand {
             Some(first) => first,
-            None => self.take_shape(turn, shape)?,
+            None => {
+                let taken = self.take_shape(turn, shape);
+                // What else came into the cache with it.
+                self.keep_nothing_back(turn);
+                taken?
+            }
         };
         Some(self.mark(first, shape, owner))
     }
@@ -124,6 +129,7 @@ impl<'m> Slots<'m> {
             Put::Elsewhere => self.free(run),
             Put::Whole(word) => self.release_bits(word, !0),
         }
+        self.keep_nothing_back(turn);
         true
     }
 

@@ -19,6 +19,8 @@ mod lent;
 mod list;
 mod live;
 mod map;
+#[cfg(all(test, loom))]
+mod models;
 mod owned;
 mod quick;
 mod raw;

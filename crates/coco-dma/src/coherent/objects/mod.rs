@@ -116,7 +116,9 @@ impl<'d, P: Platform + ?Sized> ObjectPool<'d, P> {
 
     /// Takes an object, zeroed. Never blocks where a page has one free; where none has, a page is
     /// allocated as the context allows ([`Device::alloc_raw`]). Refused with
-    /// [`PoolFull`](Refuse::PoolFull) where there are no books for another page.
+    /// [`PoolFull`](Refuse::PoolFull) where there are no books for another page. (A page that
+    /// another thread is allocating or giving back at that moment is passed over: it waits for
+    /// nobody.)
     pub fn take(&self, context: Context) -> Result<Object<'_, P>, AllocError> {
         if let Some(reason) = self.device.stopped() {
             return Err(self.refused(reason));
@@ -147,7 +149,10 @@ impl<'d, P: Platform + ?Sized> ObjectPool<'d, P> {
     /// The first object of a new page.
     fn take_new(&self, context: Context) -> Result<Object<'_, P>, AllocError> {
         let mut empty = self.pages.iter().enumerate().filter(|(_, page)| page.0.start());
-        let Some((place, page)) = empty.next() else { return Err(self.refused(Refuse::PoolFull)) };
+        let Some((place, page)) = empty.next() else {
+            // What was being allocated or given back may be there again.
+            return self.take_free().ok_or_else(|| self.refused(Refuse::PoolFull));
+        };
         let memory = match self.device.alloc_raw(self.page_len, context) {
             Ok(memory) => memory,
             Err(error) => {

@@ -44,7 +44,7 @@ impl Bitmap<'_> {
             let bits = if last { !(!0 << rest) } else { !0 };
             // Acquire: pairs with the release of the last owner.
             if word.0.compare_exchange(0, bits, Ordering::Acquire, Ordering::Relaxed).is_err() {
-                self.release_words(index * Word::BITS, number * Word::BITS);
+                self.release(index * Word::BITS, number * Word::BITS);
                 return false;
             }
         }
@@ -52,7 +52,7 @@ impl Bitmap<'_> {
     }
 
     /// Frees as much of a run as begins with a word and fills words; answers how many slots that
-    /// was.
+    /// was. Who waits is told by the caller.
     #[inline]
     pub(super) fn release_words(&self, first: usize, count: usize) -> usize {
         let (index, words) = (first / Word::BITS, count / Word::BITS);
