@@ -220,8 +220,8 @@ pub(crate) struct ExplainArgs {
     /// How long it is
     #[arg(long, value_name = "N", value_parser = number::size, required_unless_present = "case")]
     pub(crate) size: Option<u64>,
-    /// Its state: private, shared, untracked, mixed or mmio; on sme encrypted, plain or mmio
-    /// [default: private, on sme encrypted]
+    /// Its state: private, shared, untracked, mixed or mmio; on sme encrypted, plain or mmio;
+    /// peer for another device's memory [default: private, on sme encrypted]
     #[arg(long, value_name = "STATE", value_parser = words::memory)]
     pub(crate) memory: Option<words::MemoryWord>,
     /// An attribute, as cc-shared, mmio, require-coherent (repeatable)
@@ -231,8 +231,8 @@ pub(crate) struct ExplainArgs {
     #[arg(long, value_name = "WAY", value_parser = words::direction)]
     pub(crate) direction: Option<coco_dma::state::Direction>,
     /// A pool, as guest-shared@0x90000000+64MiB; restricted:guest-shared@0x90000000 is the only
-    /// memory of the device, coherent:guest-shared@0x90000000 the reservoir of coherent memory
-    /// (repeatable) [default: none]
+    /// memory of the device, coherent:guest-shared@0x90000000 the reservoir of coherent memory, reserve: what is
+    /// kept for atomic context, streaming: for maps (repeatable) [default: none]
     #[arg(long = "pool", value_name = "POOL", value_parser = words::pool)]
     pub(crate) pools: Vec<words::NamedPool>,
     /// Bounce every map of this device

@@ -144,7 +144,7 @@ fn regime(args: &ExplainArgs, platform: PlatformName) -> Result<Regime, Failure>
     platform.regime(&numbers).map_err(|wrong| Failure::Usage(format!("{wrong}; see --help")))
 }
 
-/// What is known of the memory. On an open machine any word is ignored; elsewhere a word of
+/// What is known of the memory. On an open machine any word but `peer` is ignored; elsewhere a word of
 /// another kind of machine is wrong.
 fn memory(
     args: &ExplainArgs,
@@ -169,6 +169,7 @@ fn memory(
         },
     };
     Ok(match (regime, word) {
+        (_, MemoryWord::Peer) => Memory::Peer,
         (Regime::Open, _) => Memory::Untracked,
         (_, MemoryWord::Mmio) => Memory::Mmio,
         (Regime::Host(_), MemoryWord::Encrypted) => Memory::Known(State::ENCRYPTED),
@@ -180,8 +181,8 @@ fn memory(
         (_, word) => {
             let word = MEMORY.iter().find(|(_, w)| *w == word).map_or("", |(name, _)| name);
             let here: &[&str] = match regime {
-                Regime::Guest(_) => &["private", "shared", "untracked", "mixed", "mmio"],
-                _ => &["encrypted", "plain", "mmio"],
+                Regime::Guest(_) => &["private", "shared", "untracked", "mixed", "mmio", "peer"],
+                _ => &["encrypted", "plain", "mmio", "peer"],
             };
             let what = format!("state of memory on '{platform}'");
             return Err(Failure::Usage(unknown(&what, word, here.iter().copied())));

@@ -29,17 +29,19 @@ pub(crate) enum MemoryWord {
     Untracked,
     Mixed,
     Mmio,
+    Peer,
     Encrypted,
     Plain,
 }
 
 /// The words of `--memory`.
-pub(crate) const MEMORY: [(&str, MemoryWord); 7] = [
+pub(crate) const MEMORY: [(&str, MemoryWord); 8] = [
     ("private", MemoryWord::Private),
     ("shared", MemoryWord::Shared),
     ("untracked", MemoryWord::Untracked),
     ("mixed", MemoryWord::Mixed),
     ("mmio", MemoryWord::Mmio),
+    ("peer", MemoryWord::Peer),
     ("encrypted", MemoryWord::Encrypted),
     ("plain", MemoryWord::Plain),
 ];
@@ -80,6 +82,13 @@ pub(crate) struct NamedPool {
     pub(crate) name: String,
     pub(crate) face: PoolFace,
 }
+
+/// What a pool may be kept for, as its prefix says.
+const PURPOSES: [(&str, PoolUse); 3] = [
+    ("coherent", PoolUse::Coherent),
+    ("streaming", PoolUse::Streaming),
+    ("reserve", PoolUse::Reserve),
+];
 
 /// The size of a pool that was given without one.
 const POOL_SIZE: u64 = 64 << 20;
@@ -173,15 +182,16 @@ pub(crate) fn pool(text: &str) -> Result<NamedPool, String> {
         Some((rest, node)) => (rest, Some(node_number(node)?)),
         None => (rest, None),
     };
-    let (purpose, rest) = match rest.strip_prefix("coherent:") {
-        Some(rest) => (PoolUse::Coherent, rest),
-        None => (PoolUse::All, rest),
-    };
+    let purpose = PURPOSES
+        .iter()
+        .find_map(|(word, purpose)| Some((*purpose, rest.strip_prefix(word)?.strip_prefix(':')?)));
+    let (purpose, rest) = purpose.unwrap_or((PoolUse::All, rest));
     let (label, place) = rest.split_once('@').ok_or_else(|| {
         format!("a pool is LABEL@ADDR or LABEL@ADDR+SIZE, as guest-shared@0x90000000, not '{text}'")
     })?;
     if let Some((prefix, _)) = label.split_once(':') {
-        return Err(unknown("kind of pool", prefix, ["restricted", "coherent"].into_iter()));
+        let words = PURPOSES.iter().map(|(word, _)| *word);
+        return Err(unknown("kind of pool", prefix, ["restricted"].into_iter().chain(words)));
     }
     let label = lookup("pool label", label, &PoolLabel::ALL.map(|label| (label.name(), label)))?;
     let (base, len) = match place.split_once('+') {

@@ -19,4 +19,5 @@ mod random;
 mod reservoir;
 mod stubborn;
 mod support;
+mod syncs;
 mod walk;

@@ -10,8 +10,6 @@ use super::raw::Made;
 use super::raw::RawCoherent;
 use super::raw::Source;
 use super::raw::Wish;
-use crate::addr::DmaAddr;
-use crate::addr::PhysAddr;
 use crate::addr::PhysRange;
 use crate::copy::zero;
 use crate::device::Device;
@@ -20,7 +18,6 @@ use crate::plan::OwnPages;
 use crate::platform::PageSource;
 use crate::platform::Platform;
 use crate::reason::Refuse;
-use crate::state::State;
 
 impl<P: Platform + ?Sized> Device<'_, P> {
     /// Our own pages as `plan` wants them; why not where a step fails, with all earlier ones
@@ -28,11 +25,10 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     pub(super) fn take_pages(&self, pages: OwnPages, wish: Wish) -> Result<RawCoherent, Refuse> {
         let source = self.dma().pages().ok_or(Refuse::OutOfPages)?;
         let (whole, context) = (pages.len, wish.context);
-        let last = self.last_in_reach(pages.state).ok_or(Refuse::OutOfPages)?;
-        let run = source.take(whole, pages.align, last, context).ok_or(Refuse::OutOfPages)?;
+        let run = source.take(whole, pages.align, pages.last, context).ok_or(Refuse::OutOfPages)?;
         // Everything that can be known before is asked before anything is converted.
-        let reach = self.reached(run, pages.state).filter(|_| run.len() == whole);
-        let (Some(reach), Ok(size)) = (reach, usize::try_from(whole)) else {
+        let addr = pages.address(self.regime(), self.face(), run);
+        let (Some(addr), Ok(size)) = (addr, usize::try_from(whole)) else {
             // SAFETY: nobody used it.
             unsafe { source.give(run) };
             return Err(Refuse::OutOfPages);
@@ -65,9 +61,9 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             // SAFETY: a view is writable for the whole run.
             unsafe { zero(start.as_ptr(), size) };
         }
-        let given = match reach {
-            Reach::Addr(addr) => Ok((addr, None)),
-            Reach::Domain => {
+        let given = match addr {
+            Some(addr) => Ok((addr, None)),
+            None => {
                 let bytes = NonNull::slice_from_raw_parts(start, size);
                 // SAFETY: the pages are ours and pinned in this state, if it can change.
                 unsafe { self.expose_pages(run, bytes, pages.state) }
@@ -127,38 +123,6 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         };
         give_but(source, run, &lost);
     }
-
-    /// The last address of memory that the device reaches in this state.
-    fn last_in_reach(&self, state: State) -> Option<PhysAddr> {
-        let (face, most) = (self.face(), self.regime().memory_limit().raw());
-        if face.attachment.is_translated() {
-            return Some(PhysAddr::new(most));
-        }
-        let mark = self.regime().dma_mark(face.trust, state)?;
-        let last = face.bus.last_shown(face.limit().raw().checked_sub(mark)?.min(most))?;
-        Some(last.min(PhysAddr::new(most)))
-    }
-
-    /// How the device gets at `run`, if it reaches all of it in this state.
-    fn reached(&self, run: PhysRange, state: State) -> Option<Reach> {
-        let face = self.face();
-        if face.attachment.is_translated() {
-            return Some(Reach::Domain);
-        }
-        let bus = face.bus.to_bus(run)?;
-        let addr = self.regime().dma_form(face.trust, state, bus)?;
-        let last = addr.checked_add(run.len() - 1)?;
-        (last.raw() <= face.limit().raw()).then_some(Reach::Addr(addr))
-    }
-}
-
-/// How a device gets at memory.
-#[derive(Clone, Copy)]
-enum Reach {
-    /// At this address.
-    Addr(DmaAddr),
-    /// At an address of its domain.
-    Domain,
 }
 
 /// Gives back what is surely as the source gave it: all of a run but for what was lost. What that

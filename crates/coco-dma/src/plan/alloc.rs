@@ -3,12 +3,17 @@
 
 use super::pools;
 use super::pools::Candidates;
+use super::reach;
 use super::request::AllocKind;
 use super::request::AllocRequest;
+use super::request::DeviceFace;
 use super::request::MapRequest;
 use super::request::Place;
 use super::step::Step;
 use super::step::Trace;
+use crate::addr::DmaAddr;
+use crate::addr::PhysAddr;
+use crate::addr::PhysRange;
 use crate::attrs::Attrs;
 use crate::reason::Refuse;
 use crate::regime::Regime;
@@ -66,6 +71,8 @@ pub struct OwnPages {
     pub len: u64,
     /// The alignment, a power of two.
     pub align: u64,
+    /// The last address that a byte of them may have.
+    pub last: PhysAddr,
 }
 
 /// Decides about one allocation, telling `trace` each rule it applies. Never panics; takes time
@@ -94,14 +101,13 @@ fn decide<'a>(request: &AllocRequest<'a>, trace: &mut impl Trace) -> Result<Allo
     if device.trust == Trust::Accepted && !request.regime.has_accepted_devices() {
         return Err(Refuse::TrustLost);
     }
-    let restricted = request.pools.iter().any(|pool| pool.restricted);
-    let (pages, too_early) = match own_pages(request).filter(|_| !restricted) {
+    let (pages, too_early) = match own_pages(request, trace) {
         Some(pages) if pages.convert && request.context == Context::Atomic => {
             trace.step(Step::Atomic);
             (None, true)
         }
         Some(pages) => {
-            let OwnPages { state, convert, len, align } = pages;
+            let OwnPages { state, convert, len, align, .. } = pages;
             trace.step(Step::Pages { state, convert, len, align });
             trace.step(Step::Allocate);
             (Some(pages), false)
@@ -149,23 +155,46 @@ fn decide<'a>(request: &AllocRequest<'a>, trace: &mut impl Trace) -> Result<Allo
 }
 
 /// What pages of our own would have to become for this device; `None` where they cannot serve.
-fn own_pages(request: &AllocRequest<'_>) -> Option<OwnPages> {
-    let device = request.device;
-    if !request.pages {
+fn own_pages(request: &AllocRequest<'_>, trace: &mut impl Trace) -> Option<OwnPages> {
+    let (regime, device) = (request.regime, request.device);
+    // A restricted pool is all that the device may touch.
+    if !request.pages || request.pools.iter().any(|pool| pool.restricted) {
         return None;
     }
-    // An entry of a domain carries any state: what is asked for is the address alone.
-    let carries_mark = |mark| device.attachment.is_translated() || device.limit().raw() >= mark;
-    let (state, convert) = match (request.regime, device.trust) {
+    let (state, convert) = match (regime, device.trust) {
         (Regime::Open, _) => (State::Ordinary, false),
-        (Regime::Host(host), _) if carries_mark(host.mark()) => (State::ENCRYPTED, false),
-        (Regime::Host(_), _) => return None,
+        (Regime::Host(_), _) => (State::ENCRYPTED, false),
         (Regime::Guest(_), Trust::Accepted) => (State::PRIVATE, false),
         (Regime::Guest(_), Trust::Untrusted) => (State::SHARED, true),
     };
-    let align = if convert { request.regime.granule().max(request.align) } else { request.align };
+    let align = if convert { regime.granule().max(request.align) } else { request.align };
     let len = request.len.checked_next_multiple_of(align)?;
-    Some(OwnPages { state, convert, len, align })
+    let Some(last) = reach::last(regime, device, state).filter(|last| last.raw() >= len - 1) else {
+        trace.step(Step::PagesOutOfReach { state, limit: device.limit() });
+        return None;
+    };
+    Some(OwnPages { state, convert, len, align, last })
+}
+
+impl OwnPages {
+    /// The address at which the device is given `run`, which was taken for this plan: `None` inside
+    /// where a domain gives it, and `None` at all where it is out of reach (windows of a bus leave
+    /// holes below [`last`](Self::last)) or shorter than planned.
+    pub(crate) fn address(
+        &self,
+        regime: &Regime,
+        device: &DeviceFace<'_>,
+        run: PhysRange,
+    ) -> Option<Option<DmaAddr>> {
+        if run.len() != self.len || run.last() > self.last {
+            return None;
+        }
+        if device.attachment.is_translated() {
+            return Some(None);
+        }
+        let mark = regime.dma_mark(device.trust, self.state)?;
+        reach::bus_address(regime, device, self.state, run, mark, &mut ()).ok().map(Some)
+    }
 }
 
 /// What an allocation is refused for whose pages failed while it was made, and whose pools then

@@ -143,8 +143,10 @@ fn source(request: &MapRequest<'_>, trace: &mut impl Trace) -> Result<Source, Re
     if shared_asserted && matches!(regime, Regime::Host(_)) {
         return Err(Refuse::GuestOnly);
     }
-    // Outside of guests nothing but the attribute says what is registers on an open machine.
-    let mmio = attrs.contains(Attrs::MMIO);
+    // A peer's memory is registers, whoever says so. Confidential machines want the caller to say it,
+    // an open one as little as its drivers do.
+    let peer_here = matches!((regime, request.memory), (Regime::Open, Memory::Peer));
+    let mmio = attrs.contains(Attrs::MMIO) || peer_here;
     let by_attrs = if shared_asserted { State::SHARED } else { State::PRIVATE };
     let restricted = range.and_then(|range| pools::restricted_around(request.pools, range));
     let (state, known) = match (regime, request.memory) {

@@ -2,14 +2,17 @@
 
 use super::map::Source;
 use super::pools;
+use super::request::DeviceFace;
 use super::request::IOMMU_PAGE;
 use super::request::MapRequest;
 use super::step::Misfit;
 use super::step::Step;
 use super::step::Trace;
 use crate::addr::DmaAddr;
+use crate::addr::PhysAddr;
 use crate::addr::PhysRange;
 use crate::reason::Bounce;
+use crate::regime::Regime;
 use crate::state::State;
 
 /// Whether the device can touch the memory where it lies: the address it is given (none where a
@@ -56,7 +59,7 @@ pub(super) fn reach(
         trace.step(Step::Translated(source.state));
         None
     } else {
-        Some(bus_address(request, source.state, range, mark, trace)?)
+        Some(bus_address(request.regime, device, source.state, range, mark, trace)?)
     };
     if let Some(misfit) = misfit(request, source, range, addr) {
         trace.step(Step::Misaligned(misfit));
@@ -71,18 +74,18 @@ pub(super) fn reach(
 }
 
 /// The address of `range` as the device would be given it, if that is within its reach.
-fn bus_address(
-    request: &MapRequest<'_>,
+pub(super) fn bus_address(
+    regime: &Regime,
+    device: &DeviceFace<'_>,
     state: State,
     range: PhysRange,
     mark: u64,
     trace: &mut impl Trace,
 ) -> Result<DmaAddr, Bounce> {
-    let device = request.device;
     let form = device
         .bus
         .to_bus(range)
-        .and_then(|bus| Some((bus, request.regime.dma_form(device.trust, state, bus)?)));
+        .and_then(|bus| Some((bus, regime.dma_form(device.trust, state, bus)?)));
     let Some((bus, addr)) = form else {
         trace.step(Step::Unmapped(range));
         return Err(Bounce::UnmappedBusRange);
@@ -97,6 +100,19 @@ fn bus_address(
         _ if by_bus => Err(Bounce::BeyondBusLimit),
         _ => Err(Bounce::BeyondMask),
     }
+}
+
+/// The last address of memory that the device reaches in this state, whatever shows it; `None` where
+/// it reaches none.
+pub(super) fn last(regime: &Regime, device: &DeviceFace<'_>, state: State) -> Option<PhysAddr> {
+    let most = regime.memory_limit().raw();
+    // An entry of a domain carries any state: what is asked for is the address alone.
+    if device.attachment.is_translated() {
+        return Some(PhysAddr::new(most));
+    }
+    let mark = regime.dma_mark(device.trust, state)?;
+    let last = device.bus.last_shown(device.limit().raw().checked_sub(mark)?.min(most))?;
+    Some(last.min(PhysAddr::new(most)))
 }
 
 /// The limit that the place of the buffer breaks and a pool could keep.

@@ -171,6 +171,13 @@ pub enum Step {
         /// Its alignment in bytes.
         align: u64,
     },
+    /// No pages of our own are within the device's reach.
+    PagesOutOfReach {
+        /// The state that they would have.
+        state: State,
+        /// The last address in reach, with the mark of the state.
+        limit: AddressLimit,
+    },
     /// A part of an allocation against its bounds, in bytes.
     Part {
         /// Where it begins.
@@ -245,7 +252,7 @@ impl Step {
             Self::SharesPages => "external-facing",
             Self::Pool { .. } => "pool",
             Self::Order { .. } => "pool-order",
-            Self::Pages { .. } => "pages",
+            Self::Pages { .. } | Self::PagesOutOfReach { .. } => "pages",
             Self::Part { .. } => "bounds",
             Self::Transfer(_) => "copy",
             Self::Protection { .. } => "cpu-form",

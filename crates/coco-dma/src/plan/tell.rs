@@ -120,6 +120,9 @@ impl fmt::Display for Step {
             Self::Pages { state, convert: false, .. } => {
                 write!(f, "pages of our own are {state} already")
             }
+            Self::PagesOutOfReach { state, limit } => {
+                write!(f, "no {state} pages of our own are in the device's reach, up to {limit}")
+            }
             Self::Transfer(Transfer { bytes, cache_work }) => {
                 f.write_str(match bytes {
                     Bytes::Stay => "no byte is copied",

@@ -23,6 +23,7 @@ use crate::pool::Hand;
 use crate::pool::PoolHandle;
 use crate::reason::Refuse;
 use crate::state::Direction;
+use crate::state::Memory;
 use crate::state::State;
 
 /// The address of a mapping that is not in its domain yet: nobody is given it.
@@ -143,6 +144,10 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                 }
             };
             let mut mapping = record(addr.unwrap_or(NOWHERE), place);
+            if request.memory == Memory::Peer {
+                // Registers, whoever says so: no cache has lines of them.
+                mapping.attrs = attrs.with(Attrs::MMIO);
+            }
             // SAFETY: the whole buffer, which is readable by condition 1.
             unsafe { self.carry(&mapping, Moment::Map, 0..mapping.len()) };
             if addr.is_none() {

@@ -9,12 +9,13 @@ use coco_dma::reason::Refuse;
 use coco_dma::regime::{Parameters, PlatformName};
 use coco_dma::state::{Attachment, Context, PoolLabel, PoolUse, State, Trust};
 
-use super::table::{accepts, cpu_mark, form, is_guest, pool_state};
+use super::table::{accepts, cpu_mark, form, own_state, pool_state};
 
 const KINDS: [AllocKind; 3] = [AllocKind::Coherent, AllocKind::Pages, AllocKind::NonContiguous];
 const CONTEXTS: [Context; 2] = [Context::Blocking, Context::Atomic];
 const PURPOSES: [PoolUse; 4] =
     [PoolUse::All, PoolUse::Streaming, PoolUse::Reserve, PoolUse::Coherent];
+const LEN: u64 = 0x3000;
 const GRANULE: u64 = 0x1_0000;
 
 /// What Linux 7.3 takes for each kind; the other two say the last in their page flags.
@@ -87,9 +88,16 @@ fn judge(platform: PlatformName, request: &AllocRequest<'_>) -> Result<bool, Str
     let atomic = request.context == Context::Atomic;
     let restricted = request.pools.iter().any(|pool| pool.restricted);
     let translated = device.attachment == Attachment::Translated;
+    let wanted_state = own_state(platform, device.trust);
+    let addr = form(platform, device.trust, wanted_state, LEN);
+    let reached = translated || addr.is_some_and(|addr| addr <= device.limits.mask.raw());
+    let late = atomic && wanted_state == State::SHARED;
+    let own = request.pages && !restricted && reached && !late;
     let plan = match plan::alloc(request, &mut ()) {
         Ok(plan) => plan,
         Err(reason) => {
+            let sound = !matches!(reason, Refuse::BadAttribute | Refuse::TrustLost);
+            ensure(!(own && sound), "refused although there are pages in reach")?;
             ensure(
                 match reason {
                     Refuse::BadAttribute => {
@@ -97,7 +105,7 @@ fn judge(platform: PlatformName, request: &AllocRequest<'_>) -> Result<bool, Str
                     }
                     Refuse::TrustLost => device.trust == Trust::Accepted && !accepts(platform),
                     Refuse::AtomicNeedsConversion => {
-                        atomic && is_guest(platform) && device.trust == Trust::Untrusted
+                        late && request.pages && !restricted && reached
                     }
                     Refuse::NoPool => {
                         !restricted
@@ -134,16 +142,12 @@ fn judge(platform: PlatformName, request: &AllocRequest<'_>) -> Result<bool, Str
         let first: Vec<usize> = reservoir.pools.map(|candidate| candidate.index).collect();
         ensure(first.iter().all(kept), "not kept for it")?;
     }
+    ensure(plan.pages.is_some() == own, "pages out of reach, or none that could be had")?;
     if let Some(pages) = plan.pages {
         ensure(request.pages && !restricted, "pages where none may be")?;
         ensure(!(pages.convert && atomic), "atomic context converts")?;
         ensure(pages.convert == (pages.state == State::SHARED), "converted for nothing")?;
-        let reached = translated || form(platform, device.trust, pages.state, 0).is_some();
-        ensure(reached, "pages in a state that the device does not reach")?;
-        ensure(
-            pages.state != State::PRIVATE || device.trust == Trust::Accepted,
-            "an untrusted device is given private pages",
-        )?;
+        ensure(pages.state == wanted_state, "pages in another state than this device's")?;
         let unit = if pages.convert { GRANULE } else { request.align };
         ensure(
             pages.align == unit && pages.len.is_multiple_of(unit),
@@ -202,7 +206,7 @@ fn every_allocation() {
                             regime: &regime,
                             device: &device,
                             kind,
-                            len: 0x3000,
+                            len: LEN,
                             align: 0x1000,
                             attrs: *attrs,
                             context: if flag(3) { Context::Atomic } else { Context::Blocking },

@@ -18,6 +18,7 @@ use coco_dma::state::Trust;
 use super::table::accepts;
 use super::table::form;
 use super::table::is_guest;
+use super::table::memory_last;
 use super::table::pool_state;
 
 /// Checks one answer. The text says which invariant it breaks.
@@ -32,6 +33,8 @@ pub(crate) fn judge(
     let limit = device.limits.mask.raw().min(device.bus_limit.raw());
     let translated = device.attachment == Attachment::Translated;
     let attr = |attr| request.attrs.contains(attr);
+    let registers =
+        attr(Attrs::MMIO) || (platform == PlatformName::Open && request.memory == Memory::Peer);
     let restricted = request.pools.iter().any(|pool| pool.restricted);
     let run = PhysRange::new(base, request.len).unwrap();
     let around = request.pools.iter().find(|pool| pool.restricted && pool.range.contains(run));
@@ -62,8 +65,7 @@ pub(crate) fn judge(
                 "the reason names another state",
             )?;
             ensure(
-                *cache_work
-                    == (!device.coherent && !attr(Attrs::MMIO) && !attr(Attrs::SKIP_CPU_SYNC)),
+                *cache_work == (!device.coherent && !registers && !attr(Attrs::SKIP_CPU_SYNC)),
                 "cache work",
             )?;
             match (addr, translated) {
@@ -79,11 +81,8 @@ pub(crate) fn judge(
             }
         }
         Plan::Bounce { reason, pools, .. } => {
-            ensure(!attr(Attrs::MMIO), "registers are bounced")?;
-            ensure(
-                request.memory != Memory::Peer || platform == PlatformName::Open,
-                "a peer's memory is bounced",
-            )?;
+            ensure(!registers, "registers are bounced")?;
+            ensure(request.memory != Memory::Peer, "a peer's memory is bounced")?;
             ensure(!attr(Attrs::REQUIRE_COHERENT), "bounced although coherence is required")?;
             let mut count = 0;
             for candidate in *pools {
@@ -147,12 +146,6 @@ pub(crate) fn judge(
             let true_of_it = match reason {
                 Refuse::BadAttribute => attr(Attrs::WRITE_COMBINE),
                 Refuse::InvalidRange => {
-                    let limit = match platform {
-                        PlatformName::SnpVtom | PlatformName::Hyperv => 1 << 40,
-                        PlatformName::Sme | PlatformName::Cca => 1 << 47,
-                        PlatformName::Tdx | PlatformName::Sev | PlatformName::Snp => 1 << 51,
-                        _ => u64::MAX,
-                    };
                     let alien = match request.memory {
                         Memory::Known(state) => match platform {
                             PlatformName::Open => false,
@@ -161,7 +154,7 @@ pub(crate) fn judge(
                         },
                         _ => false,
                     };
-                    p + last_off >= limit || alien
+                    p + last_off > memory_last(platform) || alien
                 }
                 Refuse::GuestOnly => platform == PlatformName::Sme && attr(Attrs::CC_SHARED),
                 Refuse::MixedRun => request.memory == Memory::Mixed,
@@ -176,7 +169,7 @@ pub(crate) fn judge(
                 Refuse::PrivateMmio => {
                     attr(Attrs::MMIO) && !attr(Attrs::CC_SHARED) && device.trust == Trust::Untrusted
                 }
-                Refuse::MmioCannotBounce => attr(Attrs::MMIO),
+                Refuse::MmioCannotBounce => registers,
                 Refuse::SharedUnreachable => {
                     device.trust == Trust::Accepted
                         && form(platform, device.trust, State::SHARED, p).is_none()

@@ -8,5 +8,6 @@ mod judge;
 mod limits;
 mod map;
 mod order;
+mod pages;
 mod table;
 mod transfer;

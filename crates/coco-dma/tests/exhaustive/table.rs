@@ -67,3 +67,23 @@ pub(crate) fn pool_state(platform: PlatformName, label: PoolLabel) -> Option<Sta
         _ => None,
     }
 }
+
+/// The last address that memory can have.
+pub(crate) fn memory_last(platform: PlatformName) -> u64 {
+    match platform {
+        PlatformName::SnpVtom | PlatformName::Hyperv => (1 << 40) - 1,
+        PlatformName::Sme | PlatformName::Cca => (1 << 47) - 1,
+        PlatformName::Tdx | PlatformName::Sev | PlatformName::Snp => (1 << 51) - 1,
+        _ => u64::MAX,
+    }
+}
+
+/// The state that pages of our own are brought into for a device of this trust.
+pub(crate) fn own_state(platform: PlatformName, trust: Trust) -> State {
+    match (platform, trust) {
+        (PlatformName::Open, _) => State::Ordinary,
+        (PlatformName::Sme, _) => State::ENCRYPTED,
+        (_, Trust::Untrusted) => State::SHARED,
+        (_, Trust::Accepted) => State::PRIVATE,
+    }
+}
