@@ -10,6 +10,7 @@
 mod bytes;
 #[cfg(all(test, shuttle))]
 mod crowd;
+mod error;
 mod hand;
 #[cfg(all(test, loom))]
 mod models;
@@ -20,18 +21,17 @@ pub use crate::slots::HeldRun;
 pub(crate) use crate::slots::Owner;
 pub(crate) use crate::slots::Shape;
 pub use crate::slots::SlotRun;
+pub use error::PoolError;
 pub(crate) use hand::AnyCpu;
 pub(crate) use hand::Hand;
 pub use hand::PoolHandle;
 
-use core::fmt;
 use core::ptr::NonNull;
 
 use crate::addr::PhysRange;
 use crate::addr::SLOT;
 use crate::plan::PoolFace;
 use crate::slots::Slots;
-use crate::slots::SlotsError;
 use crate::space::SpaceListener;
 use crate::space::Waiters;
 use crate::space::Watch;
@@ -67,47 +67,6 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         // Release: what was done in this turn happens before the next one.
         self.0.store(0, Ordering::Release);
-    }
-}
-
-/// A pool that cannot be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum PoolError {
-    /// The memory holds not a single slot of 2048 bytes.
-    TooSmall,
-    /// The memory is longer than this machine's words can count.
-    TooLarge,
-    /// The storage has fewer words than [`Pool::words`] asks for.
-    Storage {
-        /// Words needed.
-        wanted: usize,
-        /// Words given.
-        given: usize,
-    },
-}
-
-impl fmt::Display for PoolError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::TooSmall => write!(f, "a pool needs room for at least one slot of {SLOT} bytes"),
-            Self::TooLarge => f.write_str("the pool is longer than this machine can count"),
-            Self::Storage { wanted, given } => {
-                write!(f, "the pool's bookkeeping needs {wanted} words, and {given} were given")
-            }
-        }
-    }
-}
-
-impl core::error::Error for PoolError {}
-
-impl From<SlotsError> for PoolError {
-    fn from(error: SlotsError) -> Self {
-        match error {
-            SlotsError::TooSmall => Self::TooSmall,
-            SlotsError::TooLarge => Self::TooLarge,
-            SlotsError::Storage { wanted, given } => Self::Storage { wanted, given },
-        }
     }
 }
 
