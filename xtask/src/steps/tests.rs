@@ -40,6 +40,9 @@ pub(super) fn loom(shop: &mut Workshop) -> Result<()> {
     loom_with(shop, 3)
 }
 
+/// Models are compiled in parallel, whatever the profile says for what is shipped.
+const IN_PARALLEL: [&str; 2] = ["--config", "profile.release.package.coco-dma.codegen-units=16"];
+
 /// The models: in the libraries of the core and of the adaptor, tests with `loom` in their path; and
 /// all of the core's `tests/loom*.rs`.
 pub(super) fn loom_with(shop: &mut Workshop, preemptions: u8) -> Result<()> {
@@ -60,6 +63,7 @@ pub(super) fn loom_with(shop: &mut Workshop, preemptions: u8) -> Result<()> {
         }
         let mut command = shop.cargo("test --package coco-dma --release --locked");
         command
+            .args(IN_PARALLEL)
             .args(targets)
             .args(["--", "--show-output", filter])
             .env("RUSTFLAGS", "--cfg loom")
@@ -81,9 +85,10 @@ pub(super) fn shuttle(shop: &mut Workshop) -> Result<()> {
 /// What is too large for loom: tests of the core with `shuttle` in their name, with so many
 /// schedules of each kind.
 pub(super) fn shuttle_with(shop: &mut Workshop, schedules: u32) -> Result<()> {
-    let test = "test --package coco-dma --release --locked --lib -- --show-output shuttle";
-    let mut command = shop.cargo(test);
+    let mut command = shop.cargo("test --package coco-dma --release --locked --lib");
     command
+        .args(IN_PARALLEL)
+        .args(["--", "--show-output", "shuttle"])
         .env("RUSTFLAGS", "--cfg shuttle")
         .env("SHUTTLE_SCHEDULES", schedules.to_string())
         .env("CARGO_TARGET_DIR", shop.target.join("shuttle"));
