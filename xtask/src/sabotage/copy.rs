@@ -6,7 +6,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 /// What is copied.
-const PARTS: [&str; 6] = [".cargo", "Cargo.lock", "Cargo.toml", "cases", "crates", "xtask"];
+const PARTS: [&str; 7] =
+    [".cargo", "Cargo.lock", "Cargo.toml", "benches", "cases", "crates", "xtask"];
 
 /// Makes `to` the same as `from`, as far as a build needs it. Files that are the same already keep
 /// their times, so that nothing is built twice.
@@ -47,4 +48,25 @@ fn same(from: &Path, to: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use toml::de::DeTable;
+
+    use super::PARTS;
+
+    /// Cargo reads the manifest of every member of the workspace, whichever it builds: without the
+    /// benches, which became one, no sabotage was built at all.
+    #[test]
+    fn every_member_of_the_workspace_is_copied() {
+        let manifest = DeTable::parse(include_str!("../../../Cargo.toml")).unwrap();
+        let members = manifest.get_ref()["workspace"].get_ref()["members"].get_ref();
+        let members = members.as_array().unwrap();
+        assert!(!members.is_empty());
+        for member in members.iter().map(|member| member.get_ref().as_str().unwrap()) {
+            let top = member.split('/').next().unwrap();
+            assert!(PARTS.contains(&top), "{member}");
+        }
+    }
 }

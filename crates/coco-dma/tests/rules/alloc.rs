@@ -140,3 +140,22 @@ fn pages_that_convert_are_whole_granules() {
         assert_eq!(pages, wanted, "{len:#x} {align:#x}");
     }
 }
+
+#[test]
+fn the_driver_syncs_what_is_cached_past_the_device_and_only_a_domain_joins_runs() {
+    use coco_dma::plan::AllocKind::{Coherent, NonContiguous, Pages};
+    let open = regime(PlatformName::Open);
+    let blind = DeviceFace { coherent: false, ..PLAIN };
+    for (kind, device, wanted) in [
+        (Coherent, PLAIN, (false, false)),
+        (Coherent, translated(blind), (false, false)),
+        (Pages, PLAIN, (false, false)),
+        (Pages, translated(blind), (true, false)),
+        (NonContiguous, blind, (true, false)),
+        (NonContiguous, translated(PLAIN), (false, true)),
+    ] {
+        let request = AllocRequest { kind, ..ask_alloc(&open, &device, &[]) };
+        let plan = plan::alloc(&request, &mut ()).unwrap();
+        assert_eq!((plan.needs_sync, plan.scattered), wanted, "{kind:?}");
+    }
+}
