@@ -13,7 +13,7 @@ pub enum PoolError {
     TooSmall,
     /// The memory is longer than this machine's words can count.
     TooLarge,
-    /// The storage has fewer words than [`Pool::words`] asks for.
+    /// The storage has fewer words than [`Pool::words`](super::Pool::words) asks for.
     Storage {
         /// Words needed.
         wanted: usize,
