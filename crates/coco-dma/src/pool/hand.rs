@@ -193,7 +193,7 @@ impl Hand for PoolHandle<'_> {
         if self.is_of(pool) {
             pool.slots.take_with(&mut self.turn, places, owner)
         } else {
-            pool.slots.take(0, places, owner)
+            pool.slots.take(self.turn.number(), places, owner)
         }
     }
 
@@ -220,7 +220,7 @@ impl Hand for PoolHandle<'_> {
             pool.slots.give_with(&mut self.turn, run)
         } else {
             then(None);
-            pool.slots.give(0, run)
+            pool.slots.give(self.turn.number(), run)
         }
     }
 }

@@ -62,6 +62,17 @@ fn look(pool: &Pool<'_>, count: usize) -> Option<u32> {
     Some(seen)
 }
 
+/// Closes the pool, uses the memory as its owner, and opens the pool over other memory. False where
+/// somebody is in it.
+fn move_to(pool: &Pool<'_>, old: &Cell, new: &'static Cell) -> bool {
+    let closed = pool.close().is_some();
+    if closed {
+        use_alone(old);
+        open(pool, new, 6);
+    }
+    closed
+}
+
 /// As the owner uses memory that was given back.
 fn use_alone(cell: &Cell) {
     // SAFETY: the pool is closed; loom reports it if somebody is at the memory.
@@ -143,18 +154,7 @@ fn loom_a_pool_that_opens_anew_shows_its_new_bytes() {
     let met = outcomes(|swap| {
         let (pool, [old, new]) = pool(1, 0);
         open(pool, old, 5);
-        let (closed, seen) = race(
-            swap,
-            move || {
-                let closed = pool.close().is_some();
-                if closed {
-                    use_alone(old);
-                    open(pool, new, 6);
-                }
-                closed
-            },
-            move || look(pool, 1),
-        );
+        let (closed, seen) = race(swap, move || move_to(pool, old, new), move || look(pool, 1));
         assert!(pool.is_open());
         (closed, seen)
     });
@@ -172,18 +172,7 @@ fn loom_a_pool_with_caches_closes_and_opens_anew() {
         let (pool, [old, new]) = pool(2, 1);
         open(pool, old, 5);
         assert_eq!(look(pool, 1), Some(5), "both are kept from now on");
-        let (closed, seen) = race(
-            swap,
-            move || {
-                let closed = pool.close().is_some();
-                if closed {
-                    use_alone(old);
-                    open(pool, new, 6);
-                }
-                closed
-            },
-            move || look(pool, 1),
-        );
+        let (closed, seen) = race(swap, move || move_to(pool, old, new), move || look(pool, 1));
         assert!(pool.is_open());
         assert_eq!(look(pool, 2), Some(if closed { 6 } else { 5 }), "all of it is free again");
         assert_eq!(pool.used(), 0);
@@ -203,14 +192,7 @@ fn loom_a_pool_does_not_close_under_a_handle() {
         open(pool, old, 5);
         let (closed, seen) = race(
             swap,
-            move || {
-                let closed = pool.close().is_some();
-                if closed {
-                    use_alone(old);
-                    open(pool, new, 6);
-                }
-                closed
-            },
+            move || move_to(pool, old, new),
             move || {
                 let mut mine = pool.claim(0)?;
                 let mut seen = [None; 2];

@@ -89,9 +89,9 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let Held::Slots { pool: index, run, mapped: None, .. } = &mapping.place else {
             return false;
         };
+        let Some(pool) = self.pool(*index) else { return false };
         // SAFETY: the buffer is writable by condition 1 of `map_raw` where the device writes.
         unsafe { self.carry(mapping, Moment::Finish, 0..written.min(mapping.len())) };
-        let Some(pool) = self.pool(*index) else { return false };
         let counted = self.counts_by(*index);
         let count = |turn: Option<usize>| self.count().finished_in(turn.filter(|_| counted));
         // Slots that were revoked are not ours any more.
