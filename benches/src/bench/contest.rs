@@ -15,6 +15,7 @@ use crate::measure::Lane;
 use crate::measure::Pace;
 use crate::measure::Race;
 use crate::measure::race;
+use crate::measure::stand_for;
 use crate::memory::Buffers;
 use crate::memory::Region;
 use crate::reference::SLOT;
@@ -189,6 +190,7 @@ impl Contest<'_> {
         // Copies of a whole turn of large mappings take long; a few hundred megabytes will do.
         let pairs = pairs.min(((512 << 20) / point.size).max(4 * point.live()));
         let mut lane = Steady::new(subject.hand(cpu)?, buffers.clone(), point.order, refused);
+        stand_for(cpu);
         let floor = Floor::new(lane.trace(pairs), buffers, region, point.terms());
         Some((lane, floor))
     }

@@ -52,7 +52,7 @@ impl CpuPair {
 
     /// Keeps this thread on the processor with this index.
     pub(crate) fn pin(&self, index: usize) {
-        CPU.set(index);
+        stand_for(index);
         let mut set = CpuSet::new();
         let [first, second] = self.0;
         set.set(if index == 0 { first } else { second });
@@ -95,7 +95,13 @@ thread_local! {
     static CPU: Cell<usize> = const { Cell::new(0) };
 }
 
-/// The index of the processor that this thread was pinned to; the first where it was not.
+/// From now on this thread counts as the processor with this index, wherever it runs: whoever sets
+/// up what another thread will do does it in that one's name.
+pub(crate) fn stand_for(index: usize) {
+    CPU.set(index);
+}
+
+/// The index of the processor that this thread stands for; the first where nobody said.
 #[inline]
 pub(crate) fn cpu() -> usize {
     CPU.get()

@@ -10,6 +10,7 @@ pub(crate) use cores::CpuPair;
 pub use cores::Placement;
 pub(crate) use cores::cpu;
 pub(crate) use cores::pause;
+pub(crate) use cores::stand_for;
 pub(crate) use race::Lane;
 pub use race::Pace;
 pub(crate) use race::Race;

@@ -5,6 +5,7 @@
 use super::Random;
 use crate::hand::Hand;
 use crate::hand::Subject;
+use crate::measure::stand_for;
 use crate::memory::Buffers;
 
 /// How many of a hundred mappings are of a size, up to so many bytes; exactly, from a page on.
@@ -45,6 +46,7 @@ impl<H: Hand> Filling<H> {
             let turn = self.held.len() % self.hands.len().max(1);
             let left = (slots - subject.used()) * crate::reference::SLOT;
             let len = self.draw().min(left);
+            stand_for(turn);
             let Some(hand) = self.hands.get_mut(turn) else { return };
             // SAFETY: the scratch buffer is there as long as the pool is.
             let mut record = unsafe { hand.map(buffers.scratch(len)) };
@@ -74,6 +76,7 @@ impl<H: Hand> Filling<H> {
                 let place = self.random.below(self.held.len());
                 let record = self.held.swap_remove(place);
                 let turn = self.held.len() % self.hands.len().max(1);
+                stand_for(turn);
                 let Some(hand) = self.hands.get_mut(turn) else { return };
                 // SAFETY: the scratch buffer is there as long as the pool is; the record is of
                 // this subject.
