@@ -40,8 +40,9 @@ pub(crate) fn judge(
     let limit = device.limits.mask.raw().min(device.bus_limit.raw());
     let translated = device.attachment == Attachment::Translated;
     let attr = |attr| request.attrs.contains(attr);
-    let registers =
-        attr(Attrs::MMIO) || (platform == PlatformName::Open && request.memory == Memory::Peer);
+    let registers = attr(Attrs::MMIO)
+        || request.memory == Memory::Mmio
+        || (platform == PlatformName::Open && request.memory == Memory::Peer);
     let restricted = request.pools.iter().any(|pool| pool.restricted);
     let run = PhysRange::new(base, request.len).unwrap();
     let around = request.pools.iter().find(|pool| pool.restricted && pool.range.contains(run));
@@ -164,11 +165,11 @@ pub(crate) fn judge(
                 Refuse::AttributeContradictsLedger => {
                     let mmio = attr(Attrs::MMIO);
                     (mmio && matches!(request.memory, Memory::Known(_)))
-                        || (!mmio && matches!(request.memory, Memory::Mmio | Memory::Peer))
+                        || (!mmio && request.memory == Memory::Peer)
                         || attr(Attrs::CC_SHARED)
                 }
                 Refuse::PrivateMmio => {
-                    attr(Attrs::MMIO) && !attr(Attrs::CC_SHARED) && device.trust == Trust::Untrusted
+                    registers && !attr(Attrs::CC_SHARED) && device.trust == Trust::Untrusted
                 }
                 Refuse::MmioCannotBounce => registers,
                 Refuse::SharedUnreachable => {
