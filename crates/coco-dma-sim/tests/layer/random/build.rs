@@ -198,9 +198,8 @@ fn device_models(accepted_too: bool) -> Vec<DeviceModel> {
     ];
     if accepted_too {
         let accepted = DeviceModel { accepted: true, ..plain };
-        models.push(accepted.clone());
-        let forced = DeviceModel { forced: true, quota: None, ..accepted };
-        models.push(DeviceModel { coherent: false, node: Some(1), ..forced });
+        models.push(DeviceModel { coherent: false, ..accepted.clone() });
+        models.push(DeviceModel { forced: true, quota: None, node: Some(1), ..accepted });
     }
     models
 }

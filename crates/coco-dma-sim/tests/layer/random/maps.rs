@@ -105,14 +105,24 @@ impl World<'_> {
         };
         let (granules, reaches) = (self.touched(at, len), self.reaches_shared());
         let asserted = attrs == Attrs::CC_SHARED;
-        let wanted =
-            predict(&mut self.model, device, (granules, at, len), direction, asserted, reaches);
+        let wanted = predict(
+            &mut self.model,
+            device,
+            (granules.clone(), at, len),
+            direction,
+            asserted,
+            reaches,
+        );
         let buffer = self.heap_bytes(at, len);
         match (map(&self.devices[device], buffer, direction, attrs), wanted) {
             (Ok(mapping), Ok(hold)) => {
                 assert_eq!(mapping.is_bounced(), hold.is_some(), "{}", self.now);
                 self.met(if hold.is_some() { "bounced" } else { "in place" });
                 self.met_node(device, hold);
+                let apart = self.model.way(device, Some(granules), asserted, false, reaches);
+                if hold.is_some() && apart == Way::InPlace {
+                    self.met("bounced for a cache line");
+                }
                 assert_eq!((mapping.len(), mapping.direction()), (len, direction));
                 let by_hand = attrs == Attrs::SKIP_CPU_SYNC;
                 self.keep(device, mapping, (at, len), hold, by_hand);

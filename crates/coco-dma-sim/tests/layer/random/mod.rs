@@ -103,6 +103,7 @@ const MUST_MEET: &[&str] = &[
     "allocation: too-large",
     "attribute-contradicts-ledger",
     "bounced",
+    "bounced for a cache line",
     "conversion of what is pinned",
     "finished after its device",
     "free lost some",
