@@ -145,9 +145,9 @@ fn source(request: &MapRequest<'_>, trace: &mut impl Trace) -> Result<Source, Re
     }
     // What is known to be registers is registers, whoever says so. Of a peer's, confidential machines
     // want the caller to say it, an open one as little as its drivers do.
-    let known =
+    let registers =
         matches!((regime, request.memory), (_, Memory::Mmio) | (Regime::Open, Memory::Peer));
-    let mmio = known || attrs.contains(Attrs::MMIO);
+    let mmio = registers || attrs.contains(Attrs::MMIO);
     let by_attrs = if shared_asserted { State::SHARED } else { State::PRIVATE };
     let restricted = range.and_then(|range| pools::restricted_around(request.pools, range));
     let (state, known) = match (regime, request.memory) {
