@@ -12,33 +12,34 @@ use crate::state::Visibility;
 use crate::word::Ordering;
 use crate::word::Word;
 
-/// The state of one granule.
+/// The state of one granule. The numbers are what the books hold: 0, which is in fresh storage, is
+/// the state in which nobody uses memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GranuleState {
-    /// This guest alone may access it.
-    Private,
-    /// The host may access it too.
-    Shared,
-    /// Somebody is converting it: nobody else may rely on either state.
-    Converting,
-    /// A conversion failed and nobody knows the state. Lost on purpose, until a retry proves it.
-    Quarantined,
     /// The guest never accepted it. Not private: the host may still choose what lies there.
-    Unaccepted,
+    Unaccepted = 0,
+    /// This guest alone may access it.
+    Private = 1,
+    /// The host may access it too.
+    Shared = 2,
+    /// Somebody is converting it: nobody else may rely on either state.
+    Converting = 3,
+    /// A conversion failed and nobody knows the state. Lost on purpose, until a retry proves it.
+    Quarantined = 4,
     /// An SME host's memory, behind the cipher.
-    Encrypted,
+    Encrypted = 5,
     /// An SME host's memory, stored as it is.
-    Plain,
+    Plain = 6,
 }
 
 impl GranuleState {
-    /// Every state.
+    /// Every state, in the order of their numbers.
     pub const ALL: [Self; 7] = [
+        Self::Unaccepted,
         Self::Private,
         Self::Shared,
         Self::Converting,
         Self::Quarantined,
-        Self::Unaccepted,
         Self::Encrypted,
         Self::Plain,
     ];
@@ -63,19 +64,6 @@ impl GranuleState {
             Self::Private | Self::Shared | Self::Unaccepted => !of_host,
             Self::Encrypted | Self::Plain => of_host,
             Self::Converting | Self::Quarantined => false,
-        }
-    }
-
-    /// Zero, which is what fresh storage holds, is the state in which nobody uses memory.
-    const fn code(self) -> usize {
-        match self {
-            Self::Unaccepted => 0,
-            Self::Private => 1,
-            Self::Shared => 2,
-            Self::Converting => 3,
-            Self::Quarantined => 4,
-            Self::Encrypted => 5,
-            Self::Plain => 6,
         }
     }
 }
@@ -130,7 +118,7 @@ impl Entry {
 
     /// A granule in this state, unpinned.
     pub(super) const fn new(state: GranuleState) -> Self {
-        Self(state.code())
+        Self(state as usize)
     }
 
     /// The word whose entries are all this one.

@@ -8,6 +8,7 @@ use super::Seen;
 use super::entry::Entry;
 use super::entry::PER_WORD;
 use super::entry::Part;
+use super::window::Window;
 use crate::addr::PhysAddr;
 use crate::addr::PhysRange;
 use crate::word::Ordering;
@@ -65,6 +66,16 @@ impl<'m> Granules<'m> {
         };
         let first = number(run.base());
         Span { first, count: number(run.last()) - first + 1 }
+    }
+
+    /// Those in whole words that lie in `part`, which is a part of the range; `None` where there are
+    /// none.
+    pub(super) fn window(&self, part: PhysRange) -> Option<Window<'m>> {
+        let granules = part.base().offset_from(self.base)?.div_ceil(self.bytes());
+        let first = usize::try_from(granules).ok()?.div_ceil(PER_WORD);
+        let past = part.last().offset_from(self.base)?.checked_add(1)? >> self.shift;
+        let words = self.words.get(first..usize::try_from(past).ok()? / PER_WORD)?;
+        (!words.is_empty()).then(|| Window::new(self.at(first * PER_WORD), self.shift, words))
     }
 
     /// Where a granule begins.
