@@ -110,22 +110,10 @@ impl<'m> Granules<'m> {
     /// What the granules of a span are, one word after the other: not all at one moment.
     #[inline]
     pub(super) fn look(&self, span: Span) -> Seen {
-        // Mostly one word has all of them, and they are alike.
-        if let Some(word) = self.words.get(span.first / PER_WORD)
-            && let Some(state) = Entry::alike(word, span.first % PER_WORD, span.count)
-        {
-            return Seen::Uniform(state);
-        }
-        self.look_at_words(span)
-    }
-
-    /// The same word by word, as long as they are alike.
-    fn look_at_words(&self, span: Span) -> Seen {
-        let mut parts = self.parts(span);
-        match parts.next().and_then(|part| part.alike()) {
-            Some(state) if parts.all(|part| part.alike() == Some(state)) => Seen::Uniform(state),
-            _ => self.look_through(span),
-        }
+        // Mostly they are alike.
+        let last = (span.first + span.count).wrapping_sub(1);
+        Entry::alike(self.words, span.first, last)
+            .map_or_else(|| self.look_through(span), Seen::Uniform)
     }
 
     /// The same one by one.
