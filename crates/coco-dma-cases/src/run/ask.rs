@@ -6,11 +6,11 @@ use coco_dma::addr::{AddressLimit, BusRanges, PhysAddr};
 use coco_dma::attrs::Attrs;
 use coco_dma::device::{BindError, Device};
 use coco_dma::plan::{
-    self, AllocKind, AllocRequest, Cache, Candidates, DeviceFace, MapRequest, Place, Plan,
-    PoolFace, Protection,
+    self, AllocKind, AllocRequest, Candidates, DeviceFace, MapRequest, Place, Plan, PoolFace,
+    Protection,
 };
 use coco_dma::reason::{Direct, Refuse};
-use coco_dma::state::{Context, Direction, Memory};
+use coco_dma::state::{Cache, Context, Direction, Memory};
 
 use super::build::endpoint;
 use super::stream::wide;

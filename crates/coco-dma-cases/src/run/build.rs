@@ -34,6 +34,10 @@ fn failed(place: &Place, expected: &str, got: impl ToString) -> Failed {
 pub(super) fn execute(case: &Case, heed: Heed, story: &mut Vec<Told>) -> Result<(), Failed> {
     let spec = &case.machine;
     let mut builder = Machine::builder(spec.platform).numbers(spec.numbers).seed(spec.seed);
+    // What a device does not see makes a difference for that device alone.
+    if case.devices.iter().any(|device| !device.coherent) {
+        builder = builder.caches();
+    }
     for ram in &spec.ram {
         builder = builder.ram(ram.base().raw(), ram.len());
     }

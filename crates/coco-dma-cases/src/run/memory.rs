@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use coco_dma::addr::{PhysAddr, PhysRange};
 use coco_dma::platform::{PageSource, Platform};
-use coco_dma::state::{Context, State};
+use coco_dma::state::{Cache, Context, State};
 use coco_dma_sim::Machine;
 
 /// A memory of the driver.
@@ -69,7 +69,7 @@ impl Buffer {
 /// Where this process sees RAM that is in `state` now.
 pub(super) fn pointer(machine: &Machine, run: PhysRange, state: State) -> Option<NonNull<u8>> {
     // SAFETY: a simulated machine checks the state, and its memory stays where it is.
-    let start = unsafe { machine.view(run, state, Context::Blocking) }.ok()?;
+    let start = unsafe { machine.view(run, state, Cache::WriteBack, Context::Blocking) }.ok()?;
     // SAFETY: the view was made in the line above. The memory outlives it.
     unsafe { machine.unview(start, run) };
     Some(start)

@@ -79,7 +79,10 @@ impl World<'_> {
     fn sim_device(&self, index: usize, addr: u64, len: usize) -> Result<(SimDevice, u64), String> {
         let described = self.described.get(index).copied().unwrap_or(index);
         let spec = self.case.devices.get(described).ok_or("no such device")?;
-        let device = SimDevice::new(self.ground.machine, &spec.name, spec.trust);
+        let mut device = SimDevice::new(self.ground.machine, &spec.name, spec.trust);
+        if !spec.coherent {
+            device = device.not_coherent();
+        }
         let last = addr.checked_add(wide(len).saturating_sub(1));
         if spec.bus_limit.is_some_and(|limit| last.is_none_or(|last| last > limit)) {
             return Ok((device, NOWHERE));

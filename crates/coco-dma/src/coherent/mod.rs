@@ -15,6 +15,7 @@ mod objects;
 mod pages;
 mod raw;
 mod reservoir;
+mod slots;
 mod views;
 
 pub use error::AllocError;

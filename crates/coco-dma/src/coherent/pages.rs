@@ -50,7 +50,8 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             }
         };
         // SAFETY: the pages are ours and in this state; the view ends before that changes.
-        let Ok(start) = (unsafe { self.platform().view(run, pages.state, context) }) else {
+        let view = unsafe { self.platform().view(run, pages.state, wish.cache, context) };
+        let Ok(start) = view else {
             if let Some(pin) = pin {
                 self.dma().ledger().unpin(pin);
             }

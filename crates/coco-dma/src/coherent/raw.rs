@@ -7,6 +7,7 @@ use core::ptr::NonNull;
 use super::AllocError;
 use super::FreeError;
 use super::NotFreed;
+use super::slots::View;
 use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
 use crate::attrs::Attrs;
@@ -17,16 +18,15 @@ use crate::observe::Event;
 use crate::plan;
 use crate::plan::AllocKind;
 use crate::plan::AllocRequest;
-use crate::plan::Candidates;
 use crate::platform::Platform;
 use crate::pool::Hand;
 use crate::pool::Owner;
 use crate::pool::SlotRun;
 use crate::reason::Refuse;
 use crate::shared::SharedBytes;
+use crate::state::Cache;
 use crate::state::Context;
 use crate::state::Direction;
-use crate::state::PoolUse;
 use crate::state::State;
 
 /// Allocations are multiples of this, in bytes, and aligned to it.
@@ -50,12 +50,13 @@ pub struct RawCoherent {
 // SAFETY: the record only carries the pointer; whoever uses it answers for it.
 unsafe impl Send for RawCoherent {}
 
-/// What an allocation was asked for as.
+/// What an allocation was asked for as, and how the CPU is to see it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wish {
     pub(super) kind: AllocKind,
     pub(super) context: Context,
     pub(super) attrs: Attrs,
+    pub(super) cache: Cache,
 }
 
 /// What an allocation was made as: its CPU mappings depend on it.
@@ -68,8 +69,9 @@ pub(super) struct Made {
 /// Whose memory it is, and with that who takes it back.
 #[derive(Debug)]
 pub(super) enum Source {
-    /// Slots of the device's pool with this index: never converted here.
-    Slots { pool: usize, run: SlotRun },
+    /// Slots of the device's pool with this index: never converted here. Where the pool's own view
+    /// does not suit, another one.
+    Slots { pool: usize, run: SlotRun, view: Option<View> },
     /// Pages of our own, converted by us if they were, and pinned where their state could change.
     Pages { run: PhysRange, converted: bool, pin: Option<Pin> },
 }
@@ -84,6 +86,12 @@ impl RawCoherent {
     /// through the pointer, never through a reference.
     pub fn bytes(&self) -> NonNull<[u8]> {
         NonNull::slice_from_raw_parts(self.start, self.len)
+    }
+
+    /// The memory type of the pointer. Where it is not write-back the device does not see the
+    /// caches, and whatever is written through the pointer is there for it at once, in order.
+    pub fn cache(&self) -> Cache {
+        self.made.wish.cache
     }
 
     /// Whether freeing it converts memory, which atomic context must not.
@@ -125,8 +133,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         context: Context,
         attrs: Attrs,
     ) -> Result<RawCoherent, AllocError> {
-        let wish = Wish { kind, context, attrs };
-        let memory = self.try_alloc(len, wish).inspect(|memory| {
+        let memory = self.try_alloc(len, kind, context, attrs).inspect(|memory| {
             self.count().allocated();
             // Its zeroes are out of the caches before the device could write.
             self.sync_alloc_for_device(memory, Direction::Both);
@@ -140,7 +147,13 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         })
     }
 
-    fn try_alloc(&self, len: usize, wish: Wish) -> Result<RawCoherent, Refuse> {
+    fn try_alloc(
+        &self,
+        len: usize,
+        kind: AllocKind,
+        context: Context,
+        attrs: Attrs,
+    ) -> Result<RawCoherent, Refuse> {
         if let Some(reason) = self.stopped() {
             return Err(reason);
         }
@@ -148,17 +161,18 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let asked = u64::try_from(len).ok().and_then(|len| len.checked_next_multiple_of(page));
         let whole = asked.filter(|whole| *whole > 0).ok_or(Refuse::InvalidRange)?;
         let request = AllocRequest {
-            kind: wish.kind,
+            kind,
             regime: self.regime(),
             device: self.face(),
             len: whole,
             align: page,
-            attrs: wish.attrs,
-            context: wish.context,
+            attrs,
+            context,
             pages: self.dma().pages().is_some(),
             pools: self.pool_faces(),
         };
         let plan = plan::alloc(&request, &mut ())?;
+        let wish = Wish { kind, context, attrs, cache: plan.cache };
         let reservoir = plan.reservoir.and_then(|pools| self.take_reservoir(pools, whole, wish));
         if let Some(memory) = reservoir {
             return Ok(memory);
@@ -170,66 +184,6 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         };
         let slots = plan.pools.and_then(|pools| self.take_slots(pools, whole, wish));
         slots.map_err(|pools| plan::nothing_left(why, pools))
-    }
-
-    /// Slots of the first pool that has them.
-    pub(super) fn take_slots(
-        &self,
-        pools: Candidates<'_>,
-        whole: u64,
-        wish: Wish,
-    ) -> Result<RawCoherent, Refuse> {
-        let (mut why, mut hand) = (Refuse::PoolFull, self.hand());
-        for candidate in pools {
-            let index = candidate.index;
-            let Some(pool) = self.pool(index) else { continue };
-            let owner = self.owner().allocating();
-            let places = &candidate.places;
-            let Ok(count) = usize::try_from(places.slots_at(places.lowest())) else { continue };
-            // Who has no quota left does not even look for slots.
-            if !self.charge(count) {
-                return Err(Refuse::Quota);
-            }
-            let Ok(run) = hand.take(pool, places, owner) else {
-                self.discharge(count);
-                continue;
-            };
-            let offset = run.offset();
-            let len = usize::try_from(whole).unwrap_or(0);
-            let Some(start) = pool.bytes().at(offset, len) else {
-                self.discharge(run.count());
-                hand.give(pool, &run, |_| ());
-                continue;
-            };
-            // SAFETY: the slots are ours.
-            unsafe { pool.bytes().zero(offset, len) };
-            let bytes = NonNull::slice_from_raw_parts(start, len);
-            let found = match (candidate.base, u64::try_from(offset).ok()) {
-                (Some(base), Some(at)) => base.checked_add(at).map(|addr| (addr, None)),
-                (None, Some(at)) => pool.range().slice(at, whole).and_then(|range| {
-                    // SAFETY: a pool's memory keeps its state while slots of it are held, and the
-                    // slots are ours.
-                    let found = unsafe { self.expose_pages(range, bytes, candidate.state) };
-                    found.map_err(|reason| why = reason).ok()
-                }),
-                _ => None,
-            };
-            let Some((addr, mapped)) = found else {
-                self.discharge(run.count());
-                hand.give(pool, &run, |_| ());
-                continue;
-            };
-            if matches!(pool.purpose(), PoolUse::Reserve | PoolUse::Coherent) {
-                let (free, capacity) = (pool.free(), pool.capacity());
-                if free < capacity.div_ceil(4) {
-                    self.dma().tell(&Event::LowWater { free, capacity });
-                }
-            }
-            let source = Source::Slots { pool: index, run };
-            let made = Made { wish, state: candidate.state };
-            return Ok(RawCoherent { owner: self.owner(), addr, start, len, source, made, mapped });
-        }
-        Err(why)
     }
 
     /// Maps memory in the device's domain for both directions, out of the caches before.
@@ -273,7 +227,11 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         }
         let bytes = memory.bytes();
         match memory.source {
-            Source::Slots { pool, run } => {
+            Source::Slots { pool, run, view } => {
+                if let Some(view) = view {
+                    // SAFETY: `start` is this view, and by this function's condition nobody uses it.
+                    unsafe { self.end_view(memory.start, view) };
+                }
                 if self.pool(pool).is_some_and(|pool| self.hand().give(pool, &run, |_| ())) {
                     self.discharge(run.count());
                 }

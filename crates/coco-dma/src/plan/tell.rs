@@ -2,7 +2,6 @@
 
 use core::fmt;
 
-use super::memory::Cache;
 use super::memory::Protection;
 use super::step::Known;
 use super::step::Misfit;
@@ -10,6 +9,7 @@ use super::step::PoolVerdict;
 use super::step::Step;
 use super::transfer::Bytes;
 use super::transfer::Transfer;
+use crate::state::Cache;
 use crate::state::PoolLabel;
 
 const fn told(cache: Cache) -> &'static str {

@@ -4,10 +4,10 @@ use coco_dma::addr::PhysAddr;
 use coco_dma::addr::PhysRange;
 use coco_dma::attrs::Attrs;
 use coco_dma::plan::PoolFace;
-use coco_dma::plan::{self, AllocKind, AllocRequest, Cache, DeviceFace, Limits, MmapRequest};
+use coco_dma::plan::{self, AllocKind, AllocRequest, DeviceFace, Limits, MmapRequest};
 use coco_dma::reason::Refuse;
 use coco_dma::regime::{Parameters, PlatformName};
-use coco_dma::state::{Attachment, Context, PoolLabel, PoolUse, State, Trust};
+use coco_dma::state::{Attachment, Cache, Context, PoolLabel, PoolUse, State, Trust};
 
 use super::table::{accepts, cpu_mark, form, own_state, pool_state};
 
