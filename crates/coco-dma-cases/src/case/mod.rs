@@ -19,7 +19,7 @@ pub(crate) use machine::MachineSpec;
 pub(crate) use ops::{Op, Operation, Protected, Target};
 pub(crate) use step::{End, Step};
 pub(crate) use things::{MemorySpec, MemoryState, PoolSpec};
-pub(crate) use vocabulary::Books;
+pub(crate) use vocabulary::{Books, CACHES};
 
 use crate::read::{Place, Reader, Table, Wrong, parse};
 

@@ -7,7 +7,7 @@ use coco_dma::device::{Attested, Endpoint};
 use coco_dma::iommu::{Domain, IovaWindow};
 use coco_dma::ledger::Ledger;
 use coco_dma::pool::Pool;
-use coco_dma::state::{PoolOrigin, State, Trust};
+use coco_dma::state::{Cache, PoolOrigin, State, Trust};
 use coco_dma::{Dma, Word};
 use coco_dma_sim::{Faulty, Machine, NoMemory, SimIommu, Traced};
 
@@ -136,7 +136,7 @@ fn buffers(case: &Case, machine: &Machine, comes: State) -> Result<Vec<Buffer>, 
     }
     for (memory, range) in case.memories.iter().zip(&case.layout.memories) {
         let buffer = match range {
-            Some(range) => Buffer::at(machine, *range, comes),
+            Some(range) => Buffer::at(machine, *range, comes, memory.state.cache()),
             None => usize::try_from(memory.size).ok().and_then(Buffer::unlocated),
         };
         buffers.push(buffer.ok_or_else(|| failed(&memory.place, "memory", "none"))?);
@@ -165,7 +165,8 @@ fn make_pool<'m>(
             // A label that this machine does not have: the memory is as it comes.
             Err(NoMemory::NoSuchLabel(_)) => {
                 take(pool.range)?;
-                pointer(machine, pool.range, comes).ok_or("no view of the pool")?
+                pointer(machine, pool.range, comes, Cache::WriteBack)
+                    .ok_or("no view of the pool")?
             }
             Err(error) => return Err(error.to_string()),
         };

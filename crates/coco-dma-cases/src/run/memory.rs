@@ -25,8 +25,13 @@ pub(super) struct Buffer {
 
 impl Buffer {
     /// A buffer over RAM of the machine.
-    pub(super) fn at(machine: &Machine, range: PhysRange, comes: State) -> Option<Self> {
-        let start = pointer(machine, range, comes)?;
+    pub(super) fn at(
+        machine: &Machine,
+        range: PhysRange,
+        comes: State,
+        cache: Cache,
+    ) -> Option<Self> {
+        let start = pointer(machine, range, comes, cache)?;
         let len = usize::try_from(range.len()).ok()?;
         Some(Self { range: Some(range), start, len, _heap: None, fill: Vec::new() })
     }
@@ -67,9 +72,14 @@ impl Buffer {
 }
 
 /// Where this process sees RAM that is in `state` now.
-pub(super) fn pointer(machine: &Machine, run: PhysRange, state: State) -> Option<NonNull<u8>> {
+pub(super) fn pointer(
+    machine: &Machine,
+    run: PhysRange,
+    state: State,
+    cache: Cache,
+) -> Option<NonNull<u8>> {
     // SAFETY: a simulated machine checks the state, and its memory stays where it is.
-    let start = unsafe { machine.view(run, state, Cache::WriteBack, Context::Blocking) }.ok()?;
+    let start = unsafe { machine.view(run, state, cache, Context::Blocking) }.ok()?;
     // SAFETY: the view was made in the line above. The memory outlives it.
     unsafe { machine.unview(start, run) };
     Some(start)

@@ -173,7 +173,23 @@ impl World<'_> {
                     }
                 }
             }
-            _ => Err("a driver touches a memory or an allocation".to_owned()),
+            Target::Mapping(name) => {
+                let mapping = self.mappings.get(name).ok_or("it was not mapped")?;
+                let len = len.map_or(Ok(mapping.len().saturating_sub(offset)), size)?;
+                let done = |outcome| match outcome {
+                    Outcome::Clear => Got::new("done"),
+                    other => Got::new(word(other)),
+                };
+                Ok(match write {
+                    Some(bytes) => done(mapping.write(offset, &self.make(bytes, len))),
+                    None => {
+                        let mut bytes = vec![0; len];
+                        let outcome = mapping.read(offset, &mut bytes);
+                        Got { bytes: Some(bytes), ..done(outcome) }
+                    }
+                })
+            }
+            _ => Err("a driver touches a memory, an allocation or a mapping".to_owned()),
         }
     }
 }

@@ -11,7 +11,9 @@ use coco_dma::iommu::Domain;
 use coco_dma::platform::Platform as _;
 use coco_dma::pool::Pool;
 use coco_dma::stream::RawMapping;
-use coco_dma_sim::{Call, ConvertFault, Faulty, GranuleState, Machine, SimIommu, Traced};
+use coco_dma_sim::{
+    Call, ConvertFault, CpuMapping, Faulty, GranuleState, Machine, SimIommu, Traced,
+};
 
 use super::build::endpoint;
 use super::events::Events;
@@ -63,6 +65,8 @@ pub(super) struct World<'w> {
     pub(super) buffers: Vec<Buffer>,
     pub(super) maps: BTreeMap<String, LiveMap>,
     pub(super) allocs: BTreeMap<String, LiveAlloc>,
+    /// What drivers mapped of them for the CPU.
+    pub(super) mappings: BTreeMap<String, CpuMapping>,
     /// The state of every granule before the first step.
     pub(super) began: BTreeMap<u64, GranuleState>,
     counter: usize,
@@ -85,6 +89,7 @@ impl<'w> World<'w> {
             buffers,
             maps: BTreeMap::new(),
             allocs: BTreeMap::new(),
+            mappings: BTreeMap::new(),
             began: BTreeMap::new(),
             counter: 0,
             heed,
@@ -153,7 +158,7 @@ impl<'w> World<'w> {
             Op::Map { .. } | Op::MapList { .. } | Op::Finish { .. } | Op::Sync { .. } => {
                 return self.stream(op);
             }
-            Op::Alloc { .. } | Op::Free { .. } => return self.coherent(op),
+            Op::Alloc { .. } | Op::Free { .. } | Op::Mmap { .. } => return self.coherent(op),
             Op::Convert { .. }
             | Op::Grow(_)
             | Op::Shrink(_)
@@ -164,7 +169,7 @@ impl<'w> World<'w> {
             Op::Bind(_) | Op::Rebind { .. } | Op::Revoke(_) | Op::LoseTrust(_) | Op::Ask(_) => {
                 return self.devices(op);
             }
-            Op::Protection { .. } | Op::Decide { .. } | Op::Mmap { .. } => return self.decide(op),
+            Op::Protection { .. } | Op::Decide { .. } => return self.decide(op),
             Op::DeviceAccess { .. } | Op::HostAccess { .. } | Op::DriverAccess { .. } => {
                 return self.touch(op);
             }
@@ -194,7 +199,8 @@ impl<'w> World<'w> {
             Op::MapList { device: d, memories, .. } => {
                 format!(" of {} memories for {}", memories.len(), device(d))
             }
-            Op::Finish { map, .. } | Op::Sync { map, .. } => format!(" {map}"),
+            Op::Finish { map: name, .. }
+            | Op::Sync { of: Target::Map(name) | Target::Alloc(name), .. } => format!(" {name}"),
             Op::Alloc { device: d, size, kind, context, .. } => {
                 format!(" {size} bytes for {} ({kind:?}, {context:?})", device(d))
             }
@@ -240,7 +246,7 @@ impl<'w> World<'w> {
             Target::Alloc(name) => {
                 self.ground.machine.locate(self.allocs.get(name)?.memory.bytes())
             }
-            Target::Map(_) | Target::Address(_) => None,
+            Target::Map(_) | Target::Mapping(_) | Target::Address(_) => None,
         }
     }
 }

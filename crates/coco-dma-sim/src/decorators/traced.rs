@@ -52,6 +52,8 @@ pub enum Call {
         run: PhysRange,
         /// The state.
         state: State,
+        /// The memory type.
+        cache: Cache,
         /// The context.
         context: Context,
         /// Whether there was one.
@@ -137,7 +139,7 @@ unsafe impl<P: Platform> Platform for Traced<P> {
     ) -> Result<NonNull<u8>, NoView> {
         // SAFETY: the caller's condition.
         let answer = unsafe { self.inner.view(run, state, cache, context) };
-        self.note(Call::View { run, state, context, given: answer.is_ok() });
+        self.note(Call::View { run, state, cache, context, given: answer.is_ok() });
         answer
     }
 

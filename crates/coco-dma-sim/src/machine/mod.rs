@@ -1,12 +1,14 @@
 //! The machine: RAM, the platform's rules, and a memory of all that was done to it.
 
 mod builder;
+mod mapping;
 mod memory;
 mod platform;
 mod record;
 
 pub use builder::BuildError;
 pub use builder::Builder;
+pub use mapping::CpuMapping;
 pub use memory::GuestBuffer;
 pub use memory::NoMemory;
 pub use memory::PoolMemory;

@@ -175,7 +175,9 @@ impl Ram {
             },
             (Sight::Inside(wanted), GranuleState::In(state)) if wanted == state => Some(Way::Bare),
             (Sight::Either, GranuleState::In(_)) => Some(Way::Bare),
-            (Sight::Deciphered, GranuleState::In(State::ENCRYPTED)) => Some(Way::Bare),
+            (Sight::Deciphered, GranuleState::In(State::ENCRYPTED | State::PRIVATE)) => {
+                Some(Way::Bare)
+            }
             (Sight::Deciphered, GranuleState::In(_)) => Some(Way::Through),
             _ => None,
         }

@@ -20,4 +20,5 @@ mod reservoir;
 mod stubborn;
 mod support;
 mod syncs;
+mod views;
 mod walk;

@@ -7,7 +7,6 @@ use core::ptr::NonNull;
 use super::AllocError;
 use super::FreeError;
 use super::NotFreed;
-use super::slots::View;
 use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
 use crate::attrs::Attrs;
@@ -19,7 +18,6 @@ use crate::plan;
 use crate::plan::AllocKind;
 use crate::plan::AllocRequest;
 use crate::platform::Platform;
-use crate::pool::Hand;
 use crate::pool::Owner;
 use crate::pool::SlotRun;
 use crate::reason::Refuse;
@@ -69,9 +67,8 @@ pub(super) struct Made {
 /// Whose memory it is, and with that who takes it back.
 #[derive(Debug)]
 pub(super) enum Source {
-    /// Slots of the device's pool with this index: never converted here. Where the pool's own view
-    /// does not suit, another one.
-    Slots { pool: usize, run: SlotRun, view: Option<View> },
+    /// Slots of the device's pool with this index: never converted here.
+    Slots { pool: usize, run: SlotRun },
     /// Pages of our own, converted by us if they were, and pinned where their state could change.
     Pages { run: PhysRange, converted: bool, pin: Option<Pin> },
 }
@@ -227,14 +224,9 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         }
         let bytes = memory.bytes();
         match memory.source {
-            Source::Slots { pool, run, view } => {
-                if let Some(view) = view {
-                    // SAFETY: `start` is this view, and by this function's condition nobody uses it.
-                    unsafe { self.end_view(memory.start, view) };
-                }
-                if self.pool(pool).is_some_and(|pool| self.hand().give(pool, &run, |_| ())) {
-                    self.discharge(run.count());
-                }
+            Source::Slots { pool, run } => {
+                // SAFETY: the record's memory, which by this function's condition nobody uses.
+                unsafe { self.give_slots(bytes, pool, &run, memory.made.wish.cache) };
             }
             // SAFETY: this function's condition.
             Source::Pages { run, converted, pin } => unsafe {

@@ -10,10 +10,8 @@ use super::raw::RawCoherent;
 use super::raw::Source;
 use super::raw::Wish;
 use crate::addr::DmaAddr;
-use crate::addr::PhysRange;
 use crate::device::Device;
 use crate::iommu::Mapped;
-use crate::ledger::Pin;
 use crate::observe::Event;
 use crate::plan;
 use crate::plan::Candidate;
@@ -22,22 +20,14 @@ use crate::platform::NoView;
 use crate::platform::Platform;
 use crate::pool::Hand;
 use crate::pool::Pool;
+use crate::pool::SlotRun;
 use crate::reason::Refuse;
+use crate::state::Cache;
 use crate::state::PoolUse;
-use crate::state::State;
-
-/// A view of slots that is not the pool's. The pin keeps the memory in its state while the view
-/// lives: a pool whose device was revoked may shrink before the driver frees what it had.
-#[derive(Debug)]
-pub(super) struct View {
-    range: PhysRange,
-    pin: Option<Pin>,
-}
 
 /// What slots are as an allocation.
 struct Dressed {
     start: NonNull<u8>,
-    view: Option<View>,
     addr: DmaAddr,
     mapped: Option<Mapped>,
 }
@@ -67,7 +57,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             };
             // SAFETY: the slots are ours.
             let dressed = unsafe { self.dress(pool, &candidate, run.offset(), whole, wish) };
-            let Dressed { start, view, addr, mapped } = match dressed {
+            let Dressed { start, addr, mapped } = match dressed {
                 Ok(dressed) => dressed,
                 Err(reason) => {
                     why = reason;
@@ -83,7 +73,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                 }
             }
             let len = usize::try_from(whole).unwrap_or(0);
-            let source = Source::Slots { pool: index, run, view };
+            let source = Source::Slots { pool: index, run };
             let made = Made { wish, state: candidate.state };
             return Ok(RawCoherent { owner: self.owner(), addr, start, len, source, made, mapped });
         }
@@ -112,13 +102,15 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let range = pool.range().slice(at, whole).ok_or(full)?;
         // SAFETY: this function's condition.
         unsafe { pool.bytes().zero(offset, len) };
-        let (start, view) = if wish.cache == plan::POOL_CACHE {
-            (start, None)
+        let own = wish.cache != plan::POOL_CACHE;
+        let start = if own {
+            let (state, cache) = (candidate.state, wish.cache);
+            // SAFETY: a pool's memory keeps its state while slots of it are held, and the view ends
+            // before they are given back.
+            let view = unsafe { self.platform().view(range, state, cache, wish.context) };
+            view.map_err(|NoView| Refuse::NoView)?
         } else {
-            // SAFETY: this function's condition, and a pool's memory keeps its state while it is
-            // open.
-            let (start, view) = unsafe { self.begin_view(range, candidate.state, wish) }?;
-            (start, Some(view))
+            start
         };
         let given = match candidate.base {
             Some(base) => base.checked_add(at).map(|addr| (addr, None)).ok_or(full),
@@ -128,50 +120,36 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                 unsafe { self.expose_pages(range, bytes, candidate.state) }
             }
         };
-        match given {
-            Ok((addr, mapped)) => Ok(Dressed { start, view, addr, mapped }),
-            Err(reason) => {
-                if let Some(view) = view {
-                    // SAFETY: the view was made above, and nobody uses it.
-                    unsafe { self.end_view(start, view) };
-                }
-                Err(reason)
-            }
+        if given.is_err() && own {
+            // SAFETY: the view was made above, and nobody uses it.
+            unsafe { self.platform().unview(start, range) };
         }
+        let (addr, mapped) = given?;
+        Ok(Dressed { start, addr, mapped })
     }
 
+    /// Gives slots back, after their view where they have one of their own: the type says so.
+    ///
     /// # Safety
     ///
-    /// The range is slots of the caller, in this state.
-    unsafe fn begin_view(
+    /// `bytes` is how `take_slots` showed the slots as this type, and nobody uses it any more.
+    pub(super) unsafe fn give_slots(
         &self,
-        range: PhysRange,
-        state: State,
-        wish: Wish,
-    ) -> Result<(NonNull<u8>, View), Refuse> {
-        let ledger = self.dma().ledger();
-        let pin = ledger.pin_state(range, state).map_err(|_| Refuse::Busy)?;
-        // SAFETY: the memory is in this state by this function's condition, and pinned in it where
-        // it can change.
-        match unsafe { self.platform().view(range, state, wish.cache, wish.context) } {
-            Ok(start) => Ok((start, View { range, pin })),
-            Err(NoView) => {
-                if let Some(pin) = pin {
-                    ledger.unpin(pin);
-                }
-                Err(Refuse::NoView)
-            }
+        bytes: NonNull<[u8]>,
+        index: usize,
+        run: &SlotRun,
+        cache: Cache,
+    ) {
+        let Some(pool) = self.pool(index) else { return };
+        if cache != plan::POOL_CACHE
+            && let (Ok(at), Ok(len)) = (u64::try_from(run.offset()), u64::try_from(bytes.len()))
+            && let Some(range) = pool.range().slice(at, len)
+        {
+            // SAFETY: the view is `take_slots`'s of this range; this function's condition.
+            unsafe { self.platform().unview(bytes.cast(), range) };
         }
-    }
-
-    /// # Safety
-    ///
-    /// `start` is this view, and nobody uses it any more.
-    pub(super) unsafe fn end_view(&self, start: NonNull<u8>, view: View) {
-        // SAFETY: this function's condition.
-        unsafe { self.platform().unview(start, view.range) };
-        if let Some(pin) = view.pin {
-            self.dma().ledger().unpin(pin);
+        if self.hand().give(pool, run, |_| ()) {
+            self.discharge(run.count());
         }
     }
 }

@@ -71,10 +71,14 @@ fn cache(cached: bool, attrs: Attrs) -> Cache {
     }
 }
 
-/// How the CPU sees an allocation. Pages that the driver syncs are cached, whatever their device
-/// sees.
+/// How the CPU sees an allocation.
 pub(super) fn cache_of(kind: AllocKind, coherent: bool, attrs: Attrs) -> Cache {
-    cache(coherent || kind != AllocKind::Coherent, attrs)
+    cache(is_cached(kind, coherent), attrs)
+}
+
+/// Pages that the driver syncs are cached, whatever their device sees.
+fn is_cached(kind: AllocKind, coherent: bool) -> bool {
+    coherent || kind != AllocKind::Coherent
 }
 
 /// What freeing takes, from the record of the allocation: nobody asks the device again.
@@ -128,7 +132,7 @@ pub fn mmap(request: &MmapRequest<'_>, trace: &mut impl Trace) -> Result<Protect
         trace.step(Step::Refuse(Refuse::OutOfBounds));
         return Err(Refuse::OutOfBounds);
     }
-    let cached = request.coherent || request.kind != AllocKind::Coherent;
+    let cached = is_cached(request.kind, request.coherent);
     protection(request.regime, request.state, cached, request.attrs, trace)
 }
 

@@ -126,6 +126,10 @@ fn judge(platform: PlatformName, request: &AllocRequest<'_>) -> Result<bool, Str
     };
     ensure(request.attrs.is_empty() || takes(request.kind, request.attrs), "an alien attribute")?;
     ensure(plan.needs_sync == (!device.coherent && request.kind != AllocKind::Coherent), "syncs")?;
+    let cached = device.coherent || plan.needs_sync;
+    ensure((plan.cache == Cache::WriteBack) == cached, "cached where nobody keeps it true")?;
+    let combined = plan.cache == Cache::WriteCombine;
+    ensure(!combined || request.attrs == Attrs::WRITE_COMBINE, "combined, and nobody asked")?;
     ensure(
         plan.scattered == (translated && request.kind == AllocKind::NonContiguous),
         "in several runs where nothing joins them",
