@@ -16,6 +16,7 @@ use crate::ledger::Pin;
 use crate::observe::Event;
 use crate::plan;
 use crate::plan::AllocKind;
+use crate::plan::AllocPlan;
 use crate::plan::AllocRequest;
 use crate::platform::Platform;
 use crate::pool::Owner;
@@ -122,7 +123,8 @@ impl<P: Platform + ?Sized> Device<'_, P> {
 
     /// The same for memory of any kind, with the attributes that the kind takes. What is not
     /// coherent is synced by the driver ([`sync_alloc_for_device`](Self::sync_alloc_for_device)). Always one run, and
-    /// always with a view for the CPU: it is zeroed through it.
+    /// always with a view for the CPU: it is zeroed through it. ([`alloc_scattered`](Self::alloc_scattered)
+    /// takes several where the device sees them as one.)
     pub fn alloc_as(
         &self,
         len: usize,
@@ -135,22 +137,26 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             // Its zeroes are out of the caches before the device could write.
             self.sync_alloc_for_device(memory, Direction::Both);
         });
-        memory.map_err(|reason| {
-            self.count().refused();
-            if !attrs.contains(Attrs::NO_WARN) {
-                self.dma().tell(&Event::Refused { device: self.name(), len, reason });
-            }
-            AllocError { device: self.name().into(), reason, len }
-        })
+        memory.map_err(|reason| self.refused_alloc(len, attrs, reason))
     }
 
-    fn try_alloc(
+    /// Counts a refusal, and tells it.
+    pub(super) fn refused_alloc(&self, len: usize, attrs: Attrs, reason: Refuse) -> AllocError {
+        self.count().refused();
+        if !attrs.contains(Attrs::NO_WARN) {
+            self.dma().tell(&Event::Refused { device: self.name(), len, reason });
+        }
+        AllocError { device: self.name().into(), reason, len }
+    }
+
+    /// What `plan` says to an allocation, how many bytes it is of, and what is wished.
+    pub(super) fn plan_alloc(
         &self,
         len: usize,
         kind: AllocKind,
         context: Context,
         attrs: Attrs,
-    ) -> Result<RawCoherent, Refuse> {
+    ) -> Result<(AllocPlan<'_>, u64, Wish), Refuse> {
         if let Some(reason) = self.stopped() {
             return Err(reason);
         }
@@ -170,6 +176,17 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         };
         let plan = plan::alloc(&request, &mut ())?;
         let wish = Wish { kind, context, attrs, cache: plan.cache };
+        Ok((plan, whole, wish))
+    }
+
+    fn try_alloc(
+        &self,
+        len: usize,
+        kind: AllocKind,
+        context: Context,
+        attrs: Attrs,
+    ) -> Result<RawCoherent, Refuse> {
+        let (plan, whole, wish) = self.plan_alloc(len, kind, context, attrs)?;
         let reservoir = plan.reservoir.and_then(|pools| self.take_reservoir(pools, whole, wish));
         if let Some(memory) = reservoir {
             return Ok(memory);
