@@ -25,6 +25,9 @@ const IOMMU_PAGE: u64 = 4096;
 /// The addresses that it translates: below the shortest mask that a case has use for.
 const WINDOW: (u64, u64) = (0x10_0000, 0x60_0000);
 
+/// Runs of scattered allocations in one case.
+const ROOM: usize = 4096;
+
 fn failed(place: &Place, expected: &str, got: impl ToString) -> Failed {
     let (witness, expected) = (Witness::Layer, expected.to_owned());
     Failed { witness, place: place.clone(), expected, got: got.to_string() }
@@ -75,7 +78,8 @@ pub(super) fn execute(case: &Case, heed: Heed, story: &mut Vec<Told>) -> Result<
     let buffers = set_up(case, &machine, &ledger, buffers);
 
     let platform: Platform = Traced::new(Faulty::new(machine.clone()));
-    let (events, pages) = (Events::default(), Pages::new(&machine, spec.regime.granule()));
+    let (events, pages) =
+        (Events::default(), Pages::new(&machine, spec.regime.granule(), spec.longest_run));
     let placed = case.memories.iter().zip(&case.layout.memories);
     let peers: Vec<PhysRange> = placed
         .filter(|(memory, _)| memory.state == MemoryState::Peer)
@@ -102,6 +106,7 @@ pub(super) fn execute(case: &Case, heed: Heed, story: &mut Vec<Told>) -> Result<
     let addresses = words(Domain::words(WINDOW.1, IOMMU_PAGE));
     let domain = Domain::new(&iommu, window, &addresses)
         .map_err(|error| failed(&spec.place, "a domain", error))?;
+    let mut room: Vec<_> = (0..ROOM).map(|_| None).collect();
     let ground = Ground {
         domain: &domain,
         iommu: &iommu,
@@ -112,7 +117,7 @@ pub(super) fn execute(case: &Case, heed: Heed, story: &mut Vec<Told>) -> Result<
         pools: all.clone(),
         own: &own_of,
     };
-    let mut world = World::new(case, ground, buffers, heed);
+    let mut world = World::new(case, ground, buffers, &mut room, heed);
     let bound = case.devices.iter().enumerate().filter(|(_, d)| d.bound && !spec.plan_only);
     for (index, device) in bound {
         let bound = world.bind(index);

@@ -90,13 +90,15 @@ pub(super) fn pointer(
 pub(super) struct Pages {
     machine: Machine,
     granule: u64,
+    /// No run is longer than this, and no two touch.
+    longest: Option<u64>,
     /// The granules that are out.
     out: Mutex<BTreeSet<u64>>,
 }
 
 impl Pages {
-    pub(super) fn new(machine: &Machine, granule: u64) -> Self {
-        Self { machine: machine.clone(), granule, out: Mutex::default() }
+    pub(super) fn new(machine: &Machine, granule: u64, longest: Option<u64>) -> Self {
+        Self { machine: machine.clone(), granule, longest, out: Mutex::default() }
     }
 
     pub(super) fn out(&self) -> MutexGuard<'_, BTreeSet<u64>> {
@@ -122,7 +124,15 @@ impl Pages {
 // SAFETY: the machine gives a run to nobody else until it comes back.
 unsafe impl PageSource for Pages {
     fn take(&self, len: u64, align: u64, last: PhysAddr, _: Context) -> Option<PhysRange> {
-        let run = self.machine.take(len).ok()?;
+        let run = match self.longest {
+            None => self.machine.take(len).ok()?,
+            Some(longest) if len > longest => return None,
+            Some(_) => {
+                let run = self.machine.take(len.checked_add(self.granule)?).ok()?;
+                self.machine.give(run.slice(0, self.granule)?);
+                run.slice(self.granule, run.len() - self.granule)?
+            }
+        };
         if !run.base().raw().is_multiple_of(align) || run.last() > last {
             self.machine.give(run);
             return None;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use coco_dma::Dma;
 use coco_dma::addr::{PhysAddr, PhysRange};
 use coco_dma::attrs::Attrs;
-use coco_dma::coherent::RawCoherent;
+use coco_dma::coherent::Run;
 use coco_dma::device::{BindError, Device};
 use coco_dma::iommu::Domain;
 use coco_dma::platform::Platform as _;
@@ -15,6 +15,7 @@ use coco_dma_sim::{
     Call, ConvertFault, CpuMapping, Faulty, GranuleState, Machine, SimIommu, Traced,
 };
 
+use super::allocated::Allocated;
 use super::build::endpoint;
 use super::events::Events;
 use super::memory::{Buffer, Pages};
@@ -34,9 +35,9 @@ pub(super) struct LiveMap {
 
 /// An allocation that is not freed.
 #[derive(Debug)]
-pub(super) struct LiveAlloc {
+pub(super) struct LiveAlloc<'w> {
     pub(super) device: usize,
-    pub(super) memory: RawCoherent,
+    pub(super) memory: Allocated<'w>,
 }
 
 /// Everything that a world stands on.
@@ -64,12 +65,14 @@ pub(super) struct World<'w> {
     pub(super) described: Vec<usize>,
     pub(super) buffers: Vec<Buffer>,
     pub(super) maps: BTreeMap<String, LiveMap>,
-    pub(super) allocs: BTreeMap<String, LiveAlloc>,
+    pub(super) allocs: BTreeMap<String, LiveAlloc<'w>>,
     /// What drivers mapped of them for the CPU.
     pub(super) mappings: BTreeMap<String, CpuMapping>,
     /// The state of every granule before the first step.
     pub(super) began: BTreeMap<u64, GranuleState>,
     counter: usize,
+    /// Room for the runs of scattered allocations; what one had is not given out again.
+    pub(super) room: &'w mut [Option<Run>],
     pub(super) heed: Heed,
 }
 
@@ -78,6 +81,7 @@ impl<'w> World<'w> {
         case: &'w Case,
         ground: Ground<'w>,
         buffers: Vec<Buffer>,
+        room: &'w mut [Option<Run>],
         heed: Heed,
     ) -> Self {
         let count = case.devices.len();
@@ -92,6 +96,7 @@ impl<'w> World<'w> {
             mappings: BTreeMap::new(),
             began: BTreeMap::new(),
             counter: 0,
+            room,
             heed,
         }
     }
@@ -243,9 +248,10 @@ impl<'w> World<'w> {
         match target {
             Target::Memory(index) => self.buffers.get(*index)?.range,
             Target::Pool(index) => self.ground.pools.get(*index).map(|pool| pool.range()),
-            Target::Alloc(name) => {
-                self.ground.machine.locate(self.allocs.get(name)?.memory.bytes())
-            }
+            Target::Alloc(name) => match self.allocs.get(name)?.memory.runs().as_slice() {
+                [run] => self.ground.machine.locate(*run),
+                _ => None,
+            },
             Target::Map(_) | Target::Mapping(_) | Target::Address(_) => None,
         }
     }

@@ -17,6 +17,7 @@ mod found_pool;
 mod objects;
 mod random;
 mod reservoir;
+mod scattered;
 mod stubborn;
 mod support;
 mod syncs;
