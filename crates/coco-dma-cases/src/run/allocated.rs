@@ -88,12 +88,11 @@ impl<'w> Allocated<'w> {
     /// `len` bytes from `offset` on, as the kernel's own pointers show them.
     pub(super) fn read(&self, offset: usize, len: usize) -> Option<Vec<u8>> {
         let mut bytes = vec![0; len];
-        self.pieces(offset, len, |at, from, to| {
-            let part = bytes.get_mut(to..to.checked_add(at.len() - from)?.min(len))?;
-            // SAFETY: the piece lies in a run, which lives; the vector is another memory.
-            unsafe {
-                at.cast::<u8>().add(from).copy_to(NonNull::from(&mut *part).cast(), part.len())
-            };
+        self.pieces(offset, len, |run, most, at| {
+            let part = bytes.get_mut(at..at.saturating_add(most).min(len))?;
+            // SAFETY: `most` bytes from there on are a run's, which lives; the vector is another
+            // memory.
+            unsafe { run.copy_to_nonoverlapping(part.as_mut_ptr(), part.len()) };
             Some(part.len())
         })?;
         Some(bytes)
@@ -101,31 +100,29 @@ impl<'w> Allocated<'w> {
 
     /// Writes through them; `None` where the bytes do not fit.
     pub(super) fn write(&self, offset: usize, bytes: &[u8]) -> Option<()> {
-        self.pieces(offset, bytes.len(), |at, from, to| {
-            let part = bytes.get(to..to.checked_add(at.len() - from)?.min(bytes.len()))?;
+        self.pieces(offset, bytes.len(), |run, most, at| {
+            let part = bytes.get(at..at.saturating_add(most).min(bytes.len()))?;
             // SAFETY: as above, the other way round.
-            unsafe { at.cast::<u8>().add(from).copy_from(NonNull::from(part).cast(), part.len()) };
+            unsafe { run.copy_from_nonoverlapping(part.as_ptr(), part.len()) };
             Some(part.len())
         })
     }
 
-    /// Goes through the runs that have bytes of a part: each with where in it and where in the part.
+    /// Goes through the runs that have bytes of a part: where they begin, how many follow, and how
+    /// many of the part came before. `copy` says how many it took.
     fn pieces(
         &self,
         offset: usize,
         len: usize,
-        mut copy: impl FnMut(NonNull<[u8]>, usize, usize) -> Option<usize>,
+        mut copy: impl FnMut(*mut u8, usize, usize) -> Option<usize>,
     ) -> Option<()> {
         let (mut skip, mut done) = (offset, 0);
         for run in self.runs() {
-            if skip >= run.len() {
-                skip -= run.len();
-                continue;
+            if skip < run.len() && done < len {
+                let start = run.as_ptr().cast::<u8>().wrapping_add(skip);
+                done += copy(start, run.len() - skip, done)?;
             }
-            if done < len {
-                done += copy(run, skip, done)?;
-            }
-            skip = 0;
+            skip = skip.saturating_sub(run.len());
         }
         (done == len).then_some(())
     }
