@@ -9,6 +9,7 @@ use crate::machine::Machine;
 use crate::number::size;
 use crate::number::wide;
 use crate::ram::Outcome;
+use crate::ram::Path;
 
 /// A device on the bus of a machine. It takes any number for an address: what the bus and the
 /// memory controller make of it stands in the machine's own table, not in the layer's codec.
@@ -18,6 +19,7 @@ pub struct SimDevice {
     name: String,
     trust: Trust,
     mask: u64,
+    path: Path,
     iommu: Option<(SimIommu, u32)>,
 }
 
@@ -49,7 +51,8 @@ impl SimDevice {
     /// A device of 64 address bits. The machine takes the word of the test for its trust; where no
     /// device can be accepted, every access of an accepted one faults.
     pub fn new(machine: &Machine, name: &str, trust: Trust) -> Self {
-        Self { machine: machine.clone(), name: name.to_owned(), trust, mask: u64::MAX, iommu: None }
+        let (machine, name) = (machine.clone(), name.to_owned());
+        Self { machine, name, trust, mask: u64::MAX, path: Path::Coherent, iommu: None }
     }
 
     /// The same device with fewer address lines: what is above them is lost, as it is in
@@ -58,6 +61,13 @@ impl SimDevice {
     pub fn address_bits(self, bits: u32) -> Self {
         let mask = 1u64.checked_shl(bits).map_or(u64::MAX, |past| past - 1);
         Self { mask, ..self }
+    }
+
+    /// The same device without a view of the CPU's caches, on a machine that
+    /// [has some](crate::Builder::caches).
+    #[must_use]
+    pub fn not_coherent(self) -> Self {
+        Self { path: Path::Memory, ..self }
     }
 
     /// The same device behind an IOMMU, which knows it by this number: its addresses are those of
@@ -79,7 +89,7 @@ impl SimDevice {
         while let Some(rest) = into.get_mut(moved..).filter(|rest| !rest.is_empty()) {
             let (outcome, len) = match self.piece(addr, moved, rest.len(), false) {
                 Some(Piece { phys, sight, len }) => match rest.get_mut(..len) {
-                    Some(part) => live.ram.read(sight, phys, part),
+                    Some(part) => live.ram.read((sight, self.path), phys, part),
                     None => (Outcome::Fault, 0),
                 },
                 None => (Outcome::Fault, 0),
@@ -106,7 +116,7 @@ impl SimDevice {
         while let Some(rest) = from.get(moved..).filter(|rest| !rest.is_empty()) {
             let (outcome, len) = match self.piece(addr, moved, rest.len(), true) {
                 Some(Piece { phys, sight, len }) => match rest.get(..len) {
-                    Some(part) => live.ram.write(sight, phys, part),
+                    Some(part) => live.ram.write((sight, self.path), phys, part),
                     None => (Outcome::Fault, 0),
                 },
                 None => (Outcome::Fault, 0),
