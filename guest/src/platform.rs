@@ -103,7 +103,13 @@ unsafe impl Platform for OneCpu<Guest> {
         Ok(())
     }
 
-    unsafe fn view(&self, run: PhysRange, state: State, _: Cache, _: Context) -> Result<NonNull<u8>, NoView> {
+    unsafe fn view(
+        &self,
+        run: PhysRange,
+        state: State,
+        _: Cache,
+        _: Context,
+    ) -> Result<NonNull<u8>, NoView> {
         let (start, last) = (run.base().raw(), run.last().raw());
         if start >= PAGING.end() {
             PAGING.map_registers(start, run.len());
