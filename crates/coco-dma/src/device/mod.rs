@@ -18,6 +18,7 @@ pub use endpoint::BindError;
 pub use endpoint::Endpoint;
 use life::Life;
 use life::Quota;
+pub(crate) use verdicts::Usual;
 pub(crate) use verdicts::Verdict;
 use verdicts::Verdicts;
 
@@ -145,8 +146,8 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
 
     /// The verdict about every map without attributes of `len` bytes of the kind of memory that
     /// this is, where there is one; else the whole way has to be taken.
-    #[inline]
-    pub(crate) fn verdict(&self, range: Option<PhysRange>, len: usize) -> Option<&Verdict<'d>> {
+    #[inline(always)]
+    pub(crate) fn verdict(&self, range: Option<PhysRange>, len: usize) -> Option<&Verdict> {
         let seen = match range {
             None => Seen::Untracked,
             Some(range) => match self.verdicts.look(range) {
@@ -164,10 +165,10 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         (!in_doubt).then(|| self.dma.ledger().peek(range))
     }
 
-    /// Whether the counters of this device go by the turns of the pool with this number.
+    /// The pool that [verdicts](Self::verdict) are about.
     #[inline]
-    pub(crate) fn counts_by(&self, pool: usize) -> bool {
-        self.verdicts.counted() == Some(pool)
+    pub(crate) fn usual(&self) -> Option<&Usual<'d>> {
+        self.verdicts.usual()
     }
 
     /// The device's name, for messages.
