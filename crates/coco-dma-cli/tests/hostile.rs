@@ -53,11 +53,11 @@ fn options() -> impl Strategy<Value = Vec<String>> {
         numbers().prop_map(move |number| vec![option.to_owned(), number]).boxed()
     };
     let labels = ["ordinary", "host-plain", "guest-shared", "guest-private"];
-    let pool = (any::<bool>(), select(labels.to_vec()), numbers(), numbers()).prop_map(
-        |(restricted, label, at, len)| {
-            let prefix = if restricted { "restricted:" } else { "" };
-            vec!["--pool".to_owned(), format!("{prefix}{label}@{at}+{len}")]
-        },
+    let prefixes =
+        ["", "restricted:", "machine:", "coherent:", "reserve:", "streaming:", ":", "x:"];
+    let prefix = vec(select(prefixes.to_vec()), 0..3).prop_map(|prefixes| prefixes.concat());
+    let pool = (prefix, select(labels.to_vec()), numbers(), numbers()).prop_map(
+        |(prefix, label, at, len)| vec!["--pool".to_owned(), format!("{prefix}{label}@{at}+{len}")],
     );
     let range = (numbers(), numbers(), numbers())
         .prop_map(|(cpu, bus, len)| vec!["--bus-range".to_owned(), format!("{cpu}:{bus}:{len}")]);
@@ -72,7 +72,21 @@ fn options() -> impl Strategy<Value = Vec<String>> {
         word("--trust", &["untrusted", "accepted"]),
         word(
             "--memory",
-            &["private", "shared", "untracked", "mixed", "mmio", "encrypted", "plain",]
+            &[
+                "private",
+                "shared",
+                "untracked",
+                "mixed",
+                "mmio",
+                "peer",
+                "encrypted",
+                "plain",
+                "ordinary",
+                "unaccepted",
+                "quarantined",
+                "converting",
+                "unlocated",
+            ]
         ),
         word("--attr", &["cc-shared", "mmio", "require-coherent", "skip-cpu-sync", "no-such"]),
         word("--direction", &["to", "from", "both"]),
@@ -80,7 +94,16 @@ fn options() -> impl Strategy<Value = Vec<String>> {
         word("--coherent", &["yes", "no"]),
         word("--context", &["blocking", "atomic"]),
         word("--operation", &["map", "unmap", "sync", "alloc", "free", "mmap", "attach"]),
+        word("--kind", &["coherent", "pages", "non-contiguous"]),
+        word("--pages", &["yes", "no"]),
         number("--mask"),
+        number("--segment"),
+        number("--cache-line"),
+        number("--iommu-page"),
+        number("--align"),
+        number("--node"),
+        number("--offset"),
+        number("--length"),
         number("--bus-limit"),
         number("--boundary"),
         number("--min-align-mask"),
@@ -91,6 +114,7 @@ fn options() -> impl Strategy<Value = Vec<String>> {
         number("--vtom"),
         Just(vec!["--force-bounce".to_owned()]),
         Just(vec!["--external-facing".to_owned()]),
+        Just(vec!["--revoked".to_owned()]),
         pool.boxed(),
         range.boxed(),
     ]
@@ -182,6 +206,31 @@ proptest! {
             let outcome = run_case(case);
             prop_assert!(!outcome.got.contains("a panic"), "{}: {}", case.name, outcome.got);
             prop_assert!(!outcome.got.contains("nothing after"), "{}: {}", case.name, outcome.got);
+        }
+    }
+}
+
+/// Each number of `explain` at each edge, one at a time, for every operation that reads it.
+#[test]
+fn every_number_at_every_edge_is_answered() {
+    let edges = ["0", "1", "3", "4096", "0xfff", "0xfffffffffffff000", "0xffffffffffffffff"];
+    let words = "explain --platform open --coherent no --external-facing \
+                 --iommu translated --pool coherent:machine:ordinary@0x90000000 \
+                 --pool ordinary@0x80000000";
+    for operation in ["map", "unmap", "alloc", "free", "mmap", "attach"] {
+        for option in ["--segment", "--cache-line", "--iommu-page", "--align", "--boundary"] {
+            for (number, size) in edges.iter().flat_map(|n| ["0", "24", "4096"].map(|s| (n, s))) {
+                let rest = ["--phys", "0x80000ff0", "--size", size, "--operation", operation];
+                let more = [option, number];
+                let args: Vec<String> = words
+                    .split(' ')
+                    .filter(|word| !word.is_empty())
+                    .chain(rest)
+                    .chain(more)
+                    .map(str::to_owned)
+                    .collect();
+                answered(&args);
+            }
         }
     }
 }

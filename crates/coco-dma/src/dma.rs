@@ -101,6 +101,11 @@ impl<'m, P: Platform + ?Sized> Dma<'m, P> {
         &self.ledger
     }
 
+    /// The memory of devices that drivers may name to others.
+    pub(crate) fn peers(&self) -> &'m [PhysRange] {
+        self.peers
+    }
+
     /// Whether some of this is a peer's memory.
     #[inline]
     pub(crate) fn is_peers(&self, range: PhysRange) -> bool {

@@ -6,6 +6,7 @@ mod expect;
 mod layout;
 mod machine;
 mod matrix;
+mod operation;
 mod ops;
 mod step;
 mod things;
@@ -16,10 +17,11 @@ pub(crate) use devices::DeviceSpec;
 pub(crate) use expect::{Check, CounterCheck, Fact, Thing, Truth};
 pub(crate) use layout::{Layout, whole};
 pub(crate) use machine::MachineSpec;
-pub(crate) use ops::{Op, Operation, Protected, Target};
+pub(crate) use operation::Operation;
+pub(crate) use ops::{Op, Protected, Target};
 pub(crate) use step::{End, Step};
 pub(crate) use things::{MemorySpec, MemoryState, PoolSpec};
-pub(crate) use vocabulary::Books;
+pub(crate) use vocabulary::{BOOKS, Books, CONTEXTS, KINDS, word_of};
 
 use crate::read::{Place, Reader, Table, Wrong, parse};
 

@@ -7,6 +7,7 @@ use coco_dma::state::{Context, Direction, Memory, State, Visibility};
 use coco_dma_sim::{Really, Refusal};
 
 use super::bytes::Bytes;
+use super::operation::Operation;
 
 /// What a step does. Devices, pools and memories are by number, maps and allocations by name.
 #[derive(Clone, Debug)]
@@ -135,15 +136,6 @@ pub(crate) enum Target {
     Memory(usize),
     Pool(usize),
     Address(u64),
-}
-
-/// What `decide` asks `plan`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Operation {
-    Map { direction: Direction, attrs: Attrs, align: u64 },
-    Attach { direction: Direction, attrs: Attrs },
-    Alloc { kind: AllocKind, context: Context, attrs: Attrs, align: u64, pages: bool },
-    Free { context: Context, converted: bool },
 }
 
 /// The kind of a fact.

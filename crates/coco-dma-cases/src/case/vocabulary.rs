@@ -25,6 +25,11 @@ pub(crate) enum Books {
     ForeignShared,
 }
 
+/// The word for a value of one of these tables.
+pub(crate) fn word_of<T: PartialEq>(value: T, table: &[(&'static str, T)]) -> &'static str {
+    table.iter().find(|(_, known)| *known == value).map_or("", |(word, _)| word)
+}
+
 pub(crate) fn platforms() -> [(&'static str, PlatformName); PlatformName::ALL.len()] {
     PlatformName::ALL.map(|platform| (platform.name(), platform))
 }
@@ -105,7 +110,7 @@ pub(crate) const EVENTS: [&str; 8] = [
 ];
 
 /// The rules that a decision can name.
-pub(crate) const RULES: [&str; 21] = [
+pub(crate) const RULES: [&str; 22] = [
     "attributes",
     "range",
     "memory-state",
@@ -116,6 +121,7 @@ pub(crate) const RULES: [&str; 21] = [
     "dma-form",
     "limit",
     "alignment",
+    "in-place",
     "external-facing",
     "pool",
     "pool-order",

@@ -8,7 +8,7 @@ use coco_dma_sim::{GranuleState, MachineCounts};
 use super::stream::wide;
 use super::world::World;
 use super::{Failed, Witness};
-use crate::case::{Books, Check, CounterCheck, Thing, Truth, whole};
+use crate::case::{BOOKS, Books, Check, CounterCheck, Thing, Truth, whole, word_of};
 use crate::read::Place;
 
 /// What one step left behind.
@@ -46,8 +46,8 @@ pub(super) fn look(
         if found != Some(*books) {
             let name = world.called(*thing);
             return fail(
-                format!("that the books have '{name}' {books:?}"),
-                found.map_or_else(|| "nothing".to_owned(), |found| format!("{found:?}")),
+                format!("that the books have '{name}' {}", word_of(*books, &BOOKS)),
+                found.map_or("nothing", |found| word_of(found, &BOOKS)).to_owned(),
             );
         }
     }
@@ -100,7 +100,8 @@ pub(super) fn look(
     if let Some(events) = &check.events
         && *events != seen.events
     {
-        return fail(format!("the events {events:?}"), format!("{:?}", seen.events));
+        let (wanted, got) = (events.join(", "), seen.events.join(", "));
+        return fail(format!("the events [{wanted}]"), format!("[{got}]"));
     }
     match check.cache_work {
         Some(wanted) if wanted != seen.cache_work => {

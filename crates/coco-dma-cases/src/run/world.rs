@@ -17,7 +17,7 @@ use super::build::endpoint;
 use super::events::Events;
 use super::memory::{Buffer, Pages};
 use super::{Failed, Got, Heed, Told, Witness, compare, look};
-use crate::case::{Bytes, Case, Op, Step, Target};
+use crate::case::{Bytes, CONTEXTS, Case, KINDS, Op, Step, Target, word_of};
 
 /// The platform that the layer stands on.
 pub(super) type Platform = Traced<Faulty<Machine>>;
@@ -198,7 +198,8 @@ impl<'w> World<'w> {
             }
             Op::Finish { map, .. } | Op::Sync { map, .. } => format!(" {map}"),
             Op::Alloc { device: d, size, kind, context, .. } => {
-                format!(" {size} bytes for {} ({kind:?}, {context:?})", device(d))
+                let (kind, context) = (word_of(*kind, &KINDS), word_of(*context, &CONTEXTS));
+                format!(" {size} bytes for {} ({kind}, {context})", device(d))
             }
             Op::Free { alloc, .. } | Op::Mmap { alloc, .. } => format!(" {alloc}"),
             Op::Convert { memory: m, size, .. } => format!(" {size:#x} bytes of {}", memory(m)),
@@ -206,7 +207,7 @@ impl<'w> World<'w> {
                 format!(" {}", device(d))
             }
             Op::Rebind { device: d, to } => format!(" {} as {}", device(d), device(to)),
-            Op::Decide { device: d, operation, .. } => format!(" {operation:?} for {}", device(d)),
+            Op::Decide { device: d, operation, .. } => format!(" {operation} for {}", device(d)),
             _ => String::new(),
         };
         format!("{}{what}", step.name)

@@ -67,7 +67,7 @@ fn each_expectation_is_compared() {
         ("pins = { buffer = 1 }", "1 pins on 'buffer'", "0"),
         ("states = { buffer = \"shared\" }", "'buffer' is shared", "private"),
         ("states = { shared = \"private\" }", "'shared' is private", "shared"),
-        ("books = { ring = \"private\" }", "'ring' Private", "Shared"),
+        ("books = { ring = \"private\" }", "'ring' private", "shared"),
         ("quarantine = 4096", "0x1000 bytes in quarantine", "0x0"),
         ("counters = { disk = { direct = 1 } }", "direct 1", "direct 0"),
         ("shares = 1", "1 shares", "0"),

@@ -1,6 +1,7 @@
 //! One question for `plan`, of any operation, and the story of its answer.
 
 use coco_dma::addr::DmaAddr;
+use coco_dma::addr::PhysAddr;
 use coco_dma::addr::PhysRange;
 use coco_dma::plan;
 use coco_dma::plan::AllocKind;
@@ -22,20 +23,24 @@ use coco_dma::state::Memory;
 use coco_dma::state::State;
 
 use super::Answer;
+use super::PAGE;
 use super::StepText;
-use super::words::NamedPool;
+use super::pools::NamedPool;
 use super::words::OPERATIONS;
 use super::words::Operation;
 use crate::number::Address;
-
-/// Allocations are aligned to this, in bytes.
-const PAGE: u64 = 4096;
 
 /// What is asked.
 pub(super) struct Question<'q, 'a> {
     pub(super) operation: Operation,
     pub(super) context: Context,
     pub(super) kind: AllocKind,
+    /// The alignment of an allocation, in bytes.
+    pub(super) align: u64,
+    /// Whether there is a source of pages.
+    pub(super) pages: bool,
+    /// Whether the device lives when a map is synced or ends.
+    pub(super) alive: bool,
     /// What is mapped of an allocation: where it begins, and how long it is.
     pub(super) part: (u64, u64),
     pub(super) request: MapRequest<'q>,
@@ -118,7 +123,7 @@ impl<'a> Question<'_, 'a> {
                 attrs: self.request.attrs,
                 bounced: outcome.pool.is_some(),
                 coherent: self.request.device.coherent,
-                alive: true,
+                alive: self.alive,
             };
             let _ = plan::transfer(&face, *moment, trace);
         }
@@ -133,21 +138,22 @@ impl<'a> Question<'_, 'a> {
         }
     }
 
-    /// An allocation of pages that lie at `--phys`, or from a pool.
+    /// An allocation of pages, the first that suit from `--phys` on, or from a pool.
     fn alloc(&self, trace: &mut impl FnMut(Step)) -> Result<(Outcome<'a>, bool), Refuse> {
         let request = &self.request;
         let Place::At(base) = request.place else { return Err(Refuse::InvalidRange) };
-        let len = request.len.checked_next_multiple_of(PAGE).ok_or(Refuse::InvalidRange)?;
+        let unit = self.align.max(PAGE);
+        let len = request.len.checked_next_multiple_of(unit).ok_or(Refuse::InvalidRange)?;
         let _ = PhysRange::new(base, len).ok_or(Refuse::InvalidRange)?;
         let asked = AllocRequest {
             kind: self.kind,
             regime: request.regime,
             device: request.device,
             len,
-            align: PAGE,
+            align: self.align,
             attrs: request.attrs,
             context: self.context,
-            pages: true,
+            pages: self.pages,
             pools: request.pools,
         };
         let AllocPlan { reservoir, pages, pools, .. } = plan::alloc(&asked, trace)?;
@@ -156,8 +162,9 @@ impl<'a> Question<'_, 'a> {
         if let Some(reservoir) = reservoir {
             return Ok((self.pooled("allocate", reason, reservoir.pools), false));
         }
-        if let Some(OwnPages { state, convert, len, .. }) = pages
-            && let Some(run) = PhysRange::new(base, len)
+        if let Some(OwnPages { state, convert, len, align, .. }) = pages
+            && let Some(run) = base.raw().checked_next_multiple_of(align)
+            && let Some(run) = PhysRange::new(PhysAddr::new(run), len)
             && let Some(addr) = self.form(run, state, trace)
         {
             return Ok((Outcome::direct("allocate", Direct::InReach, addr), convert));

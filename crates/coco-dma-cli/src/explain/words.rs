@@ -7,19 +7,15 @@ use coco_dma::addr::PhysAddr;
 use coco_dma::addr::PhysRange;
 use coco_dma::attrs::Attrs;
 use coco_dma::plan::AllocKind;
-use coco_dma::plan::PoolFace;
 use coco_dma::regime::PlatformName;
 use coco_dma::state::Attachment;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
-use coco_dma::state::PoolLabel;
-use coco_dma::state::PoolUse;
 use coco_dma::state::Trust;
 
 use crate::number::number;
 use crate::number::size;
 use crate::words::lookup;
-use crate::words::unknown;
 
 /// What `--memory` takes; which of them exist depends on the platform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,10 +28,15 @@ pub(crate) enum MemoryWord {
     Peer,
     Encrypted,
     Plain,
+    Ordinary,
+    Unaccepted,
+    Quarantined,
+    Converting,
+    Unlocated,
 }
 
 /// The words of `--memory`.
-pub(crate) const MEMORY: [(&str, MemoryWord); 8] = [
+pub(crate) const MEMORY: [(&str, MemoryWord); 13] = [
     ("private", MemoryWord::Private),
     ("shared", MemoryWord::Shared),
     ("untracked", MemoryWord::Untracked),
@@ -44,6 +45,11 @@ pub(crate) const MEMORY: [(&str, MemoryWord); 8] = [
     ("peer", MemoryWord::Peer),
     ("encrypted", MemoryWord::Encrypted),
     ("plain", MemoryWord::Plain),
+    ("ordinary", MemoryWord::Ordinary),
+    ("unaccepted", MemoryWord::Unaccepted),
+    ("quarantined", MemoryWord::Quarantined),
+    ("converting", MemoryWord::Converting),
+    ("unlocated", MemoryWord::Unlocated),
 ];
 
 /// What is explained.
@@ -75,23 +81,6 @@ pub(crate) const KINDS: [(&str, AllocKind); 3] = [
     ("pages", AllocKind::Pages),
     ("non-contiguous", AllocKind::NonContiguous),
 ];
-
-/// A pool as it was written.
-#[derive(Clone, Debug)]
-pub(crate) struct NamedPool {
-    pub(crate) name: String,
-    pub(crate) face: PoolFace,
-}
-
-/// What a pool may be kept for, as its prefix says.
-const PURPOSES: [(&str, PoolUse); 3] = [
-    ("coherent", PoolUse::Coherent),
-    ("streaming", PoolUse::Streaming),
-    ("reserve", PoolUse::Reserve),
-];
-
-/// The size of a pool that was given without one.
-const POOL_SIZE: u64 = 64 << 20;
 
 pub(crate) fn platform(text: &str) -> Result<PlatformName, String> {
     lookup("platform", text, &PlatformName::ALL.map(|platform| (platform.name(), platform)))
@@ -149,6 +138,11 @@ pub(crate) fn boundary(text: &str) -> Result<Boundary, String> {
         .ok_or_else(|| format!("a boundary is a power of two, which '{text}' is not"))
 }
 
+pub(crate) fn power_of_two(text: &str) -> Result<u64, String> {
+    let value = size(text)?;
+    if value.is_power_of_two() { Ok(value) } else { Err(format!("'{text}' is no power of two")) }
+}
+
 pub(crate) fn align_mask(text: &str) -> Result<AlignMask, String> {
     AlignMask::new(number(text)?)
         .ok_or_else(|| format!("a min-align mask is ones from bit 0 up, as 0xfff, not '{text}'"))
@@ -171,35 +165,4 @@ pub(crate) fn kind(text: &str) -> Result<AllocKind, String> {
 
 pub(crate) fn node_number(text: &str) -> Result<u16, String> {
     u16::try_from(number(text)?).map_err(|_| format!("a node is a number below 65536, not {text}"))
-}
-
-pub(crate) fn pool(text: &str) -> Result<NamedPool, String> {
-    let (restricted, rest) = match text.strip_prefix("restricted:") {
-        Some(rest) => (true, rest),
-        None => (false, text),
-    };
-    let (rest, node) = match rest.split_once(",node=") {
-        Some((rest, node)) => (rest, Some(node_number(node)?)),
-        None => (rest, None),
-    };
-    let purpose = PURPOSES
-        .iter()
-        .find_map(|(word, purpose)| Some((*purpose, rest.strip_prefix(word)?.strip_prefix(':')?)));
-    let (purpose, rest) = purpose.unwrap_or((PoolUse::All, rest));
-    let (label, place) = rest.split_once('@').ok_or_else(|| {
-        format!("a pool is LABEL@ADDR or LABEL@ADDR+SIZE, as guest-shared@0x90000000, not '{text}'")
-    })?;
-    if let Some((prefix, _)) = label.split_once(':') {
-        let words = PURPOSES.iter().map(|(word, _)| *word);
-        return Err(unknown("kind of pool", prefix, ["restricted"].into_iter().chain(words)));
-    }
-    let label = lookup("pool label", label, &PoolLabel::ALL.map(|label| (label.name(), label)))?;
-    let (base, len) = match place.split_once('+') {
-        Some((base, len)) => (size(base)?, size(len)?),
-        None => (size(place)?, POOL_SIZE),
-    };
-    let range = PhysRange::new(PhysAddr::new(base), len)
-        .ok_or_else(|| format!("the pool '{text}' is empty or wraps"))?;
-    let face = PoolFace { restricted, purpose, own: true, node, ..PoolFace::new(label, range) };
-    Ok(NamedPool { name: text.to_owned(), face })
 }

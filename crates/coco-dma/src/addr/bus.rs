@@ -67,15 +67,16 @@ impl<'a> BusRanges<'a> {
         window.bus.checked_add(offset)
     }
 
-    /// The last byte of memory that shows at bus address `last` or below; `None` where nothing
-    /// does.
-    pub(crate) fn last_shown(self, last: u64) -> Option<PhysAddr> {
+    /// The last byte of memory, which ends with `most`, that shows at bus address `last` or below;
+    /// `None` where nothing does.
+    pub(crate) fn last_shown(self, last: u64, most: PhysAddr) -> Option<PhysAddr> {
         if self.is_identity() {
-            return Some(PhysAddr::new(last));
+            return Some(most.min(PhysAddr::new(last)));
         }
         let shown = self.0.iter().filter_map(|window| {
             let offset = last.checked_sub(window.bus)?.min(window.cpu.len() - 1);
-            window.cpu.base().checked_add(offset)
+            let memory = most.offset_from(window.cpu.base())?;
+            window.cpu.base().checked_add(offset.min(memory))
         });
         shown.max()
     }
@@ -132,11 +133,12 @@ mod tests {
             BusRange::new(range(0x2000, 0x1000), 0x8000).unwrap(),
         ];
         let bus = BusRanges::new(&windows);
-        let shown = |last| bus.last_shown(last).map(PhysAddr::raw);
+        let all = PhysAddr::new(u64::MAX);
+        let shown = |last| bus.last_shown(last, all).map(PhysAddr::raw);
         assert_eq!(shown(0x3fff), None);
         assert_eq!(shown(0x4000), Some(0x8000_0000));
         assert_eq!(shown(0x4ffe), Some(0x8000_0ffe));
         assert_eq!(shown(u64::MAX), Some(0x8000_0fff));
-        assert_eq!(BusRanges::IDENTITY.last_shown(0x1234), Some(PhysAddr::new(0x1234)));
+        assert_eq!(BusRanges::IDENTITY.last_shown(0x1234, all), Some(PhysAddr::new(0x1234)));
     }
 }

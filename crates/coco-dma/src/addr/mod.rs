@@ -20,6 +20,7 @@ pub use placement::SLOT;
 pub use placement::Wish;
 
 use core::fmt;
+use core::num::NonZeroU64;
 
 macro_rules! address {
     ($(#[$doc:meta])* $name:ident) => {
@@ -102,20 +103,20 @@ address! {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PhysRange {
     base: PhysAddr,
-    len: u64,
+    len: NonZeroU64,
 }
 
 impl PhysRange {
     /// The byte at address 0: what a table holds where it holds nothing yet.
-    pub(crate) const FIRST_BYTE: Self = Self { base: PhysAddr(0), len: 1 };
+    pub(crate) const FIRST_BYTE: Self = Self { base: PhysAddr(0), len: NonZeroU64::MIN };
 
     /// The run of `len` bytes at `base`; `None` where it is empty or wraps.
     #[inline]
     pub const fn new(base: PhysAddr, len: u64) -> Option<Self> {
-        if len == 0 || base.0.checked_add(len - 1).is_none() {
-            return None;
+        match NonZeroU64::new(len) {
+            Some(len) if base.0.checked_add(len.get() - 1).is_some() => Some(Self { base, len }),
+            _ => None,
         }
-        Some(Self { base, len })
     }
 
     /// The first address.
@@ -128,13 +129,13 @@ impl PhysRange {
     #[inline]
     #[expect(clippy::len_without_is_empty, reason = "a run is never empty")]
     pub const fn len(self) -> u64 {
-        self.len
+        self.len.get()
     }
 
     /// The last address of the run (inclusive, so that a run may end at the top).
     #[inline]
     pub const fn last(self) -> PhysAddr {
-        PhysAddr(self.base.0 + (self.len - 1))
+        PhysAddr(self.base.0 + (self.len.get() - 1))
     }
 
     /// Whether `other` lies wholly in this run.
@@ -165,7 +166,7 @@ impl PhysRange {
     /// Whether base and length are both multiples of `granule` (a power of two).
     #[inline]
     pub const fn is_aligned(self, granule: u64) -> bool {
-        (self.base.0 | self.len) & (granule.wrapping_sub(1)) == 0
+        (self.base.0 | self.len.get()) & (granule.wrapping_sub(1)) == 0
     }
 }
 

@@ -18,7 +18,6 @@ pub use endpoint::BindError;
 pub use endpoint::Endpoint;
 use life::Life;
 use life::Quota;
-pub(crate) use verdicts::Kind;
 pub(crate) use verdicts::Verdict;
 use verdicts::Verdicts;
 
@@ -30,6 +29,7 @@ use crate::addr::PhysRange;
 use crate::attrs::Attrs;
 use crate::dma::Dma;
 use crate::iommu::Domain;
+use crate::ledger::Seen;
 use crate::plan::DeviceFace;
 use crate::plan::Limits;
 use crate::plan::MapRequest;
@@ -81,7 +81,7 @@ pub struct Device<'d, P: Platform + ?Sized = dyn Platform + 'd> {
     pool_faces: [PoolFace; MAX_POOLS],
     pool_count: usize,
     domain: Option<&'d Domain<'d>>,
-    verdicts: Verdicts,
+    verdicts: Verdicts<'d>,
     counters: Counters,
 }
 
@@ -112,7 +112,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         let domain = endpoint.domain(&face)?;
         let (open_past, open_offset) = open_path(dma.regime(), &face, &pool_faces);
         let faces = pool_faces.get(..pool_count).unwrap_or(&[]);
-        let verdicts = Verdicts::of(dma.regime(), &face, faces);
+        let verdicts = Verdicts::of(dma, &face, &pools, faces);
         Ok(Self {
             open_past,
             open_offset,
@@ -146,26 +146,28 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     /// The verdict about every map without attributes of `len` bytes of the kind of memory that
     /// this is, where there is one; else the whole way has to be taken.
     #[inline]
-    pub(crate) fn verdict(&self, range: Option<PhysRange>, len: usize) -> Option<&Verdict> {
-        let kind = match range {
-            None => Kind::Untracked,
-            Some(range) => self.kind(range)?,
+    pub(crate) fn verdict(&self, range: Option<PhysRange>, len: usize) -> Option<&Verdict<'d>> {
+        let seen = match range {
+            None => Seen::Untracked,
+            Some(range) => match self.verdicts.look(range) {
+                Some(state) => Seen::Uniform(state),
+                None => self.seen_in_no_pool(range)?,
+            },
         };
-        self.verdicts.about(kind, len)
+        self.verdicts.about(seen).filter(|verdict| verdict.holds_for(len))
     }
 
-    /// The kind of memory that lies in no pool.
-    fn kind(&self, range: PhysRange) -> Option<Kind> {
-        if !self.verdicts.covers(range) || self.dma.is_peers(range) {
-            return None;
-        }
-        Kind::of(self.dma.ledger().peek(range).memory())
+    /// What the ledger says of memory that lies in no pool and is no peer's.
+    #[inline(never)]
+    fn seen_in_no_pool(&self, range: PhysRange) -> Option<Seen> {
+        let in_doubt = !self.verdicts.covers(range) || self.dma.is_peers(range);
+        (!in_doubt).then(|| self.dma.ledger().peek(range))
     }
 
     /// Whether the counters of this device go by the turns of the pool with this number.
     #[inline]
     pub(crate) fn counts_by(&self, pool: usize) -> bool {
-        self.verdicts.pool() == Some(pool)
+        self.verdicts.counted() == Some(pool)
     }
 
     /// The device's name, for messages.

@@ -3,75 +3,40 @@
 //! says what `plan` says.
 
 use crate::addr::AlignMask;
+use crate::addr::Boundary;
 use crate::addr::DmaAddr;
+use crate::addr::PhysAddr;
 use crate::addr::PhysRange;
 use crate::addr::Places;
 use crate::attrs::Attrs;
+use crate::dma::Dma;
+use crate::ledger::GranuleState;
+use crate::ledger::Seen;
+use crate::ledger::Window;
 use crate::plan;
 use crate::plan::DeviceFace;
 use crate::plan::MapRequest;
 use crate::plan::Place;
 use crate::plan::Plan;
 use crate::plan::PoolFace;
+use crate::platform::Platform;
+use crate::pool::Pool;
 use crate::reason::Bounce;
 use crate::regime::Regime;
 use crate::state::Direction;
 use crate::state::Memory;
-use crate::state::State;
-
-/// A kind of memory that has a line in the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// The ledger says that it is private.
-    Private,
-    /// The ledger says that it is shared.
-    Shared,
-    /// The ledger of an SME host says that it is encrypted.
-    Encrypted,
-    /// The ledger of an SME host says that it is plain.
-    Plain,
-    /// In no book, or in no single run.
-    Untracked,
-}
-
-impl Kind {
-    const ALL: [Self; 5] =
-        [Self::Private, Self::Shared, Self::Encrypted, Self::Plain, Self::Untracked];
-
-    /// The kind of what is known; `None` where the whole way has to be taken.
-    #[inline]
-    pub(crate) const fn of(memory: Memory) -> Option<Self> {
-        match memory {
-            Memory::Known(State::PRIVATE) => Some(Self::Private),
-            Memory::Known(State::SHARED) => Some(Self::Shared),
-            Memory::Known(State::ENCRYPTED) => Some(Self::Encrypted),
-            Memory::Known(State::PLAIN) => Some(Self::Plain),
-            Memory::Untracked => Some(Self::Untracked),
-            _ => None,
-        }
-    }
-
-    const fn memory(self) -> Memory {
-        match self {
-            Self::Private => Memory::Known(State::PRIVATE),
-            Self::Shared => Memory::Known(State::SHARED),
-            Self::Encrypted => Memory::Known(State::ENCRYPTED),
-            Self::Plain => Memory::Known(State::PLAIN),
-            Self::Untracked => Memory::Untracked,
-        }
-    }
-}
 
 /// The verdict about every map of one kind of memory without attributes that is not too long and
 /// does not lie in a pool: it bounces through this pool.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Verdict {
+#[derive(Clone, Copy)]
+pub(crate) struct Verdict<'d> {
+    pub(crate) pool: &'d Pool<'d>,
     /// The pool's number.
-    pub(crate) pool: usize,
-    /// The address of its first byte as the device is given it.
-    pub(crate) base: DmaAddr,
+    pub(crate) index: usize,
     /// Why.
     pub(crate) reason: Bounce,
+    /// The address of its first byte as the device is given it.
+    pub(crate) base: DmaAddr,
     /// The low bits to be kept.
     pub(crate) keep: AlignMask,
     /// The longest map that it is true of, in bytes.
@@ -79,94 +44,134 @@ pub(crate) struct Verdict {
 }
 
 /// The table of one device.
-#[derive(Debug)]
-pub(crate) struct Verdicts {
-    lines: [Option<Verdict>; Kind::ALL.len()],
+pub(crate) struct Verdicts<'d> {
+    /// About memory that the ledger says to be in one state.
+    known: [Option<Verdict<'d>>; GranuleState::ALL.len()],
+    /// About memory in no book, or in no single run.
+    untracked: Option<Verdict<'d>>,
+    /// A part of the ledger that lies in no pool and is no peer's.
+    window: Option<Window<'d>>,
     /// What lies in between may lie in a pool.
     pools: Option<PhysRange>,
     /// The last address that memory can have.
-    last: u64,
+    last: PhysAddr,
     /// The pool whose turns the device's counters go by: that of the first line.
     counted: Option<usize>,
 }
 
-impl Verdicts {
+impl<'d> Verdicts<'d> {
     /// Asks `plan` about each kind of memory, wherever it may lie.
-    pub(super) fn of(regime: &Regime, device: &DeviceFace<'_>, pools: &[PoolFace]) -> Self {
-        let line = |kind: Kind| {
-            let request = MapRequest {
-                regime,
-                device,
-                place: Place::Unlocated,
-                len: 1,
-                memory: kind.memory(),
-                direction: Direction::Both,
-                attrs: Attrs::NONE,
-                align: 1,
-                pools,
-            };
-            let Plan::Bounce { reason, pools: mut candidates, cache_work: false } =
-                plan::map(&request, &mut ())
-            else {
-                return None;
-            };
-            // Any other reason depends on where the buffer lies.
-            if !matches!(
-                reason,
-                Bounce::Forced
-                    | Bounce::RestrictedPool
-                    | Bounce::PrivateMemory
-                    | Bounce::SharedUnreachable
-            ) {
-                return None;
-            }
-            let first = candidates.next()?;
-            let (base, range) = (first.base?, pools.get(first.index)?.range);
-            let limits = &device.limits;
-            // What fits into no place of this pool belongs into another one, or into none.
-            let longest =
-                Places::longest(base.raw(), range.len(), limits.min_align, limits.boundary);
-            let crossed =
-                |boundary: crate::addr::Boundary| boundary.crossed_by(base.raw(), range.len());
-            if first.pad != 0 || limits.boundary.is_some_and(crossed) {
-                return None;
-            }
-            let most = longest.min(limits.segment.unwrap_or(u64::MAX));
-            Some(Verdict {
-                pool: first.index,
-                base,
-                reason,
-                keep: limits.min_align,
-                most: usize::try_from(most).unwrap_or(usize::MAX),
-            })
-        };
-        let base = pools.iter().map(|pool| pool.range.base()).min();
-        let last = pools.iter().map(|pool| pool.range.last()).max();
-        let around = base
-            .zip(last)
-            .and_then(|(base, last)| PhysRange::new(base, last.offset_from(base)?.checked_add(1)?));
-        let lines = Kind::ALL.map(line);
-        let counted = lines.iter().flatten().map(|verdict| verdict.pool).next();
-        Self { lines, pools: around, last: regime.memory_limit().raw(), counted }
+    pub(super) fn of<P: Platform + ?Sized>(
+        dma: &Dma<'d, P>,
+        device: &DeviceFace<'_>,
+        pools: &[Option<&'d Pool<'d>>],
+        faces: &[PoolFace],
+    ) -> Self {
+        let verdict = |memory| Verdict::about(memory, dma.regime(), device, pools, faces);
+        let known = GranuleState::ALL.map(|state| verdict(Seen::Uniform(state).memory()));
+        let untracked = verdict(Memory::Untracked);
+        let counted =
+            known.iter().chain([&untracked]).flatten().map(|verdict| verdict.index).next();
+        let last = PhysAddr::new(dma.regime().memory_limit().raw());
+        let pools = hull(faces);
+        let window = dma.ledger().window(last, pools.iter().chain(dma.peers()).copied());
+        Self { known, untracked, window, pools, last, counted }
     }
 
-    /// Whether memory may be looked up in the table: it lies in no pool, and is an address of the
-    /// machine.
+    /// The verdict about memory of which the ledger says so much.
     #[inline]
+    pub(super) fn about(&self, seen: Seen) -> Option<&Verdict<'d>> {
+        match seen {
+            Seen::Uniform(state) => self.known.get(state as usize)?.as_ref(),
+            Seen::Foreign(visibility) => self.about(Seen::Uniform(visibility.into())),
+            Seen::Untracked => self.untracked.as_ref(),
+            Seen::Mixed { .. } | Seen::Border { .. } => None,
+        }
+    }
+
+    /// The state of memory that may be looked up in the table, if it is quickly told.
+    #[inline]
+    pub(super) fn look(&self, range: PhysRange) -> Option<GranuleState> {
+        self.window.as_ref()?.look(range)
+    }
+
+    /// Whether memory may be looked up in the table, for all that is known of pools: it lies in
+    /// none, and is an address of the machine.
     pub(super) fn covers(&self, range: PhysRange) -> bool {
-        range.last().raw() <= self.last && self.pools.is_some_and(|pools| !pools.overlaps(range))
+        range.last() <= self.last && self.pools.is_some_and(|pools| !pools.overlaps(range))
     }
 
-    /// The verdict about a map of `len` bytes (not 0) of this kind.
+    /// The number of the pool whose turns the device's counters go by.
     #[inline]
-    pub(super) fn about(&self, kind: Kind, len: usize) -> Option<&Verdict> {
-        let line = self.lines.get(kind as usize)?.as_ref();
-        line.filter(|verdict| len <= verdict.most)
-    }
-
-    /// The pool whose turns the device's counters go by.
-    #[inline]
-    pub(super) fn pool(&self) -> Option<usize> {
+    pub(super) fn counted(&self) -> Option<usize> {
         self.counted
     }
+}
+
+impl<'d> Verdict<'d> {
+    /// Whether it is true of a map of `len` bytes (not 0).
+    #[inline]
+    pub(crate) fn holds_for(&self, len: usize) -> bool {
+        len <= self.most
+    }
+
+    fn about(
+        memory: Memory,
+        regime: &Regime,
+        device: &DeviceFace<'_>,
+        pools: &[Option<&'d Pool<'d>>],
+        faces: &[PoolFace],
+    ) -> Option<Self> {
+        let request = MapRequest {
+            regime,
+            device,
+            place: Place::Unlocated,
+            len: 1,
+            memory,
+            direction: Direction::Both,
+            attrs: Attrs::NONE,
+            align: 1,
+            pools: faces,
+        };
+        let Plan::Bounce { reason, pools: mut candidates, cache_work: false } =
+            plan::map(&request, &mut ())
+        else {
+            return None;
+        };
+        // Any other reason depends on where the buffer lies.
+        if !matches!(
+            reason,
+            Bounce::Forced
+                | Bounce::RestrictedPool
+                | Bounce::PrivateMemory
+                | Bounce::SharedUnreachable
+        ) {
+            return None;
+        }
+        let first = candidates.next()?;
+        let (base, range) = (first.base?, faces.get(first.index)?.range);
+        let limits = &device.limits;
+        // What fits into no place of this pool belongs into another one, or into none.
+        let longest = Places::longest(base.raw(), range.len(), limits.min_align, limits.boundary);
+        let crossed = |boundary: Boundary| boundary.crossed_by(base.raw(), range.len());
+        if first.pad != 0 || limits.boundary.is_some_and(crossed) {
+            return None;
+        }
+        let most = longest.min(limits.segment.unwrap_or(u64::MAX));
+        Some(Self {
+            pool: pools.get(first.index).copied().flatten()?,
+            index: first.index,
+            reason,
+            base,
+            keep: limits.min_align,
+            most: usize::try_from(most).unwrap_or(usize::MAX),
+        })
+    }
+}
+
+/// From the lowest byte of all pools to the highest.
+fn hull(pools: &[PoolFace]) -> Option<PhysRange> {
+    let base = pools.iter().map(|pool| pool.range.base()).min()?;
+    let last = pools.iter().map(|pool| pool.range.last()).max()?;
+    PhysRange::new(base, last.offset_from(base)?.checked_add(1)?)
 }

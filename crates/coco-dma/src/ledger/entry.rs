@@ -12,33 +12,34 @@ use crate::state::Visibility;
 use crate::word::Ordering;
 use crate::word::Word;
 
-/// The state of one granule.
+/// The state of one granule. The numbers are what the books hold: 0, which is in fresh storage, is
+/// the state in which nobody uses memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GranuleState {
-    /// This guest alone may access it.
-    Private,
-    /// The host may access it too.
-    Shared,
-    /// Somebody is converting it: nobody else may rely on either state.
-    Converting,
-    /// A conversion failed and nobody knows the state. Lost on purpose, until a retry proves it.
-    Quarantined,
     /// The guest never accepted it. Not private: the host may still choose what lies there.
-    Unaccepted,
+    Unaccepted = 0,
+    /// This guest alone may access it.
+    Private = 1,
+    /// The host may access it too.
+    Shared = 2,
+    /// Somebody is converting it: nobody else may rely on either state.
+    Converting = 3,
+    /// A conversion failed and nobody knows the state. Lost on purpose, until a retry proves it.
+    Quarantined = 4,
     /// An SME host's memory, behind the cipher.
-    Encrypted,
+    Encrypted = 5,
     /// An SME host's memory, stored as it is.
-    Plain,
+    Plain = 6,
 }
 
 impl GranuleState {
-    /// Every state.
+    /// Every state, in the order of their numbers.
     pub const ALL: [Self; 7] = [
+        Self::Unaccepted,
         Self::Private,
         Self::Shared,
         Self::Converting,
         Self::Quarantined,
-        Self::Unaccepted,
         Self::Encrypted,
         Self::Plain,
     ];
@@ -63,19 +64,6 @@ impl GranuleState {
             Self::Private | Self::Shared | Self::Unaccepted => !of_host,
             Self::Encrypted | Self::Plain => of_host,
             Self::Converting | Self::Quarantined => false,
-        }
-    }
-
-    /// Zero, which is what fresh storage holds, is the state in which nobody uses memory.
-    const fn code(self) -> usize {
-        match self {
-            Self::Unaccepted => 0,
-            Self::Private => 1,
-            Self::Shared => 2,
-            Self::Converting => 3,
-            Self::Quarantined => 4,
-            Self::Encrypted => 5,
-            Self::Plain => 6,
         }
     }
 }
@@ -120,6 +108,8 @@ const STATE_BITS: u32 = 3;
 const STATE: usize = (1 << STATE_BITS) - 1;
 const ENTRY_BITS: usize = 16;
 const ENTRY: usize = (1 << ENTRY_BITS) - 1;
+/// The states of all entries of a word.
+const STATES: usize = Entry(STATE).repeated();
 
 /// Entries in a word: four where words have 64 bits, two where they have 32.
 pub(super) const PER_WORD: usize = Word::BITS / ENTRY_BITS;
@@ -130,7 +120,7 @@ impl Entry {
 
     /// A granule in this state, unpinned.
     pub(super) const fn new(state: GranuleState) -> Self {
-        Self(state.code())
+        Self(state as usize)
     }
 
     /// The word whose entries are all this one.
@@ -158,17 +148,36 @@ impl Entry {
         }
     }
 
-    /// The state of `count` entries of a word from `lane` on, where they are all there and in one
-    /// state.
+    /// The state of the entries from number `first` to number `last` of `words`, where they are all
+    /// there and in one state. Of several words it is of no one moment.
     #[inline]
-    pub(super) fn alike(word: &Word, lane: usize, count: usize) -> Option<GranuleState> {
-        if count == 0 || count > PER_WORD - lane {
-            return None;
-        }
-        let states = Self(STATE).repeated() >> ((PER_WORD - count) * ENTRY_BITS);
-        let word = word.0.load(Ordering::Relaxed) >> (lane * ENTRY_BITS);
-        let first = Self(word & STATE);
-        (word & states == first.repeated() & states).then(|| first.state())
+    pub(super) fn alike(words: &[Word], first: usize, last: usize) -> Option<GranuleState> {
+        let (word, lane) = (words.get(first / PER_WORD)?, first % PER_WORD * ENTRY_BITS);
+        let word = word.0.load(Ordering::Relaxed) >> lane;
+        let state = Self(word & STATE);
+        // Mostly one word has all of them.
+        let alike = if first / PER_WORD == last / PER_WORD {
+            state.is_all(word, STATES >> (Word::BITS - ENTRY_BITS - (last - first) * ENTRY_BITS))
+        } else {
+            state.is_all(word, STATES >> lane) && state.is_in(words, first / PER_WORD + 1, last)
+        };
+        alike.then(|| state.state())
+    }
+
+    /// Whether the entries of these words are in this state, from the one with this number up to
+    /// entry number `last`.
+    #[inline(never)]
+    fn is_in(self, words: &[Word], word: usize, last: usize) -> bool {
+        let Some([between @ .., end]) = words.get(word..last / PER_WORD + 1) else { return false };
+        let unused = (PER_WORD - 1 - last % PER_WORD) * ENTRY_BITS;
+        between.iter().all(|word| self.is_all(word.0.load(Ordering::Relaxed), STATES))
+            && self.is_all(end.0.load(Ordering::Relaxed), STATES >> unused)
+    }
+
+    /// Whether all entries of a word whose bits are in `states` are in this state.
+    #[inline]
+    fn is_all(self, word: usize, states: usize) -> bool {
+        (word ^ self.repeated()) & states == 0
     }
 
     pub(super) const fn pins(self) -> usize {
@@ -203,12 +212,6 @@ impl<'m> Part<'m> {
     /// The number of the first granule.
     pub(super) fn first(&self) -> usize {
         self.start + self.lanes.start
-    }
-
-    /// The state of the entries, where they are all in one.
-    #[inline]
-    pub(super) fn alike(&self) -> Option<GranuleState> {
-        Entry::alike(self.word, self.lanes.start, self.lanes.len())
     }
 
     /// The entries as they are, each with the number of its granule. Relaxed: what is seen may

@@ -8,6 +8,7 @@ use super::Seen;
 use super::entry::Entry;
 use super::entry::PER_WORD;
 use super::entry::Part;
+use super::window::Window;
 use crate::addr::PhysAddr;
 use crate::addr::PhysRange;
 use crate::word::Ordering;
@@ -67,6 +68,16 @@ impl<'m> Granules<'m> {
         Span { first, count: number(run.last()) - first + 1 }
     }
 
+    /// Those in whole words that lie in `part`, which is a part of the range; `None` where there are
+    /// none.
+    pub(super) fn window(&self, part: PhysRange) -> Option<Window<'m>> {
+        let granules = part.base().offset_from(self.base)?.div_ceil(self.bytes());
+        let first = usize::try_from(granules).ok()?.div_ceil(PER_WORD);
+        let past = part.last().offset_from(self.base)?.checked_add(1)? >> self.shift;
+        let words = self.words.get(first..usize::try_from(past).ok()? / PER_WORD)?;
+        (!words.is_empty()).then(|| Window::new(self.at(first * PER_WORD), self.shift, words))
+    }
+
     /// Where a granule begins.
     pub(super) fn at(&self, granule: usize) -> PhysAddr {
         PhysAddr::new(self.base.raw() + ((granule as u64) << self.shift))
@@ -99,22 +110,10 @@ impl<'m> Granules<'m> {
     /// What the granules of a span are, one word after the other: not all at one moment.
     #[inline]
     pub(super) fn look(&self, span: Span) -> Seen {
-        // Mostly one word has all of them, and they are alike.
-        if let Some(word) = self.words.get(span.first / PER_WORD)
-            && let Some(state) = Entry::alike(word, span.first % PER_WORD, span.count)
-        {
-            return Seen::Uniform(state);
-        }
-        self.look_at_words(span)
-    }
-
-    /// The same word by word, as long as they are alike.
-    fn look_at_words(&self, span: Span) -> Seen {
-        let mut parts = self.parts(span);
-        match parts.next().and_then(|part| part.alike()) {
-            Some(state) if parts.all(|part| part.alike() == Some(state)) => Seen::Uniform(state),
-            _ => self.look_through(span),
-        }
+        // Mostly they are alike.
+        let last = (span.first + span.count).wrapping_sub(1);
+        Entry::alike(self.words, span.first, last)
+            .map_or_else(|| self.look_through(span), Seen::Uniform)
     }
 
     /// The same one by one.

@@ -60,6 +60,7 @@ mod seen;
 #[cfg(not(loom))]
 mod tests;
 mod tracked;
+mod window;
 
 pub use convert::Conversion;
 pub use convert::Settled;
@@ -73,6 +74,7 @@ pub use seen::Granule;
 pub use seen::Seen;
 pub use tracked::Initial;
 pub use tracked::Tracked;
+pub(crate) use window::Window;
 
 use core::fmt;
 

@@ -9,6 +9,7 @@ use super::request::AllocRequest;
 use super::request::DeviceFace;
 use super::request::MapRequest;
 use super::request::Place;
+use super::step::Source;
 use super::step::Step;
 use super::step::Trace;
 use crate::addr::DmaAddr;
@@ -109,7 +110,6 @@ fn decide<'a>(request: &AllocRequest<'a>, trace: &mut impl Trace) -> Result<Allo
         Some(pages) => {
             let OwnPages { state, convert, len, align, .. } = pages;
             trace.step(Step::Pages { state, convert, len, align });
-            trace.step(Step::Allocate);
             (Some(pages), false)
         }
         None => (None, false),
@@ -137,8 +137,13 @@ fn decide<'a>(request: &AllocRequest<'a>, trace: &mut impl Trace) -> Result<Allo
     };
     let grow = request.context == Context::Blocking;
     let reservoir = reservoir.map(|pools| Reservoir { pools, grow });
-    if reservoir.is_some() {
-        trace.step(Step::Reservoir { grow });
+    if trace.listens() {
+        let first = reservoir.map(|_| Source::Reservoir { grow });
+        let own = pages.map(|_| Source::Pages);
+        let rest = pools.ok().and_then(|mut rest| rest.next()).map(|_| Source::Pools);
+        for (place, source) in [first, own, rest].into_iter().flatten().enumerate() {
+            trace.step(Step::Source { place, source });
+        }
     }
     match (pages, pools) {
         (None, Err(Refuse::NoPool)) if too_early => Err(Refuse::AtomicNeedsConversion),

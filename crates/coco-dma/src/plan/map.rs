@@ -143,10 +143,11 @@ fn source(request: &MapRequest<'_>, trace: &mut impl Trace) -> Result<Source, Re
     if shared_asserted && matches!(regime, Regime::Host(_)) {
         return Err(Refuse::GuestOnly);
     }
-    // A peer's memory is registers, whoever says so. Confidential machines want the caller to say it,
-    // an open one as little as its drivers do.
-    let peer_here = matches!((regime, request.memory), (Regime::Open, Memory::Peer));
-    let mmio = attrs.contains(Attrs::MMIO) || peer_here;
+    // What is known to be registers is registers, whoever says so. Of a peer's, confidential machines
+    // want the caller to say it, an open one as little as its drivers do.
+    let registers =
+        matches!((regime, request.memory), (_, Memory::Mmio) | (Regime::Open, Memory::Peer));
+    let mmio = registers || attrs.contains(Attrs::MMIO);
     let by_attrs = if shared_asserted { State::SHARED } else { State::PRIVATE };
     let restricted = range.and_then(|range| pools::restricted_around(request.pools, range));
     let (state, known) = match (regime, request.memory) {
@@ -155,9 +156,7 @@ fn source(request: &MapRequest<'_>, trace: &mut impl Trace) -> Result<Source, Re
         (_, Memory::Unaccepted) => return Err(Refuse::Unaccepted),
         (_, Memory::Quarantined) => return Err(Refuse::Quarantined),
         (_, Memory::Converting) => return Err(Refuse::Busy),
-        (_, Memory::Mmio | Memory::Peer) if !mmio => {
-            return Err(Refuse::AttributeContradictsLedger);
-        }
+        (_, Memory::Peer) if !mmio => return Err(Refuse::AttributeContradictsLedger),
         (_, Memory::Known(_)) if mmio => return Err(Refuse::AttributeContradictsLedger),
         // Whether private or shared: nobody in the guest knows whether the two reach each other.
         (Regime::Guest(_), Memory::Peer) => {

@@ -45,6 +45,7 @@ pub use request::PoolFace;
 pub use step::Known;
 pub use step::Misfit;
 pub use step::PoolVerdict;
+pub use step::Source;
 pub use step::Step;
 pub use step::Trace;
 pub use transfer::Bytes;

@@ -105,14 +105,13 @@ pub(super) fn bus_address(
 /// The last address of memory that the device reaches in this state, whatever shows it; `None` where
 /// it reaches none.
 pub(super) fn last(regime: &Regime, device: &DeviceFace<'_>, state: State) -> Option<PhysAddr> {
-    let most = regime.memory_limit().raw();
+    let most = PhysAddr::new(regime.memory_limit().raw());
     // An entry of a domain carries any state: what is asked for is the address alone.
     if device.attachment.is_translated() {
-        return Some(PhysAddr::new(most));
+        return Some(most);
     }
     let mark = regime.dma_mark(device.trust, state)?;
-    let last = device.bus.last_shown(device.limit().raw().checked_sub(mark)?.min(most))?;
-    Some(last.min(PhysAddr::new(most)))
+    device.bus.last_shown(device.limit().raw().checked_sub(mark)?.min(most.raw()), most)
 }
 
 /// The limit that the place of the buffer breaks and a pool could keep.

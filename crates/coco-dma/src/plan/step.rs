@@ -203,21 +203,35 @@ pub enum Step {
         /// Whether we converted its memory.
         converted: bool,
     },
-    /// Pools kept for coherent memory go first.
-    Reservoir {
-        /// Whether a closed one may be grown.
-        grow: bool,
-    },
     /// Memory would have to be converted, and the caller may not wait.
     Atomic,
-    /// The decision: pages of our own.
-    Allocate,
+    /// The decision: where memory comes from, in the order in which it is tried.
+    Source {
+        /// Its place, from 0.
+        place: usize,
+        /// Which.
+        source: Source,
+    },
     /// The decision: the device touches the memory where it lies.
     Direct(Direct),
     /// The decision so far: the buffer has to go through a pool.
     Bounce(Bounce),
     /// The decision: refused.
     Refuse(Refuse),
+}
+
+/// A source of memory for an allocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Pools kept for coherent memory.
+    Reservoir {
+        /// Whether a closed one may be grown.
+        grow: bool,
+    },
+    /// Pages of our own.
+    Pages,
+    /// Pools for more than that.
+    Pools,
 }
 
 /// Where the state of a memory was known from.
@@ -257,9 +271,8 @@ impl Step {
             Self::Transfer(_) => "copy",
             Self::Protection { .. } => "cpu-form",
             Self::Free { .. } => "ownership",
-            Self::Reservoir { .. } => "reservoir",
             Self::Atomic => "context",
-            Self::Allocate | Self::Direct(_) | Self::Bounce(_) | Self::Refuse(_) => "decision",
+            Self::Source { .. } | Self::Direct(_) | Self::Bounce(_) | Self::Refuse(_) => "decision",
         }
     }
 }

@@ -7,6 +7,7 @@ use super::memory::Protection;
 use super::step::Known;
 use super::step::Misfit;
 use super::step::PoolVerdict;
+use super::step::Source;
 use super::step::Step;
 use super::transfer::Bytes;
 use super::transfer::Transfer;
@@ -110,7 +111,7 @@ impl fmt::Display for Step {
                 write!(f, "{}. {label} at {range}: {whose}{far}", place.saturating_add(1))
             }
             Self::Pages { state, convert: true, len, align } => {
-                write!(f, "pages of our own are converted, and become {state}: ")?;
+                write!(f, "pages of our own have to be converted to become {state}: ")?;
                 write!(f, "{len:#x} bytes, aligned to {align:#x}")
             }
             Self::Part { offset, part, len, inside } => {
@@ -148,12 +149,20 @@ impl fmt::Display for Step {
             Self::Free { converted: false } => {
                 f.write_str("the record says that we did not convert the memory, so nobody does")
             }
-            Self::Reservoir { grow } => {
-                f.write_str("from the reservoir first: its memory is converted already")?;
-                f.write_str(if grow { "; it may grow by a region" } else { "" })
-            }
             Self::Atomic => f.write_str("atomic context never converts memory"),
-            Self::Allocate => f.write_str("allocate pages of our own"),
+            Self::Source { place, source } => {
+                f.write_str(if place == 0 { "allocate " } else { "where that gives nothing, " })?;
+                f.write_str(match source {
+                    Source::Reservoir { grow: true } => {
+                        "from the reservoir, which is converted already and may grow by a region"
+                    }
+                    Source::Reservoir { grow: false } => {
+                        "from the reservoir, which is converted already"
+                    }
+                    Source::Pages => "pages of our own",
+                    Source::Pools => "slots of a pool",
+                })
+            }
             Self::Direct(reason) => write!(f, "direct ({reason}): {}", reason.text()),
             Self::Bounce(reason) => {
                 write!(f, "bounce ({reason}): the bytes have to go through a pool")

@@ -5,7 +5,6 @@
 use core::ptr;
 use core::ptr::NonNull;
 
-use crate::copy::copy;
 use crate::copy::zero;
 use crate::word::AtomicPtr;
 use crate::word::Ordering;
@@ -63,31 +62,6 @@ impl Bytes {
         // SAFETY: `offset` is at most `self.len`, the size of the allocation (condition 1 of
         // `set`), which no allocation lets exceed `isize::MAX`.
         Some(unsafe { start.add(offset) })
-    }
-
-    /// Copies `len` bytes from `from` into the pool. Nothing is copied where they do not fit.
-    ///
-    /// # Safety
-    ///
-    /// `from` is readable for `len` bytes, and the caller holds the slots.
-    pub(crate) unsafe fn write(&self, offset: usize, from: NonNull<u8>, len: usize) {
-        if let Some(to) = self.at(offset, len) {
-            // SAFETY: `from` by condition of this function, `to` by `at`; private memory and pool
-            // do not overlap, since nothing else uses the pool's memory.
-            unsafe { copy(from.as_ptr(), to.as_ptr(), len) };
-        }
-    }
-
-    /// Copies `len` bytes out of the pool to `to`. Nothing is copied where they do not fit.
-    ///
-    /// # Safety
-    ///
-    /// `to` is writable for `len` bytes, and the caller holds the slots.
-    pub(crate) unsafe fn read(&self, offset: usize, to: NonNull<u8>, len: usize) {
-        if let Some(from) = self.at(offset, len) {
-            // SAFETY: as in `write`, the other way round.
-            unsafe { copy(from.as_ptr(), to.as_ptr(), len) };
-        }
     }
 
     /// Zeroes `len` bytes of the pool.

@@ -5,6 +5,7 @@
 use core::ptr::NonNull;
 
 use super::MapError;
+use super::apart::apart;
 use super::raw::Held;
 use super::raw::RawMapping;
 use crate::addr::DmaAddr;
@@ -101,7 +102,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             }
         }
         // SAFETY: this function's conditions.
-        unsafe { self.map_wholly(hand, buffer, range, direction, attrs) }
+        apart(unsafe { self.map_wholly(hand, buffer, range, direction, attrs) })
     }
 
     /// The whole way: asks `plan`.
@@ -148,8 +149,10 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                 // Registers, whoever says so: no cache has lines of them.
                 mapping.attrs = attrs.with(Attrs::MMIO);
             }
-            // SAFETY: the whole buffer, which is readable by condition 1.
-            unsafe { self.carry(&mapping, Moment::Map, 0..mapping.len()) };
+            if let Some(ends) = self.ends(&mapping) {
+                // SAFETY: the buffer is readable and writable by condition 1.
+                unsafe { self.carry(&ends, Moment::Map, 0..mapping.len()) };
+            }
             if addr.is_none() {
                 // The device's domain gives the address, and now that the bytes are in their place
                 // they may be seen.

@@ -11,8 +11,10 @@
 //! runs. The direction is a value, not a type, in all of them: adaptors get it at run time from
 //! their own world, and the wrong sync is not a mistake with consequences: it does nothing.
 
+mod apart;
 mod behind;
 mod buffer;
+mod carry;
 mod error;
 mod kept;
 mod lent;

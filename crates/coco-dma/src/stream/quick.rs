@@ -5,15 +5,13 @@
 
 use core::ptr::NonNull;
 
+use super::carry::Ends;
 use super::raw::Held;
 use super::raw::RawMapping;
 use crate::addr::PhysRange;
 use crate::attrs::Attrs;
 use crate::device::Device;
 use crate::observe::Event;
-use crate::plan;
-use crate::plan::Bytes;
-use crate::plan::MapFace;
 use crate::plan::Moment;
 use crate::platform::Platform;
 use crate::pool::Hand;
@@ -36,7 +34,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     ) -> Option<RawMapping> {
         let len = buffer.len();
         let verdict = self.verdict(range, len)?;
-        let (index, pool) = (verdict.pool, self.pool(verdict.pool)?);
+        let (index, pool) = (verdict.index, verdict.pool);
         let original = range.map_or(0, |range| range.base().raw());
         let shape = Shape::keeping(verdict.base.raw(), len, original, verdict.keep)?;
         if self.stopped().is_some() || !self.charge(shape.count()) {
@@ -56,17 +54,11 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             self.discharge(shape.count());
             return None;
         };
-        let (attrs, bounced, coherent) = (Attrs::NONE, true, true);
-        let face = MapFace { direction, attrs, bounced, coherent, alive: true };
-        match plan::transfer(&face, Moment::Map, &mut ()).bytes {
-            // SAFETY: the buffer is readable by condition 1 of `map_raw`; the slots are ours, and
-            // nothing else is in them.
-            Bytes::Out => unsafe { crate::copy::copy(buffer.cast().as_ptr(), slots.as_ptr(), len) },
-            // SAFETY: the slots are ours.
-            Bytes::Zero => unsafe { crate::copy::zero(slots.as_ptr(), len) },
-            Bytes::Stay | Bytes::Back => {}
-        }
-        self.platform().hand_over(NonNull::slice_from_raw_parts(slots, len), direction, false);
+        let (bounced, attrs) = (true, Attrs::NONE);
+        let ends = Ends { buffer, seen: slots, bounced, direction, attrs };
+        // SAFETY: the buffer is readable and writable by condition 1 of `map_raw`; the slots are
+        // ours.
+        unsafe { self.carry(&ends, Moment::Map, 0..len) };
         let (device, reason) = (self.name(), verdict.reason);
         self.dma().tell_if(|| Event::Bounced { device, addr, len, reason });
         let place = Held::Slots { pool: index, run, at, mapped: None };
@@ -90,8 +82,13 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             return false;
         };
         let Some(pool) = self.pool(*index) else { return false };
-        // SAFETY: the buffer is writable by condition 1 of `map_raw` where the device writes.
-        unsafe { self.carry(mapping, Moment::Finish, 0..written.min(mapping.len())) };
+        // What the device only read has nothing to say.
+        if mapping.direction.from_device()
+            && let Some(ends) = self.ends(mapping)
+        {
+            // SAFETY: the buffer is readable and writable by condition 1 of `map_raw`.
+            unsafe { self.carry(&ends, Moment::Finish, 0..written) };
+        }
         let counted = self.counts_by(*index);
         let count = |turn: Option<usize>| self.count().finished_in(turn.filter(|_| counted));
         // Slots that were revoked are not ours any more.

@@ -7,6 +7,7 @@ use core::ops::Range;
 use core::ptr::NonNull;
 
 use super::FinishError;
+use super::apart::apart;
 use crate::addr::DmaAddr;
 use crate::attrs::Attrs;
 use crate::copy::barrier;
@@ -14,11 +15,7 @@ use crate::device::Device;
 use crate::iommu::Mapped;
 use crate::iommu::UnmapError;
 use crate::ledger::Pin;
-use crate::plan;
-use crate::plan::Bytes;
-use crate::plan::MapFace;
 use crate::plan::Moment;
-use crate::plan::Transfer;
 use crate::platform::Platform;
 use crate::pool::Hand;
 use crate::pool::Owner;
@@ -178,15 +175,30 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         if unsafe { self.finish_quickly(hand, &mapping, written) } {
             return Ok(());
         }
+        // SAFETY: this function's conditions.
+        unsafe { self.end_wholly(hand, apart(mapping), written) }
+    }
+
+    /// The same the whole way.
+    ///
+    /// # Safety
+    ///
+    /// As for [`finish_raw`](Self::finish_raw).
+    #[inline(never)]
+    unsafe fn end_wholly(
+        &self,
+        hand: &mut impl Hand,
+        mapping: RawMapping,
+        written: usize,
+    ) -> Result<(), (RawMapping, UnmapError)> {
         // SAFETY: the device has stopped, by this function's condition.
         if let Err(error) = unsafe { self.untranslate(mapping.place.mapped()) } {
             return Err((mapping, error));
         }
-        // SAFETY: the buffer is writable by condition 1 of `map_raw` where the device writes.
-        unsafe { self.carry(&mapping, Moment::Finish, 0..written.min(mapping.len())) };
+        // SAFETY: this function's conditions.
+        unsafe { self.bring(&mapping, written) };
         match mapping.place {
-            // What the device wrote is read anew.
-            Held::Open => barrier(mapping.buffer.as_ptr().cast()),
+            Held::Open => {}
             place @ (Held::InPlace { .. } | Held::Slots { .. }) => {
                 self.let_go(hand, place);
                 self.count().finished();
@@ -195,15 +207,17 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         Ok(())
     }
 
-    /// Brings the first `written` bytes to the buffer, as the end of the map would have.
+    /// Brings the first `written` bytes to the buffer, as the end of the map does.
     ///
     /// # Safety
     ///
     /// As for [`map_raw`](Self::map_raw); the mapping is this device's.
     pub(super) unsafe fn bring(&self, mapping: &RawMapping, written: usize) {
-        // SAFETY: the part lies in the buffer, which is writable by condition 1 of `map_raw` where
-        // the device writes.
-        unsafe { self.carry(mapping, Moment::Finish, 0..written.min(mapping.len())) };
+        if let Some(ends) = self.ends(mapping) {
+            // SAFETY: the buffer is readable and writable by condition 1 of `map_raw`.
+            unsafe { self.carry(&ends, Moment::Finish, 0..written) };
+        }
+        // What the device wrote is read anew.
         barrier(mapping.buffer.as_ptr().cast());
     }
 
@@ -231,9 +245,11 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     ///
     /// As for [`map_raw`](Self::map_raw); the mapping is this device's.
     pub unsafe fn sync_for_device(&self, mapping: &RawMapping, part: Range<usize>) {
-        if mapping.owner == self.owner() {
-            // SAFETY: the part lies in the buffer, which is readable by condition 1 of `map_raw`.
-            unsafe { self.carry(mapping, Moment::SyncForDevice, clamp(part, mapping.len())) };
+        if mapping.owner == self.owner()
+            && let Some(ends) = self.ends(mapping)
+        {
+            // SAFETY: the buffer is readable and writable by condition 1 of `map_raw`.
+            unsafe { self.carry(&ends, Moment::SyncForDevice, part) };
         }
     }
 
@@ -246,94 +262,11 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     ///
     /// As for [`map_raw`](Self::map_raw); the mapping is this device's.
     pub unsafe fn sync_for_cpu(&self, mapping: &RawMapping, part: Range<usize>) {
-        if mapping.owner == self.owner() {
-            // SAFETY: the part lies in the buffer, which is writable by condition 1 of `map_raw`.
-            unsafe { self.carry(mapping, Moment::SyncForCpu, clamp(part, mapping.len())) };
-        }
-    }
-
-    /// Does what `plan` says about the bytes of a part at one moment.
-    ///
-    /// # Safety
-    ///
-    /// `part` lies in the mapping; the buffer is readable, and writable where the device writes.
-    #[inline]
-    pub(super) unsafe fn carry(&self, mapping: &RawMapping, moment: Moment, part: Range<usize>) {
-        // What the device only read has nothing to say.
-        let says_nothing = moment == Moment::Finish && !mapping.direction.from_device();
-        if !(part.is_empty() || says_nothing || matches!(mapping.place, Held::Open)) {
-            // SAFETY: this function's conditions.
-            unsafe { self.carry_part(mapping, moment, part) };
-        }
-    }
-
-    /// # Safety
-    ///
-    /// As for [`carry`](Self::carry).
-    unsafe fn carry_part(&self, mapping: &RawMapping, moment: Moment, part: Range<usize>) {
-        let face = MapFace {
-            direction: mapping.direction,
-            attrs: mapping.attrs,
-            bounced: mapping.is_bounced(),
-            coherent: self.face().coherent,
-            alive: self.is_alive(),
-        };
-        let Transfer { bytes, cache_work } = plan::transfer(&face, moment, &mut ());
-        let seen = self.seen_by_device(mapping, &part);
-        let incoming = matches!(moment, Moment::SyncForCpu | Moment::Finish);
-        if incoming
-            && mapping.direction.from_device()
-            && let Some(seen) = seen
+        if mapping.owner == self.owner()
+            && let Some(ends) = self.ends(mapping)
         {
-            self.platform().take_back(seen, mapping.direction, cache_work);
-        }
-        if let Held::Slots { pool, run, at, .. } = &mapping.place
-            && let Some(pool) = self.pool(*pool).filter(|pool| pool.holds(run))
-            && let Some(start) = start_of(mapping.buffer, part.start)
-        {
-            let (offset, len) = (at + part.start, part.len());
-            match bytes {
-                Bytes::Stay => {}
-                // SAFETY: the slots are held by the mapping; the part lies in the buffer, which is
-                // readable by this function's condition.
-                Bytes::Out => unsafe { pool.bytes().write(offset, start, len) },
-                // SAFETY: the slots are held by the mapping.
-                Bytes::Zero => unsafe { pool.bytes().zero(offset, len) },
-                // SAFETY: as for `Out`; `plan` brings bytes back only where the device writes, so
-                // that the buffer is writable.
-                Bytes::Back => unsafe { pool.bytes().read(offset, start, len) },
-            }
-        }
-        if !incoming && let Some(seen) = seen {
-            self.platform().hand_over(seen, mapping.direction, cache_work);
+            // SAFETY: the buffer is readable and writable by condition 1 of `map_raw`.
+            unsafe { self.carry(&ends, Moment::SyncForCpu, part) };
         }
     }
-
-    /// The bytes that the device sees of `part`.
-    fn seen_by_device(&self, mapping: &RawMapping, part: &Range<usize>) -> Option<NonNull<[u8]>> {
-        let start = match &mapping.place {
-            Held::Open => return None,
-            Held::InPlace { .. } => start_of(mapping.buffer, part.start)?,
-            Held::Slots { pool, run, at, .. } => {
-                // Slots that were revoked are not ours any more.
-                let pool = self.pool(*pool).filter(|pool| pool.holds(run))?;
-                pool.bytes().at(at + part.start, part.len())?
-            }
-        };
-        Some(NonNull::slice_from_raw_parts(start, part.len()))
-    }
-}
-
-/// The pointer `offset` bytes into a buffer, for offsets up to its length.
-fn start_of(buffer: NonNull<[u8]>, offset: usize) -> Option<NonNull<u8>> {
-    if offset > buffer.len() {
-        return None;
-    }
-    // SAFETY: the offset is at most the buffer's length.
-    Some(unsafe { buffer.cast::<u8>().add(offset) })
-}
-
-fn clamp(part: Range<usize>, len: usize) -> Range<usize> {
-    let end = part.end.min(len);
-    part.start.min(end)..end
 }

@@ -9,12 +9,11 @@ use coco_dma::reason::Refuse;
 use coco_dma::regime::{Parameters, PlatformName};
 use coco_dma::state::{Attachment, Context, PoolLabel, PoolUse, State, Trust};
 
+use super::pools;
 use super::table::{accepts, cpu_mark, form, own_state, pool_state};
 
 const KINDS: [AllocKind; 3] = [AllocKind::Coherent, AllocKind::Pages, AllocKind::NonContiguous];
 const CONTEXTS: [Context; 2] = [Context::Blocking, Context::Atomic];
-const PURPOSES: [PoolUse; 4] =
-    [PoolUse::All, PoolUse::Streaming, PoolUse::Reserve, PoolUse::Coherent];
 const LEN: u64 = 0x3000;
 const GRANULE: u64 = 0x1_0000;
 
@@ -32,7 +31,7 @@ fn takes(kind: AllocKind, attr: Attrs) -> bool {
 fn pool_sets() -> Vec<Vec<PoolFace>> {
     let mut single = Vec::new();
     for label in PoolLabel::ALL {
-        for purpose in PURPOSES {
+        for purpose in pools::PURPOSES {
             for (base, restricted) in [(0x1000_0000, false), (0x1000_0000, true), (1 << 33, false)]
             {
                 let range = PhysRange::new(PhysAddr::new(base), 0x10_0000).unwrap();
@@ -41,12 +40,7 @@ fn pool_sets() -> Vec<Vec<PoolFace>> {
             }
         }
     }
-    let mut sets = vec![Vec::new()];
-    sets.extend(single.iter().map(|one| vec![*one]));
-    for first in &single {
-        sets.extend(single.iter().map(|second| vec![*first, *second]));
-    }
-    sets
+    pools::sets(&single)
 }
 
 /// The pools that may give it, in order: kept for it, then the reserve where nobody waits, then the

@@ -15,11 +15,18 @@ use coco_dma::state::PoolLabel;
 use coco_dma::state::State;
 use coco_dma::state::Trust;
 
+use super::pools;
 use super::table::accepts;
 use super::table::form;
 use super::table::is_guest;
 use super::table::memory_last;
 use super::table::pool_state;
+
+/// What Linux 7.3 takes for a map.
+fn taken(attrs: Attrs) -> bool {
+    let bits = [1, 5, 8, 9, 10, 11, 12, 13].iter().fold(0u32, |all, bit| all | 1 << bit);
+    attrs.bits() & !bits == 0
+}
 
 /// Checks one answer. The text says which invariant it breaks.
 pub(crate) fn judge(
@@ -33,15 +40,22 @@ pub(crate) fn judge(
     let limit = device.limits.mask.raw().min(device.bus_limit.raw());
     let translated = device.attachment == Attachment::Translated;
     let attr = |attr| request.attrs.contains(attr);
-    let registers =
-        attr(Attrs::MMIO) || (platform == PlatformName::Open && request.memory == Memory::Peer);
+    let registers = attr(Attrs::MMIO)
+        || request.memory == Memory::Mmio
+        || (platform == PlatformName::Open && request.memory == Memory::Peer);
     let restricted = request.pools.iter().any(|pool| pool.restricted);
     let run = PhysRange::new(base, request.len).unwrap();
     let around = request.pools.iter().find(|pool| pool.restricted && pool.range.contains(run));
     let inside = around.is_some();
+    let forced = device.force_bounce || (restricted && !inside);
+    let found = || pools::found(platform, request, forced);
     // The label of the restricted pool around it outranks what else is known of memory.
     let by_label = around.map(|pool| pool_state(platform, pool.label));
     let ensure = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
+    ensure(
+        taken(request.attrs) || matches!(plan, Plan::Refuse(Refuse::BadAttribute)),
+        "an alien attribute is taken",
+    )?;
     match plan {
         Plan::Direct { reason, addr, state, cache_work } => {
             ensure(
@@ -84,37 +98,25 @@ pub(crate) fn judge(
             ensure(!registers, "registers are bounced")?;
             ensure(request.memory != Memory::Peer, "a peer's memory is bounced")?;
             ensure(!attr(Attrs::REQUIRE_COHERENT), "bounced although coherence is required")?;
-            let mut count = 0;
+            let wanted = matches!(reason, Bounce::Forced | Bounce::RestrictedPool);
+            ensure(wanted == forced, "wanted for another reason than the device's")?;
+            let given: Vec<usize> = pools.map(|candidate| candidate.index).collect();
+            ensure(!given.is_empty(), "a bounce without a pool")?;
+            ensure(given == found().suit, "other pools, or another order")?;
             for candidate in *pools {
-                count += 1;
                 let pool = request.pools[candidate.index];
-                ensure(pool.restricted || !restricted, "past the restricted pool")?;
                 let state = pool_state(platform, pool.label).ok_or("a label of another machine")?;
                 ensure(candidate.state == state, "the slot has another state")?;
-                let fits = match device.trust {
-                    _ if !is_guest(platform) => true,
-                    Trust::Untrusted => pool.label == PoolLabel::GuestShared,
-                    Trust::Accepted => pool.label == PoolLabel::GuestPrivate,
-                };
-                ensure(fits, "a pool that this trust must not use")?;
-                if platform == PlatformName::Sme && pool.label == PoolLabel::HostPlain {
-                    let short = !translated && limit < 1 << 47;
-                    let forced = matches!(reason, Bounce::Forced | Bounce::RestrictedPool);
-                    ensure(short || forced, "the cipher was given up for nothing")?;
-                }
-                match candidate.base {
-                    None => ensure(translated, "no address")?,
-                    Some(addr) => {
-                        let wanted = form(platform, device.trust, state, pool.range.base().raw());
-                        ensure(!translated && Some(addr.raw()) == wanted, "the slot's form")?;
-                        ensure(
-                            addr.raw() + (pool.range.len() - 1) <= limit,
-                            "a pool out of reach",
-                        )?;
-                    }
-                }
+                ensure(
+                    device.trust == Trust::Untrusted || state != State::SHARED,
+                    "an accepted device is given a shared slot",
+                )?;
+                let wanted = form(platform, device.trust, state, pool.range.base().raw());
+                let given = candidate.base.map(|base| base.raw());
+                ensure(given == wanted.filter(|_| !translated), "the slot's form")?;
+                let last = given.map(|base| base + (pool.range.len() - 1));
+                ensure(last.is_none_or(|last| last <= limit), "a pool out of reach")?;
             }
-            ensure(count > 0, "a bounce without a pool")?;
             let private = match (by_label, request.memory) {
                 (Some(state), _) => state == Some(State::PRIVATE),
                 (None, Memory::Known(State::PRIVATE)) => true,
@@ -144,7 +146,7 @@ pub(crate) fn judge(
         }
         Plan::Refuse(reason) => {
             let true_of_it = match reason {
-                Refuse::BadAttribute => attr(Attrs::WRITE_COMBINE),
+                Refuse::BadAttribute => !taken(request.attrs),
                 Refuse::InvalidRange => {
                     let alien = match request.memory {
                         Memory::Known(state) => match platform {
@@ -163,25 +165,27 @@ pub(crate) fn judge(
                 Refuse::AttributeContradictsLedger => {
                     let mmio = attr(Attrs::MMIO);
                     (mmio && matches!(request.memory, Memory::Known(_)))
-                        || (!mmio && matches!(request.memory, Memory::Mmio | Memory::Peer))
+                        || (!mmio && request.memory == Memory::Peer)
                         || attr(Attrs::CC_SHARED)
                 }
                 Refuse::PrivateMmio => {
-                    attr(Attrs::MMIO) && !attr(Attrs::CC_SHARED) && device.trust == Trust::Untrusted
+                    registers && !attr(Attrs::CC_SHARED) && device.trust == Trust::Untrusted
                 }
                 Refuse::MmioCannotBounce => registers,
                 Refuse::SharedUnreachable => {
                     device.trust == Trust::Accepted
                         && form(platform, device.trust, State::SHARED, p).is_none()
+                        && found().suit.is_empty()
                 }
                 Refuse::RequireCoherent => attr(Attrs::REQUIRE_COHERENT),
-                Refuse::NoPool => request.pools.is_empty(),
+                Refuse::NoPool => found().offered.is_empty(),
                 Refuse::NoPrivatePool => {
-                    device.trust == Trust::Accepted
-                        && request.pools.iter().any(|pool| pool.label == PoolLabel::GuestShared)
+                    let shared =
+                        |index: &usize| request.pools[*index].label == PoolLabel::GuestShared;
+                    device.trust == Trust::Accepted && found().offered.iter().all(shared)
                 }
-                Refuse::PoolLabelMismatch => !request.pools.is_empty(),
-                Refuse::NoReachablePool => !translated && !request.pools.is_empty(),
+                Refuse::PoolLabelMismatch => by_label == Some(None) || found().labelled.is_empty(),
+                Refuse::NoReachablePool => !translated && found().suit.is_empty(),
                 Refuse::TooLarge => device.limits.boundary.is_some_and(|b| b.bytes() < request.len),
                 Refuse::PeerToPeer => is_guest(platform) && request.memory == Memory::Peer,
                 Refuse::TrustLost => device.trust == Trust::Accepted && !accepts(platform),

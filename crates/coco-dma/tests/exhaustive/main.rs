@@ -9,5 +9,6 @@ mod limits;
 mod map;
 mod order;
 mod pages;
+mod pools;
 mod table;
 mod transfer;

@@ -11,11 +11,14 @@ use coco_dma::state::{Attachment, Context, Trust};
 use super::table::{accepts, form, memory_last, own_state};
 
 /// Windows of a bus: memory, bus, length. They may show memory from its top down.
-const BUSES: [&[(u64, u64, u64)]; 4] = [
+const BUSES: [&[(u64, u64, u64)]; 6] = [
     &[],
     &[(0x4000_0000, 0, 0x1000_0000)],
     &[(0, 0x8000_0000, 0x4000_0000), (0x1_0000_0000, 0, 0x4000_0000)],
     &[(0, 1 << 39, 0x4000_0000), (1 << 46, 1 << 46, 0x4000_0000)],
+    // Windows that show more than memory, in part or as a whole.
+    &[((1 << 40) - 0x2000_0000, 0, 0x4000_0000), ((1 << 47) - 0x1000, 1 << 31, 0x4000_0000)],
+    &[(0, 0x4000_0000, 0x4000_0000), (1 << 52, 0, 0x4000_0000)],
 ];
 const LEN: u64 = 0x3000;
 

@@ -77,8 +77,30 @@ fn the_attribute_and_the_ledger_agree_on_what_is_registers() {
         let request = MapRequest { memory, attrs, ..ask(regime, &PLAIN, &[]) };
         assert_eq!(answer(&request), contradicts, "{state}");
         let memory = Memory::Mmio;
-        assert_eq!(answer(&MapRequest { memory, attrs: Attrs::NONE, ..request }), contradicts);
         assert!(answer(&MapRequest { memory, ..request }).is_direct(), "{state}");
+        let silent = MapRequest { memory, attrs: attrs.without(Attrs::MMIO), ..request };
+        assert!(answer(&silent).is_direct(), "{state}");
+        let peer = MapRequest { memory: Memory::Peer, ..silent };
+        assert_eq!(answer(&peer), contradicts);
+    }
+}
+
+#[test]
+fn known_registers_are_never_bounced_whether_the_caller_says_it_or_not() {
+    let forced = DeviceFace { force_bounce: true, ..PLAIN };
+    for (platform, label) in [
+        (PlatformName::Open, PoolLabel::Ordinary),
+        (PlatformName::Sme, PoolLabel::Ordinary),
+        (PlatformName::Sev, PoolLabel::GuestShared),
+    ] {
+        let regime = regime(platform);
+        let pools = [pool(label, 0x9000_0000)];
+        let shared = if regime.is_guest() { Attrs::CC_SHARED } else { Attrs::NONE };
+        for attrs in [shared, shared.with(Attrs::MMIO)] {
+            let request =
+                MapRequest { memory: Memory::Mmio, attrs, ..ask(&regime, &forced, &pools) };
+            assert_eq!(answer(&request), Answer::Refuse(Refuse::MmioCannotBounce), "{platform}");
+        }
     }
 }
 

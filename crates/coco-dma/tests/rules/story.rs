@@ -2,6 +2,7 @@
 
 use coco_dma::addr::BusRange;
 use coco_dma::addr::BusRanges;
+use coco_dma::plan::Source;
 use coco_dma::plan::Step;
 use coco_dma::regime::WrongParameter;
 use coco_dma::state::State;
@@ -22,6 +23,32 @@ fn each_rule_is_told_by_name_in_the_order_in_which_it_was_applied() {
     let rules: Vec<_> = steps.iter().map(|(rule, _)| *rule).collect();
     assert_eq!(rules, ["attributes", "range", "memory-state", "dma-form", "limit", "decision"]);
     assert!(steps[5].1.starts_with("direct (in-reach): "), "{steps:?}");
+}
+
+#[test]
+fn the_sources_of_an_allocation_are_told_in_the_order_in_which_they_are_tried() {
+    let (tdx, snp) = (regime(PlatformName::Tdx), regime(PlatformName::Snp));
+    let shared = pool(PoolLabel::GuestShared, 0x9000_0000);
+    let pools = [shared, PoolFace { purpose: PoolUse::Coherent, ..shared }];
+    let told = |request: &AllocRequest<'_>| {
+        let mut sources = Vec::new();
+        let mut trace = |step: Step| {
+            if let Step::Source { place, source } = step {
+                assert_eq!(place, sources.len());
+                sources.push(source);
+            }
+        };
+        let _ = plan::alloc(request, &mut trace);
+        sources
+    };
+    let request = ask_alloc(&tdx, &PLAIN, &pools);
+    let all = [Source::Reservoir { grow: true }, Source::Pages, Source::Pools];
+    assert_eq!(told(&request), all);
+    let atomic = AllocRequest { context: Context::Atomic, ..request };
+    assert_eq!(told(&atomic), [Source::Reservoir { grow: false }, Source::Pools]);
+    assert_eq!(told(&AllocRequest { pools: &pools[1..], ..request }), all[..2]);
+    assert_eq!(told(&AllocRequest { pools: &[], ..request }), [Source::Pages]);
+    assert_eq!(told(&ask_alloc(&snp, &ACCEPTED, &pools)), [Source::Pages], "another label");
 }
 
 #[test]

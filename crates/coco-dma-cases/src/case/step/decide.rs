@@ -5,7 +5,8 @@ use coco_dma::regime::Regime;
 use coco_dma::state::{Memory, State};
 
 use super::parse::Around;
-use crate::case::ops::{Op, Operation};
+use crate::case::operation::Operation;
+use crate::case::ops::Op;
 use crate::case::things::MemoryState;
 use crate::read::{Wrong, unknown};
 

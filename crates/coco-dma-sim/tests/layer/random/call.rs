@@ -2,8 +2,12 @@
 
 use proptest::prelude::*;
 
+use coco_dma::attrs::Attrs;
+use coco_dma::plan::AllocKind;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
+
+use super::alloc::How;
 
 /// One call, or one mishap to come.
 #[derive(Clone, Debug)]
@@ -51,6 +55,14 @@ pub(crate) enum Call {
         device: usize,
         len: usize,
         context: Context,
+        how: How,
+    },
+    /// Maps what is a peer's memory, in part at least, or converts it.
+    Peer {
+        device: usize,
+        place: Place,
+        direction: Direction,
+        attrs: u8,
     },
     Ring {
         memory: usize,
@@ -139,6 +151,18 @@ fn context() -> impl Strategy<Value = Context> {
     prop_oneof![2 => Just(Context::Blocking), 1 => Just(Context::Atomic)]
 }
 
+/// Every kind of allocation, with attributes that only some of them take.
+fn how() -> impl Strategy<Value = How> {
+    let kinds = [AllocKind::Coherent, AllocKind::Pages, AllocKind::NonContiguous];
+    let odd = [Attrs::WRITE_COMBINE, Attrs::ALLOC_SINGLE_PAGES, Attrs::CC_SHARED];
+    let attrs = prop_oneof![
+        6 => Just(Attrs::NONE),
+        2 => Just(Attrs::NO_WARN),
+        2 => proptest::sample::select(odd.to_vec()),
+    ];
+    (proptest::sample::select(kinds.to_vec()), attrs).prop_map(|(kind, attrs)| How { kind, attrs })
+}
+
 /// Lies that a layer can see through, or all of them.
 fn lie(wild: bool) -> BoxedStrategy<Lie> {
     let told = prop_oneof![Just(Lie::NoneOfDoubt), Just(Lie::AllOfDoubt), Just(Lie::Claims)];
@@ -174,9 +198,12 @@ pub(crate) fn call(wild: bool) -> impl Strategy<Value = Call> {
         }),
         2 => part().prop_map(|(map, at, len)| Call::SyncForCpu { map, at, len }),
         7 => (which(), 0..10_000usize).prop_map(|(map, written)| Call::Finish { map, written }),
-        5 => (which(), 1..20_000usize, context()).prop_map(|(device, len, context)| {
-            Call::Alloc { device, len, context }
+        5 => (which(), 1..20_000usize, context(), how()).prop_map(|(device, len, context, how)| {
+            Call::Alloc { device, len, context, how }
         }),
+        1 => (which(), place(9000), direction(), 0..5u8).prop_map(
+            |(device, place, direction, attrs)| Call::Peer { device, place, direction, attrs }
+        ),
         2 => (which(), any::<u8>()).prop_map(|(memory, seed)| Call::Ring { memory, seed }),
         4 => which().prop_map(|memory| Call::Free { memory }),
         6 => (place(6), grown()).prop_map(|(run, (_, odd))| Call::Share { run, odd }),

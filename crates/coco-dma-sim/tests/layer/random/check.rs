@@ -15,6 +15,7 @@ impl World<'_> {
         self.check_pools();
         self.check_devices();
         self.check_bytes();
+        self.check_peers();
         self.check_machine();
         self.rearm();
     }
@@ -81,7 +82,6 @@ impl World<'_> {
 
     fn check_devices(&self) {
         let now = &self.now;
-        let (mut bounced, mut refused) = (0, 0);
         for (index, (device, model)) in self.devices.iter().zip(&self.model.devices).enumerate() {
             assert_eq!(device.counters(), model.counters, "device {index}; {now}");
             let charged = if model.quota.is_some() { model.charged } else { 0 };
@@ -100,12 +100,9 @@ impl World<'_> {
                 })
                 .sum();
             assert_eq!(device.holds(), holds, "device {index}; {now}");
-            bounced += model.counters.bounced;
-            refused += model.counters.refused;
         }
-        // Devices that were bound anew have counters at zero, and their events stay.
-        assert!(*self.log.bounced.lock().unwrap() >= bounced, "{now}");
-        assert!(*self.log.refused.lock().unwrap() >= refused, "{now}");
+        let told = (*self.log.bounced.lock().unwrap(), *self.log.refused.lock().unwrap());
+        assert_eq!(told, self.model.told, "{now}");
     }
 
     /// The heap, what devices see, and rings from both sides.

@@ -1,7 +1,6 @@
 //! Calls that map: each with what the model says that it comes to.
 
 use std::ops::Range;
-use std::ptr::NonNull;
 
 use coco_dma::attrs::Attrs;
 use coco_dma::reason::Refuse;
@@ -16,11 +15,12 @@ use super::model::Way;
 use super::world::LiveMap;
 use super::world::World;
 use crate::support::finish;
-use crate::support::finish_list;
 use crate::support::map;
-use crate::support::map_list;
 use crate::support::sync_cpu;
 use crate::support::sync_device;
+
+/// The cache line of a device that says nothing of it, in bytes.
+const LINE: usize = 64;
 
 /// Bytes that are nobody's secret.
 pub(crate) fn pattern(seed: u8, len: usize) -> Vec<u8> {
@@ -29,18 +29,27 @@ pub(crate) fn pattern(seed: u8, len: usize) -> Vec<u8> {
 
 impl World<'_> {
     /// Whether an accepted device has an address for shared memory here.
-    fn reaches_shared(&self) -> bool {
+    pub(super) fn reaches_shared(&self) -> bool {
         !matches!(self.machine.name(), PlatformName::Snp | PlatformName::Hyperv)
     }
 
+    /// Notes slots that are not of the device's node.
+    pub(super) fn met_node(&mut self, device: usize, hold: Option<usize>) {
+        let pool = hold.map(|id| self.model.holds[&id].pool);
+        let far = |pool| self.model.is_far(pool, &self.model.devices[device]);
+        if pool.is_some_and(far) {
+            self.met("slots of another node");
+        }
+    }
+
     /// Where a place lies in the heap.
-    fn spot(&self, place: Place) -> (usize, usize) {
+    pub(super) fn spot(&self, place: Place) -> (usize, usize) {
         let len = usize::try_from(place.len).unwrap();
         (usize::try_from(place.at).unwrap() % (self.model.heap.len() - len), len)
     }
 
     /// Whether a driver may map this now: nobody else uses the bytes, but to let them be read.
-    fn may_map(&self, at: usize, len: usize, direction: Direction) -> bool {
+    pub(super) fn may_map(&self, at: usize, len: usize, direction: Direction) -> bool {
         self.maps.iter().all(|other| {
             let apart = other.at >= at + len || at >= other.at + other.len;
             let reads = |direction| direction == Direction::ToDevice;
@@ -50,7 +59,7 @@ impl World<'_> {
 
     /// The driver puts into the buffer what it gives to the device; what only comes from the
     /// device is left as it is, secrets and all.
-    fn prepare(&mut self, at: usize, len: usize, direction: Direction, seed: u8) {
+    pub(super) fn prepare(&mut self, at: usize, len: usize, direction: Direction, seed: u8) {
         let granules = self.touched(at, len);
         let lost = coco_dma::ledger::GranuleState::Quarantined;
         let lies_still =
@@ -62,7 +71,7 @@ impl World<'_> {
     }
 
     /// Whether what lies there may go out: the driver wrote all of it, or another map shows it.
-    fn given(&self, at: usize, len: usize, direction: Direction) -> bool {
+    pub(super) fn given(&self, at: usize, len: usize, direction: Direction) -> bool {
         let twice = self.secret.repeat(2);
         let secret = |window: &[u8]| twice.windows(16).any(|part| part == window);
         let heap = &self.model.heap[at..at + len];
@@ -96,12 +105,24 @@ impl World<'_> {
         };
         let (granules, reaches) = (self.touched(at, len), self.reaches_shared());
         let asserted = attrs == Attrs::CC_SHARED;
-        let wanted = predict(&mut self.model, device, granules, len, asserted, reaches);
+        let wanted = predict(
+            &mut self.model,
+            device,
+            (granules.clone(), at, len),
+            direction,
+            asserted,
+            reaches,
+        );
         let buffer = self.heap_bytes(at, len);
         match (map(&self.devices[device], buffer, direction, attrs), wanted) {
             (Ok(mapping), Ok(hold)) => {
                 assert_eq!(mapping.is_bounced(), hold.is_some(), "{}", self.now);
                 self.met(if hold.is_some() { "bounced" } else { "in place" });
+                self.met_node(device, hold);
+                let apart = self.model.way(device, Some(granules), asserted, false, reaches);
+                if hold.is_some() && apart == Way::InPlace {
+                    self.met("bounced for a cache line");
+                }
                 assert_eq!((mapping.len(), mapping.direction()), (len, direction));
                 let by_hand = attrs == Attrs::SKIP_CPU_SYNC;
                 self.keep(device, mapping, (at, len), hold, by_hand);
@@ -133,157 +154,13 @@ impl World<'_> {
         self.maps.push(LiveMap { device, mapping, at, len, direction, by_hand, bounced });
     }
 
-    pub(crate) fn map_list(
-        &mut self,
-        device: usize,
-        places: &[Place],
-        direction: Direction,
-        written: usize,
-    ) {
-        let spots: Vec<_> = places.iter().map(|place| self.spot(*place)).collect();
-        let apart = |(index, (at, len)): (usize, &(usize, usize))| {
-            spots[..index].iter().all(|(other, size)| at + len <= *other || other + size <= *at)
-        };
-        let fine = spots.iter().all(|(at, len)| self.may_map(*at, *len, direction));
-        if !fine || !spots.iter().enumerate().all(apart) {
-            return;
-        }
-        for (at, len) in &spots {
-            self.prepare(*at, *len, direction, 0x33);
-        }
-        if !spots.iter().all(|(at, len)| self.given(*at, *len, direction)) {
-            return;
-        }
-        let (mut holds, mut refused, reaches) = (Vec::new(), false, self.reaches_shared());
-        for (at, len) in &spots {
-            let granules = self.touched(*at, *len);
-            match predict(&mut self.model, device, granules, *len, false, reaches) {
-                Ok(hold) => holds.push(hold),
-                Err(_) => {
-                    refused = true;
-                    break;
-                }
-            }
-        }
-        let buffers: Vec<NonNull<[u8]>> =
-            spots.iter().map(|(at, len)| self.heap_bytes(*at, *len)).collect();
-        let mut records: Vec<Option<RawMapping>> = spots.iter().map(|_| None).collect();
-        let mapped = map_list(&self.devices[device], &buffers, direction, &mut records);
-        assert_eq!(mapped, !refused, "{}", self.now);
-        self.met(if mapped { "list" } else { "list refused" });
-        if mapped {
-            self.list_comes_back(device, &spots, &holds, direction, written, &records);
-            finish_list(&self.devices[device], &mut records, written);
-        }
-        assert!(records.iter().all(Option::is_none), "{}", self.now);
-        for ((at, len), hold) in spots.iter().zip(&holds) {
-            self.let_go(device, self.touched(*at, *len), *hold);
-        }
-    }
-
-    /// The device writes all of a list, of which the first `written` bytes come back.
-    fn list_comes_back(
-        &mut self,
-        device: usize,
-        spots: &[(usize, usize)],
-        holds: &[Option<usize>],
-        direction: Direction,
-        written: usize,
-        records: &[Option<RawMapping>],
-    ) {
-        let mut before = 0;
-        for (((at, len), hold), record) in spots.iter().zip(holds).zip(records) {
-            let addr = record.as_ref().unwrap().addr().raw();
-            let given = if direction.to_device() || hold.is_none() {
-                self.model.heap[*at..at + len].to_vec()
-            } else {
-                vec![0; *len]
-            };
-            let mut left = given.clone();
-            if !self.wild {
-                assert_eq!(self.nics[device].fetch(addr, *len), Ok(given), "{}", self.now);
-                if direction.from_device() {
-                    left = pattern(0x77, *len);
-                    assert_eq!(self.nics[device].write(addr, &left), Outcome::Clear);
-                }
-            }
-            if direction.from_device() {
-                let arrived = match hold {
-                    Some(_) => written.saturating_sub(before).min(*len),
-                    None => *len,
-                };
-                self.model.heap[*at..at + arrived].copy_from_slice(&left[..arrived]);
-            }
-            before += len;
-        }
-    }
-
     /// A map has ended.
-    fn let_go(&mut self, device: usize, granules: Range<usize>, hold: Option<usize>) {
+    pub(super) fn let_go(&mut self, device: usize, granules: Range<usize>, hold: Option<usize>) {
         match hold {
             Some(id) => self.model.give(id),
             None => self.model.unpin(granules),
         }
         self.model.devices[device].counters.finished += 1;
-    }
-
-    pub(crate) fn owned(&mut self, device: usize, len: usize, direction: Direction, lost: bool) {
-        let given = pattern(0x11, len);
-        let wanted = match self.model.way(device, None, false, true) {
-            Way::Refuse(reason) => Err(reason),
-            _ => self.model.take(device, len, None),
-        };
-        let buffer = given.clone().into_boxed_slice();
-        let counters = &mut self.model.devices[device].counters;
-        match (self.devices[device].map(buffer, direction, Attrs::NONE), wanted) {
-            (Ok(mapping), Ok(id)) => {
-                counters.bounced += 1;
-                let addr = mapping.addr().raw();
-                let shown = if direction.to_device() { given.clone() } else { vec![0; len] };
-                let mut back = shown.clone();
-                if !self.wild {
-                    assert_eq!(self.nics[device].fetch(addr, len), Ok(shown), "{}", self.now);
-                    if direction.from_device() {
-                        back = pattern(0x99, len);
-                        assert_eq!(self.nics[device].write(addr, &back), Outcome::Clear);
-                    }
-                }
-                if lost {
-                    drop(mapping);
-                    counters.lost += 1;
-                    *self.met.entry("lost".into()).or_default() += 1;
-                    return;
-                }
-                let half = if direction.from_device() { len / 2 } else { 0 };
-                let buffer = mapping.finish(len / 2).unwrap();
-                assert_eq!((&buffer[..half], &buffer[half..]), (&back[..half], &given[half..]));
-                counters.finished += 1;
-                self.model.give(id);
-                *self.met.entry("owned".into()).or_default() += 1;
-            }
-            (Err(failed), Err(reason)) => {
-                counters.refused += 1;
-                assert_eq!(failed.error().reason, reason, "{}", self.now);
-                assert_eq!(*failed.into_buffer(), *given);
-            }
-            (is, should) => panic!("{is:?}, not {should:?}; {}", self.now),
-        }
-    }
-
-    pub(crate) fn room(&mut self, device: usize, places: &[Place]) {
-        let spots: Vec<_> = places.iter().map(|place| self.spot(*place)).collect();
-        let (mut trial, reaches) = (self.model.clone(), self.reaches_shared());
-        let wanted = spots.iter().try_for_each(|(at, len)| {
-            let granules = self.touched(*at, *len);
-            predict(&mut trial, device, granules, *len, false, reaches).map(drop)
-        });
-        let wanted = match self.model.devices[device].stopped {
-            Some(reason) => Err(reason),
-            None => wanted,
-        };
-        let buffers: Vec<_> = spots.iter().map(|(at, len)| self.heap_bytes(*at, *len)).collect();
-        assert_eq!(self.devices[device].room_for(&buffers), wanted, "{}", self.now);
-        self.met(if wanted.is_ok() { "room" } else { "no room" });
     }
 
     /// The part of map number `map` that `at` and `len` name.
@@ -369,15 +246,16 @@ impl World<'_> {
 
 /// What a map should come to, with the model as it is then: the hold of its slots, or none where
 /// the memory itself is pinned.
-fn predict(
+pub(super) fn predict(
     model: &mut Model,
     device: usize,
-    granules: Range<usize>,
-    len: usize,
+    (granules, at, len): (Range<usize>, usize, usize),
+    direction: Direction,
     asserted: bool,
     reaches_shared: bool,
 ) -> Result<Option<usize>, Refuse> {
-    let way = model.way(device, Some(granules.clone()), asserted, reaches_shared);
+    let shares_line = direction.from_device() && !(at | len).is_multiple_of(LINE);
+    let way = model.way(device, Some(granules.clone()), asserted, shares_line, reaches_shared);
     let outcome = match way {
         Way::InPlace => {
             model.pin(granules);
@@ -386,11 +264,10 @@ fn predict(
         Way::Bounce => model.take(device, len, None).map(Some),
         Way::Refuse(reason) => Err(reason),
     };
-    let counters = &mut model.devices[device].counters;
     match outcome {
-        Ok(Some(_)) => counters.bounced += 1,
-        Ok(None) => counters.direct += 1,
-        Err(_) => counters.refused += 1,
+        Ok(Some(_)) => model.bounced(device),
+        Ok(None) => model.devices[device].counters.direct += 1,
+        Err(_) => model.refused(device),
     }
     outcome
 }

@@ -2,11 +2,18 @@
 //! step ledger, pins, slots, quarantine, quota, counters, events and bytes agree, and nothing that
 //! was not given can be seen by the host, at that moment or at any one in between.
 
+mod alloc;
+mod build;
 mod call;
+mod calls;
 mod check;
+mod convert;
+mod ends;
+mod lists;
 mod maps;
-mod memory;
 mod model;
+mod peers;
+mod pools;
 mod world;
 
 use std::cell::RefCell;
@@ -22,10 +29,10 @@ use proptest::test_runner::TestRunner;
 
 use crate::support::GUESTS;
 use crate::support::convert;
+use build::with_world;
 use call::Call;
 use world::Met;
 use world::Truth;
-use world::with_world;
 
 /// Few cases unless somebody asks for more, always the same unless somebody asks for others.
 pub(crate) fn config(cases: u32) -> ProptestConfig {
@@ -77,6 +84,18 @@ fn play_many(cases: u32, wild: bool, platforms: &[PlatformName]) -> Met {
 
 /// What a few hundred sequences have to meet, or the test is about nothing.
 const MUST_MEET: &[&str] = &[
+    "Uncached Coherent",
+    "WriteBack Coherent",
+    "WriteBack NonContiguous",
+    "WriteBack Pages",
+    "WriteCombine Coherent",
+    "a part of a peer's memory",
+    "a peer's memory is not converted",
+    "allocation: bad-attribute",
+    "peer-to-peer",
+    "refused without a word",
+    "slots of another node",
+    "synced an allocation",
     "allocated from All",
     "allocated from Reserve",
     "allocation: pool-full",
@@ -84,6 +103,7 @@ const MUST_MEET: &[&str] = &[
     "allocation: too-large",
     "attribute-contradicts-ledger",
     "bounced",
+    "bounced for a cache line",
     "conversion of what is pinned",
     "finished after its device",
     "free lost some",

@@ -31,6 +31,8 @@ pub(crate) struct Model {
     /// Bytes that came into quarantine, and out of it.
     pub(crate) lost: u64,
     pub(crate) recovered: u64,
+    /// Bounces and refusals that were told.
+    pub(crate) told: (usize, usize),
 }
 
 #[derive(Clone, Debug)]
@@ -38,6 +40,7 @@ pub(crate) struct PoolModel {
     pub(crate) label: PoolLabel,
     pub(crate) granules: Range<usize>,
     pub(crate) purpose: PoolUse,
+    pub(crate) node: Option<u16>,
     pub(crate) adopted: bool,
     pub(crate) open: bool,
     /// The hold of each slot; 0 where it is free.
@@ -58,6 +61,8 @@ pub(crate) struct Hold {
 pub(crate) struct DeviceModel {
     pub(crate) accepted: bool,
     pub(crate) forced: bool,
+    pub(crate) coherent: bool,
+    pub(crate) node: Option<u16>,
     /// The pool that it is restricted to.
     pub(crate) restricted: Option<usize>,
     pub(crate) quota: Option<usize>,
@@ -101,7 +106,20 @@ impl Model {
             pages: 0,
             lost: 0,
             recovered: 0,
+            told: (0, 0),
         }
+    }
+
+    /// A map was bounced.
+    pub(crate) fn bounced(&mut self, device: usize) {
+        self.devices[device].counters.bounced += 1;
+        self.told.0 += 1;
+    }
+
+    /// A map or an allocation was refused.
+    pub(crate) fn refused(&mut self, device: usize) {
+        self.devices[device].counters.refused += 1;
+        self.told.1 += 1;
     }
 
     pub(crate) fn in_quarantine(&self) -> u64 {
@@ -135,12 +153,14 @@ impl Model {
     }
 
     /// What a map of these granules comes to; `None` of them are memory in no single run.
-    /// `reaches_shared` is the platform's answer for accepted devices.
+    /// `shares_line` says that the device writes into a part of a cache line, `reaches_shared` is
+    /// the platform's answer for accepted devices.
     pub(crate) fn way(
         &self,
         device: usize,
         granules: Option<Range<usize>>,
         asserted_shared: bool,
+        shares_line: bool,
         reaches_shared: bool,
     ) -> Way {
         let device = &self.devices[device];
@@ -167,7 +187,8 @@ impl Model {
             (true, false) => true,
             (true, true) => reaches_shared,
         };
-        if reached { Way::InPlace } else { Way::Bounce }
+        let spoilt = shares_line && !device.coherent;
+        if reached && !spoilt { Way::InPlace } else { Way::Bounce }
     }
 
     /// Takes slots as the documents say: the quota, the pools in their order, the lowest free run.
@@ -225,6 +246,11 @@ impl Model {
         ids.iter().map(|(_, count)| count).sum()
     }
 
+    /// Whether a pool is known to lie on another node than a device.
+    pub(crate) fn is_far(&self, pool: usize, device: &DeviceModel) -> bool {
+        self.pools[pool].node.is_some_and(|node| device.node.is_some_and(|mine| mine != node))
+    }
+
     fn candidates(&self, device: usize, allocation: Option<Context>) -> Vec<usize> {
         let device = &self.devices[device];
         if let Some(pool) = device.restricted {
@@ -239,6 +265,7 @@ impl Model {
                     found.push(index);
                 }
             }
+            found.sort_by_key(|index| self.is_far(*index, device));
             found
         };
         let mut pools = match allocation {

@@ -20,8 +20,9 @@ use world::Machine;
 use world::NoEntries;
 use world::POOL;
 use world::RAM;
+use world::around;
 use world::limits;
-use world::peer;
+use world::peers;
 use world::run;
 use world::sets;
 use world::window;
@@ -42,6 +43,8 @@ use crate::regime::Parameters;
 use crate::regime::PlatformName;
 use crate::regime::Regime;
 use crate::state::Cipher;
+use crate::state::PoolLabel;
+use crate::state::PoolUse;
 use crate::state::State;
 use crate::state::Trust;
 use crate::state::Visibility;
@@ -93,15 +96,15 @@ fn compare_on(platform: PlatformName) -> BTreeSet<String> {
     let (machine, told, mut made) = (Machine::new(regime), Told::default(), BTreeSet::new());
     let (granule, storage) = (regime.granule(), words(64));
     let granules = |first, count| run(RAM + first * granule, count * granule).unwrap();
-    let own = |initial| Tracked::new(granules(0, 8), granule, initial, &storage).unwrap();
+    let own = |initial| Tracked::new(granules(0, 12), granule, initial, &storage).unwrap();
     let foreign = |first, visibility| Tracked::foreign(granules(first, 1), visibility);
     let ranges = match regime {
         Regime::Open => vec![],
         Regime::Host(_) => vec![own(Initial::Encrypted)],
         Regime::Guest(_) => vec![
             own(Initial::Private),
-            foreign(8, Visibility::Private),
-            foreign(9, Visibility::Shared),
+            foreign(12, Visibility::Private),
+            foreign(13, Visibility::Shared),
         ],
     };
     let ledger = Ledger::new(&ranges).unwrap();
@@ -126,12 +129,30 @@ fn compare_on(platform: PlatformName) -> BTreeSet<String> {
         let views: Vec<NonNull<u8>> =
             pools.iter().map(|pool| pool.bytes().at(0, POOL).unwrap()).collect();
         let dma = Dma::new(&machine, &[]).with_ledger(ledger).with_observer(&told);
-        let peers = [peer()];
+        let peers = peers(granule);
         let dma = dma.with_peers(&peers);
         bind_all(&dma, &pools, |device| ask_all(&machine, device, &told, &views, &mut made));
         assert!(pools.iter().all(|pool| pool.used() == 0));
     }
     made
+}
+
+/// A pool of the machine lies in the books, which still say that its memory is private: its label
+/// says what lies in it.
+#[test]
+fn what_lies_in_a_pool_is_not_in_the_table() {
+    let regime = PlatformName::Tdx.regime(&Parameters::default()).unwrap();
+    let (machine, told, mut made) = (Machine::new(regime), Told::default(), BTreeSet::new());
+    let (granule, storage) = (regime.granule(), words(64));
+    let ranges = [around(granule)]
+        .map(|range| Tracked::new(range, granule, Initial::Private, &storage).unwrap());
+    let mut ground = Ground::new();
+    let pools = [ground.pool(0, (PoolLabel::GuestShared, false, PoolUse::All))];
+    let views = [pools[0].bytes().at(0, POOL).unwrap()];
+    let dma = Dma::new(&machine, &pools).with_ledger(Ledger::new(&ranges).unwrap());
+    let dma = dma.with_observer(&told);
+    bind_all(&dma, &[], |device| ask_all(&machine, device, &told, &views, &mut made));
+    assert!(made.contains("private private-memory"), "beside the pool: {made:?}");
 }
 
 #[test]

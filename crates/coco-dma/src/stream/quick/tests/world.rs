@@ -180,9 +180,15 @@ pub(super) fn window() -> BusRange {
     BusRange::new(run(0, 1 << 32).unwrap(), 0x10_0000).unwrap()
 }
 
-/// Another device's memory.
-pub(super) fn peer() -> PhysRange {
-    run(PEER, 0x1000).unwrap()
+/// The first pool, and some granules on both sides.
+pub(super) fn around(granule: u64) -> PhysRange {
+    run(POOLS[0] - 8 * granule, POOL as u64 + 16 * granule).unwrap()
+}
+
+/// Other devices' memory.
+pub(super) fn peers(granule: u64) -> [PhysRange; 2] {
+    // The other one in the middle of what the books say is private.
+    [run(PEER, 0x1000).unwrap(), run(RAM + 10 * granule, 0x1000).unwrap()]
 }
 
 /// Where buffers lie: in each state of the books (of granules of this many bytes, as the test
@@ -190,7 +196,7 @@ pub(super) fn peer() -> PhysRange {
 /// device's memory, and where memory ends.
 pub(super) fn places(regime: &Regime) -> Vec<Option<u64>> {
     let (granule, last) = (regime.granule(), regime.memory_limit().raw());
-    let mut places: Vec<u64> = (0..10).map(|number| RAM + number * granule + 0x100).collect();
+    let mut places: Vec<u64> = (0..14).map(|number| RAM + number * granule + 0x100).collect();
     places.extend([RAM + 3 * granule - 0x80, RAM - 0x80, 0x1000_0800, 0x9_0000_0040]);
     for pool in POOLS {
         places.extend([pool + 0x40, pool + POOL as u64 - 0x80, pool - 0x80]);
