@@ -1,6 +1,6 @@
 //! Devices of a case.
 
-use coco_dma::addr::{AddressLimit, AlignMask, Boundary, BusRange, PhysAddr, PhysRange};
+use coco_dma::addr::{AddressLimit, AlignMask, Boundary, BusRange, CacheLine, PhysAddr, PhysRange};
 use coco_dma::device::MAX_POOLS;
 use coco_dma::plan::Limits;
 use coco_dma::regime::Regime;
@@ -98,7 +98,11 @@ fn device(
     let Some(min_align) = AlignMask::new(reader.size("min-align-mask")?.unwrap_or(0)) else {
         return wrong("min-align-mask", "a min-align mask is ones from bit 0 up, as 0xfff");
     };
-    let cache_line = reader.size("cache-line")?.unwrap_or(64);
+    let cache_line = match reader.size("cache-line")?.map(CacheLine::new) {
+        None => CacheLine::USUAL,
+        Some(Some(line)) => line,
+        Some(None) => return wrong("cache-line", "a cache line is a power of two"),
+    };
     let segment = reader.size("segment")?;
     let limits =
         Limits { mask: AddressLimit::bits(mask), segment, boundary, min_align, cache_line };

@@ -95,6 +95,7 @@ fn each_mistake_has_its_place_and_the_nearest_word() {
         ("\"tdx\"", "\"tdx\"\nram = [{ at = 1, size = 4096 }]", "6:8", "whole granules"),
         // Devices that cannot be.
         ("name = \"disk\"", "name = \"disk\"\nmask = 65", "13:8", "1 to 64 bits"),
+        ("name = \"disk\"", "name = \"disk\"\ncache-line = 48", "13:14", "a power of two"),
         ("name = \"disk\"", "name = \"disk\"\npools = [\"own\"]", "13:10", "unknown pool 'own'"),
         ("\"64KiB\"", "\"64KiB\"\nrestricted = true", "6:1", "belongs to a device"),
         // Expectations that cannot hold.

@@ -80,8 +80,8 @@ pub(crate) struct ExplainArgs {
     #[arg(long, value_name = "MASK", value_parser = words::align_mask)]
     pub(crate) min_align_mask: Option<coco_dma::addr::AlignMask>,
     /// The cache line, for devices that do not see the caches [default: 64]
-    #[arg(long, value_name = "SIZE", value_parser = words::power_of_two)]
-    pub(crate) cache_line: Option<u64>,
+    #[arg(long, value_name = "SIZE", value_parser = words::cache_line)]
+    pub(crate) cache_line: Option<coco_dma::addr::CacheLine>,
     /// Where the buffer lies in memory; not for memory that is unlocated
     #[arg(long, value_name = "ADDR", value_parser = number::size)]
     pub(crate) phys: Option<u64>,

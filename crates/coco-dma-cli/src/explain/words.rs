@@ -3,6 +3,7 @@
 use coco_dma::addr::AlignMask;
 use coco_dma::addr::Boundary;
 use coco_dma::addr::BusRange;
+use coco_dma::addr::CacheLine;
 use coco_dma::addr::PhysAddr;
 use coco_dma::addr::PhysRange;
 use coco_dma::attrs::Attrs;
@@ -141,6 +142,11 @@ pub(crate) fn boundary(text: &str) -> Result<Boundary, String> {
 pub(crate) fn power_of_two(text: &str) -> Result<u64, String> {
     let value = size(text)?;
     if value.is_power_of_two() { Ok(value) } else { Err(format!("'{text}' is no power of two")) }
+}
+
+pub(crate) fn cache_line(text: &str) -> Result<CacheLine, String> {
+    CacheLine::new(size(text)?)
+        .ok_or_else(|| format!("a cache line is a power of two, which '{text}' is not"))
 }
 
 pub(crate) fn align_mask(text: &str) -> Result<AlignMask, String> {

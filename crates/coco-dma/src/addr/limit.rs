@@ -76,6 +76,33 @@ impl Boundary {
     }
 }
 
+/// The line of a CPU's caches in bytes: what is written back, or thrown away, as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheLine(NonZeroU64);
+
+impl CacheLine {
+    /// 64 bytes, as nearly every CPU has it.
+    pub const USUAL: Self = match Self::new(64) {
+        Some(line) => line,
+        None => unreachable!(),
+    };
+
+    /// The line of `bytes`, a power of two; `None` for anything else.
+    #[inline]
+    pub const fn new(bytes: u64) -> Option<Self> {
+        match NonZeroU64::new(bytes) {
+            Some(some) if bytes.is_power_of_two() => Some(Self(some)),
+            _ => None,
+        }
+    }
+
+    /// The line in bytes.
+    #[inline]
+    pub const fn bytes(self) -> u64 {
+        self.0.get()
+    }
+}
+
 /// Low address bits that a bounce has to keep from the original, as NVMe needs them: a mask of
 /// ones at the bottom (0 = none, 0xfff = the offset in a 4 KiB page).
 #[derive(Clone, Copy, Default, PartialEq, Eq)]

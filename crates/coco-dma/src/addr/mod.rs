@@ -15,6 +15,7 @@ pub use bus::BusRanges;
 pub use limit::AddressLimit;
 pub use limit::AlignMask;
 pub use limit::Boundary;
+pub use limit::CacheLine;
 pub use placement::Places;
 pub use placement::SLOT;
 pub use placement::Wish;

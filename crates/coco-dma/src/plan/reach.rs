@@ -137,11 +137,10 @@ fn misfit(
     }
     // The device writes into memory while the cache holds the neighbour's bytes of the same line:
     // whichever is written back last wins. Nobody's syncs change that.
-    let line = limits.cache_line.max(1);
+    let line = limits.cache_line.bytes();
     let shared = !device.coherent
         && !source.mmio
         && request.direction.from_device()
-        && line.is_power_of_two()
         && !range.is_aligned(line);
     shared.then_some(Misfit::CacheLine(line))
 }

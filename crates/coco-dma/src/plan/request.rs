@@ -4,6 +4,7 @@ use crate::addr::AddressLimit;
 use crate::addr::AlignMask;
 use crate::addr::Boundary;
 use crate::addr::BusRanges;
+use crate::addr::CacheLine;
 use crate::addr::PhysAddr;
 use crate::addr::PhysRange;
 use crate::attrs::Attrs;
@@ -31,8 +32,8 @@ pub struct Limits {
     pub boundary: Option<Boundary>,
     /// The low bits that a bounce has to keep (default: none).
     pub min_align: AlignMask,
-    /// The cache line in bytes, a power of two, for devices that are not coherent (default: 64).
-    pub cache_line: u64,
+    /// The cache line, for devices that are not coherent (default: 64 bytes).
+    pub cache_line: CacheLine,
 }
 
 impl Limits {
@@ -42,7 +43,7 @@ impl Limits {
         segment: None,
         boundary: None,
         min_align: AlignMask::NONE,
-        cache_line: 64,
+        cache_line: CacheLine::USUAL,
     };
 
     /// The limits of a device whose mask has `bits` bits.
