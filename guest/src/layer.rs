@@ -20,6 +20,7 @@ use coco_dma::ledger::Tracked;
 use coco_dma::observe::Fault;
 use coco_dma::plan::Limits;
 use coco_dma::platform::Platform;
+use coco_dma::pool::Cache;
 use coco_dma::pool::Pool;
 use coco_dma::state::PoolLabel;
 use coco_dma::state::Visibility;
@@ -77,7 +78,8 @@ impl Layer {
         let pool = unsafe {
             Pool::convertible(PoolLabel::GuestShared, run, words(Pool::words(POOL_LEN)))
         }?;
-        let pools = Box::leak(Box::new([pool]));
+        // There is one CPU.
+        let pools = Box::leak(Box::new([pool.with_caches(Box::leak(Box::new([Cache::new()])))]));
         let dma = Dma::new(platform(), pools)
             .with_ledger(ledger(end)?)
             .with_pages(&SOURCE)

@@ -1,13 +1,15 @@
 //! The layer on the userspace machine, set up.
 
 use core::fmt;
+use core::num::NonZero;
+use std::thread::available_parallelism;
 
 use coco_dma::Dma;
 use coco_dma::Word;
 use coco_dma::addr::PhysRange;
 use coco_dma::ledger::{Initial, Ledger, LedgerError, Tracked};
 use coco_dma::platform::Platform;
-use coco_dma::pool::Pool;
+use coco_dma::pool::{Cache, Pool};
 use coco_dma::state::Visibility;
 
 use super::{MachineError, UserMachine};
@@ -28,6 +30,8 @@ use super::{MachineError, UserMachine};
 #[derive(Debug)]
 pub struct Storage {
     pool: Vec<Word>,
+    /// One for each CPU.
+    caches: Vec<Cache>,
     ledger: Vec<Word>,
     /// Pools that open later: where, and their storage.
     growth: Vec<(PhysRange, Vec<Word>)>,
@@ -41,7 +45,10 @@ impl Storage {
         let regions = machine.regions.as_ref();
         let ledger = regions.map_or(0, |all| Tracked::words(all.range.len(), all.size() as u64));
         let pool = words(Pool::words(placed.range.len()));
-        Self { pool, ledger: words(ledger), growth: Vec::new() }
+        // Where nobody knows how many there are, all use one; a wrong number costs speed alone.
+        let cpus = available_parallelism().map_or(1, NonZero::get);
+        let caches = (0..cpus).map(|_| Cache::new()).collect();
+        Self { pool, caches, ledger: words(ledger), growth: Vec::new() }
     }
 
     /// The same, with a pool for each number in `regions`, made of so many regions: the first ones
@@ -74,7 +81,7 @@ impl Storage {
     ///
     /// [`MachineError::PoolTaken`] the second time.
     pub fn books<'m>(&'m self, machine: &'m UserMachine) -> Result<Books<'m>, MachineError> {
-        let mut pools = vec![machine.adopt(&self.pool)?];
+        let mut pools = vec![machine.adopt(&self.pool)?.with_caches(&self.caches)];
         for (range, words) in &self.growth {
             pools.push(machine.convertible(*range, words)?);
         }

@@ -36,6 +36,10 @@ unsafe impl Platform for UserMachine {
         range.slice(u64::try_from(offset).ok()?, len)
     }
 
+    fn cpu(&self) -> usize {
+        rustix::thread::sched_getcpu()
+    }
+
     unsafe fn convert(&self, run: PhysRange, to: Visibility) -> Result<(), ConvertError> {
         let never = u64::from(libc::EOPNOTSUPP.unsigned_abs());
         let regions = self.regions.as_ref().filter(|regions| regions.range.contains(run));
