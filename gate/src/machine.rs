@@ -8,7 +8,7 @@ use core::ptr::NonNull;
 use coco_dma::addr::{PhysAddr, PhysRange};
 use coco_dma::platform::{ConvertError, NoView, Platform};
 use coco_dma::regime::Regime;
-use coco_dma::state::{Context, State, Visibility};
+use coco_dma::state::{Cache, Context, State, Visibility};
 
 /// The machine.
 #[derive(Debug)]
@@ -29,7 +29,13 @@ unsafe impl Platform for Machine {
         Err(ConvertError { done: 0, doubt: 0, code: 0 })
     }
 
-    unsafe fn view(&self, run: PhysRange, _: State, _: Context) -> Result<NonNull<u8>, NoView> {
+    unsafe fn view(
+        &self,
+        run: PhysRange,
+        _: State,
+        _: Cache,
+        _: Context,
+    ) -> Result<NonNull<u8>, NoView> {
         let address = usize::try_from(run.base().raw()).map_err(|_| NoView)?;
         NonNull::new(core::ptr::with_exposed_provenance_mut(address)).ok_or(NoView)
     }

@@ -17,6 +17,7 @@ use coco_dma::platform::Platform;
 use coco_dma::regime::Parameters;
 use coco_dma::regime::PlatformName;
 use coco_dma::regime::Regime;
+use coco_dma::state::Cache;
 use coco_dma::state::Context;
 use coco_dma::state::State;
 use coco_dma::state::Visibility;
@@ -102,7 +103,13 @@ unsafe impl Platform for OneCpu<Guest> {
         Ok(())
     }
 
-    unsafe fn view(&self, run: PhysRange, state: State, _: Context) -> Result<NonNull<u8>, NoView> {
+    unsafe fn view(
+        &self,
+        run: PhysRange,
+        state: State,
+        _: Cache,
+        _: Context,
+    ) -> Result<NonNull<u8>, NoView> {
         let (start, last) = (run.base().raw(), run.last().raw());
         if start >= PAGING.end() {
             PAGING.map_registers(start, run.len());

@@ -11,6 +11,7 @@ use crate::machine::Machine;
 use crate::number::size;
 use crate::number::wide;
 use crate::ram::Outcome;
+use crate::ram::Path;
 
 /// A device on the bus of a machine. It takes any number for an address: what the bus and the
 /// memory controller make of it stands in the machine's own table, not in the layer's codec.
@@ -20,6 +21,7 @@ pub struct SimDevice {
     name: String,
     trust: Trust,
     mask: u64,
+    path: Path,
     /// The bits that the address counter carries into.
     counter: Option<u64>,
     /// All the memory that a protection unit lets it have; empty where there is no such unit.
@@ -56,8 +58,8 @@ impl SimDevice {
     /// device can be accepted, every access of an accepted one faults.
     pub fn new(machine: &Machine, name: &str, trust: Trust) -> Self {
         let (machine, name) = (machine.clone(), name.to_owned());
-        let (mask, counter, only, iommu) = (u64::MAX, None, Vec::new(), None);
-        Self { machine, name, trust, mask, counter, only, iommu }
+        let (mask, path, counter) = (u64::MAX, Path::Coherent, None);
+        Self { machine, name, trust, mask, path, counter, only: Vec::new(), iommu: None }
     }
 
     /// The same device with fewer address lines: what is above them is lost, as it is in
@@ -66,6 +68,13 @@ impl SimDevice {
     pub fn address_bits(self, bits: u32) -> Self {
         let mask = 1u64.checked_shl(bits).map_or(u64::MAX, |past| past - 1);
         Self { mask, ..self }
+    }
+
+    /// The same device without a view of the CPU's caches, on a machine that
+    /// [has some](crate::Builder::caches).
+    #[must_use]
+    pub fn not_coherent(self) -> Self {
+        Self { path: Path::Memory, ..self }
     }
 
     /// The same device with an address counter that does not carry past this boundary, a power of
@@ -101,7 +110,7 @@ impl SimDevice {
         while let Some(rest) = into.get_mut(moved..).filter(|rest| !rest.is_empty()) {
             let (outcome, len) = match self.piece(addr, moved, rest.len(), false) {
                 Some(Piece { phys, sight, len }) => match rest.get_mut(..len) {
-                    Some(part) => live.ram.read(sight, phys, part),
+                    Some(part) => live.ram.read((sight, self.path), phys, part),
                     None => (Outcome::Fault, 0),
                 },
                 None => (Outcome::Fault, 0),
@@ -128,7 +137,7 @@ impl SimDevice {
         while let Some(rest) = from.get(moved..).filter(|rest| !rest.is_empty()) {
             let (outcome, len) = match self.piece(addr, moved, rest.len(), true) {
                 Some(Piece { phys, sight, len }) => match rest.get(..len) {
-                    Some(part) => live.ram.write(sight, phys, part),
+                    Some(part) => live.ram.write((sight, self.path), phys, part),
                     None => (Outcome::Fault, 0),
                 },
                 None => (Outcome::Fault, 0),

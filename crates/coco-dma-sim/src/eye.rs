@@ -4,6 +4,7 @@ use coco_dma::addr::PhysRange;
 use coco_dma::state::Visibility;
 
 use crate::number;
+use crate::ram::Path;
 use crate::ram::Ram;
 
 /// Memory as the host reads it, in one piece.
@@ -109,14 +110,20 @@ impl Eye {
     }
 
     fn look_at(&mut self, ram: &Ram, run: PhysRange, moment: Moment) {
-        let mut bytes = vec![0; number::size(run.len())];
-        ram.bare_read(run.base().raw(), &mut bytes);
-        for (index, marker) in self.markers.iter().enumerate() {
-            for at in marker.finds_in(run, &bytes) {
-                // A place is told once for each marker: when it was first seen there.
-                if !self.leaks.iter().any(|leak| leak.marker == index && leak.at == at) {
-                    self.leaks.push(Leak { marker: index, at, moment });
+        // What is in the caches is seen, and so is what still lies under it.
+        for path in [Path::Coherent, Path::Memory] {
+            let mut bytes = vec![0; number::size(run.len())];
+            ram.copy_out(path, run.base().raw(), &mut bytes);
+            for (index, marker) in self.markers.iter().enumerate() {
+                for at in marker.finds_in(run, &bytes) {
+                    // A place is told once for each marker: when it was first seen there.
+                    if !self.leaks.iter().any(|leak| leak.marker == index && leak.at == at) {
+                        self.leaks.push(Leak { marker: index, at, moment });
+                    }
                 }
+            }
+            if !ram.has_caches() {
+                break;
             }
         }
     }

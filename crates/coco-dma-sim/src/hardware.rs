@@ -44,7 +44,7 @@ pub(crate) enum Sight {
     Inside(State),
     /// Memory with the guest's rights, whatever state it is in.
     Either,
-    /// Memory through the cipher, which makes garbage of what was not stored through it (SME).
+    /// Memory through the cipher, which makes garbage of what was not stored through it (SME, SEV).
     Deciphered,
 }
 
@@ -59,6 +59,25 @@ pub(crate) struct Hardware {
     /// The bit that a device of the host needs in the address, or 0.
     outside: u64,
     inside: Inside,
+    marks: Marks,
+}
+
+/// What the CPU's page tables say by a mark in the address.
+#[derive(Clone, Copy, Debug)]
+enum Marks {
+    /// Nothing: an address with a mark is no memory.
+    None,
+    /// This bit sends an access through the cipher, without it goes past; nothing checks which of
+    /// the two the memory is for (SME; SEV: APM volume 2, 15.34.5).
+    Cipher(u64),
+    /// The same, but through the cipher only private memory is reached (SEV-SNP: the RMP, APM
+    /// volume 2, 15.36.10).
+    CheckedCipher(u64),
+    /// The same, turned round: this bit is the top of memory, above which is what goes past (vTOM).
+    Top(u64),
+    /// This bit says shared, and the second stage faults where that is not true (TDX, CCA, the
+    /// boundary of Hyper-V).
+    Shared(u64),
 }
 
 /// What the bus makes of the addresses of a device that the guest accepted.
@@ -89,7 +108,10 @@ impl Hardware {
             at_boot: State::PRIVATE,
             outside: 0,
             inside,
+            marks: Marks::None,
         };
+        let c_bit = 1 << numbers.c_bit.unwrap_or(51);
+        let top = numbers.vtom.unwrap_or(1 << 40);
         let fault = OnPrivate::Fault;
         match platform {
             // Nobody is shut out, and nothing converts.
@@ -99,33 +121,42 @@ impl Hardware {
             PlatformName::Sme => {
                 let c_bit = 1 << numbers.c_bit.unwrap_or(47);
                 let past = OnPrivate::CiphertextReadWriteCorrupts;
-                let inside = Inside::Cipher(c_bit);
-                Self { at_boot: State::ENCRYPTED, ..plain(past, Recipher, Recipher, inside) }
+                let (inside, marks) = (Inside::Cipher(c_bit), Marks::Cipher(c_bit));
+                let at_boot = State::ENCRYPTED;
+                Self { at_boot, marks, ..plain(past, Recipher, Recipher, inside) }
             }
             PlatformName::Sev => {
-                plain(OnPrivate::CiphertextReadWriteCorrupts, Recipher, Recipher, Inside::None)
+                let past = OnPrivate::CiphertextReadWriteCorrupts;
+                let marks = Marks::Cipher(c_bit);
+                Self { marks, ..plain(past, Recipher, Recipher, Inside::None) }
             }
             PlatformName::Snp => {
-                plain(OnPrivate::CiphertextReadWriteFaults, Recipher, Recipher, Inside::PrivateOnly)
+                let past = OnPrivate::CiphertextReadWriteFaults;
+                let marks = Marks::CheckedCipher(c_bit);
+                Self { marks, ..plain(past, Recipher, Recipher, Inside::PrivateOnly) }
             }
-            PlatformName::SnpVtom => plain(
-                OnPrivate::CiphertextReadWriteFaults,
-                Recipher,
-                Recipher,
-                Inside::SharedBit(numbers.vtom.unwrap_or(1 << 40)),
-            ),
+            PlatformName::SnpVtom => {
+                let past = OnPrivate::CiphertextReadWriteFaults;
+                let inside = Inside::SharedBit(top);
+                Self { marks: Marks::Top(top), ..plain(past, Recipher, Recipher, inside) }
+            }
             PlatformName::Tdx => {
                 let shared = 1 << (numbers.gpaw.unwrap_or(52) - 1);
-                plain(fault, Replace, Zero, Inside::SharedBit(shared))
+                let (inside, marks) = (Inside::SharedBit(shared), Marks::Shared(shared));
+                Self { marks, ..plain(fault, Replace, Zero, inside) }
             }
             // The unprotected half of the address space is what everybody sees, devices too.
             PlatformName::Cca => {
                 let ipa_top = 1 << (numbers.ipa_bits.unwrap_or(48) - 1);
-                Self { outside: ipa_top, ..plain(fault, Replace, Zero, Inside::SharedBit(ipa_top)) }
+                let (inside, marks) = (Inside::SharedBit(ipa_top), Marks::Shared(ipa_top));
+                Self { outside: ipa_top, marks, ..plain(fault, Replace, Zero, inside) }
             }
             PlatformName::Pkvm => plain(fault, Keep, Keep, Inside::Stage2),
             // The paravisor hands back whatever the host left there.
-            PlatformName::Hyperv => plain(fault, Keep, Replace, Inside::PrivateOnly),
+            PlatformName::Hyperv => {
+                let marks = Marks::Shared(top);
+                Self { marks, ..plain(fault, Keep, Replace, Inside::PrivateOnly) }
+            }
             PlatformName::S390 => plain(OnPrivate::EncryptedPage, Keep, Keep, Inside::None),
             PlatformName::Pef => plain(fault, Zero, Zero, Inside::None),
         }
@@ -151,6 +182,23 @@ impl Hardware {
             (Inside::Stage2, Trust::Accepted) => Some((raw, Sight::Either)),
         }
     }
+
+    /// With what rights the CPU gets at memory through a page-table entry with this mark; `None`
+    /// where no memory has such an address.
+    pub(crate) fn for_cpu(&self, mark: u64) -> Option<Sight> {
+        match self.marks {
+            Marks::None => (mark == 0).then_some(Sight::Either),
+            Marks::Cipher(bit) if mark == bit => Some(Sight::Deciphered),
+            Marks::CheckedCipher(bit) if mark == bit => Some(Sight::Inside(State::PRIVATE)),
+            Marks::Cipher(_) | Marks::CheckedCipher(_) => (mark == 0).then_some(Sight::Outside),
+            Marks::Top(bit) if mark == bit => Some(Sight::Outside),
+            Marks::Shared(bit) if mark == bit => Some(Sight::Inside(State::SHARED)),
+            Marks::Top(_) | Marks::Shared(_) => {
+                (mark == 0).then_some(Sight::Inside(State::PRIVATE))
+            }
+        }
+    }
+
     /// With what rights a device gets at memory through an entry for this state. An IOMMU of the
     /// host takes what is not accepted to the outside, whatever its entry says.
     pub(crate) fn behind(&self, trust: Trust, state: State) -> Option<Sight> {

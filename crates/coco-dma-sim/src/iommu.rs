@@ -73,9 +73,9 @@ pub enum IommuMistake {
         /// The page.
         iova: DmaAddr,
     },
-    /// A page was unmapped that was not mapped.
+    /// Pages were unmapped of which none was mapped.
     NotMapped {
-        /// The page.
+        /// The first.
         iova: DmaAddr,
     },
 }
@@ -196,11 +196,12 @@ unsafe impl Iommu for SimIommu {
         if live.failing_unmaps.remove(&call) {
             return Err(IommuError { code: BY_SCRIPT });
         }
+        let mut known = false;
         for page in self.pages(&mut live, iova, len) {
-            if live.table.remove(&page).is_none() {
-                let iova = DmaAddr::new(page);
-                live.mistakes.push(IommuMistake::NotMapped { iova });
-            }
+            known |= live.table.remove(&page).is_some();
+        }
+        if !known {
+            live.mistakes.push(IommuMistake::NotMapped { iova });
         }
         Ok(())
     }

@@ -68,6 +68,7 @@ pub use iommu::SimEntry;
 pub use iommu::SimIommu;
 pub use machine::BuildError;
 pub use machine::Builder;
+pub use machine::CpuMapping;
 pub use machine::GuestBuffer;
 pub use machine::Machine;
 pub use machine::MachineCounts;

@@ -11,12 +11,11 @@ use coco_dma::addr::PhysAddr as Phys;
 use coco_dma::addr::PhysRange;
 use coco_dma::attrs::Attrs;
 use coco_dma::device::Device;
+use coco_dma::plan;
 use coco_dma::platform::Platform;
 use coco_dma::reason::Refuse;
-use coco_dma::regime::Regime;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
-use coco_dma::state::State;
 use virtio_drivers::BufferDirection;
 use virtio_drivers::PAGE_SIZE;
 use virtio_drivers::PhysAddr;
@@ -245,8 +244,8 @@ impl<'d, P: Platform + ?Sized> Adaptor<'d, P> {
         0
     }
 
-    /// [`Hal::mmio_phys_to_virt`](virtio_drivers::Hal::mmio_phys_to_virt): a shared view of a
-    /// device's registers. The interface cannot refuse, and allows for a panic where the platform
+    /// [`Hal::mmio_phys_to_virt`](virtio_drivers::Hal::mmio_phys_to_virt): an uncached view
+    /// of a device's registers, as the host shows them. The interface cannot refuse, and allows for a panic where the platform
     /// has no view of them.
     ///
     /// # Safety
@@ -254,15 +253,11 @@ impl<'d, P: Platform + ?Sized> Adaptor<'d, P> {
     /// As there.
     pub unsafe fn mmio_phys_to_virt(&self, addr: PhysAddr, size: usize) -> NonNull<u8> {
         let range = u64::try_from(size).ok().and_then(|len| PhysRange::new(Phys::new(addr), len));
-        let state = match self.device.regime() {
-            Regime::Open => State::Ordinary,
-            Regime::Host(_) => State::PLAIN,
-            Regime::Guest(_) => State::SHARED,
-        };
+        let (state, cache) = plan::registers(self.device.regime());
         let view = range.and_then(|range| {
             // SAFETY: the range is registers by this function's condition; a driver of
             // `virtio-drivers` uses them for its whole life.
-            unsafe { self.device.platform().view(range, state, Context::Blocking) }.ok()
+            unsafe { self.device.platform().view(range, state, cache, Context::Blocking) }.ok()
         });
         #[expect(clippy::expect_used, reason = "the interface has no error")]
         view.expect("the platform has a view of the registers that the bus named")

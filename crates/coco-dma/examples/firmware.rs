@@ -15,7 +15,7 @@ use coco_dma::plan::Limits;
 use coco_dma::platform::{ConvertError, NoView, Platform};
 use coco_dma::pool::Pool;
 use coco_dma::regime::{Parameters, PlatformName, Regime};
-use coco_dma::state::{Context, Direction, PoolLabel, State, Visibility};
+use coco_dma::state::{Cache, Context, Direction, PoolLabel, State, Visibility};
 use coco_dma::{Dma, Word};
 
 const POOL_LEN: usize = 32 << 10;
@@ -53,7 +53,13 @@ unsafe impl Platform for Firmware {
         Err(ConvertError { done: 0, doubt: 0, code: 0 })
     }
 
-    unsafe fn view(&self, _: PhysRange, _: State, _: Context) -> Result<NonNull<u8>, NoView> {
+    unsafe fn view(
+        &self,
+        _: PhysRange,
+        _: State,
+        _: Cache,
+        _: Context,
+    ) -> Result<NonNull<u8>, NoView> {
         Err(NoView)
     }
 

@@ -16,6 +16,7 @@ use coco_dma::platform::ConvertError;
 use coco_dma::platform::NoView;
 use coco_dma::platform::Platform;
 use coco_dma::regime::Regime;
+use coco_dma::state::Cache;
 use coco_dma::state::Context;
 use coco_dma::state::State;
 use coco_dma::state::Visibility;
@@ -39,7 +40,13 @@ unsafe impl Platform for Bare {
         Err(ConvertError { done: 0, doubt: 0, code: 0 })
     }
 
-    unsafe fn view(&self, _: PhysRange, _: State, _: Context) -> Result<NonNull<u8>, NoView> {
+    unsafe fn view(
+        &self,
+        _: PhysRange,
+        _: State,
+        _: Cache,
+        _: Context,
+    ) -> Result<NonNull<u8>, NoView> {
         Err(NoView)
     }
 

@@ -9,6 +9,7 @@ use core::ptr::NonNull;
 use crate::addr::PhysAddr;
 use crate::addr::PhysRange;
 use crate::regime::Regime;
+use crate::state::Cache;
 use crate::state::Context;
 use crate::state::Direction;
 use crate::state::State;
@@ -24,7 +25,9 @@ use crate::state::Visibility;
 /// 3. `convert` returns `Ok` only when every granule of the run is in the wanted state, and its
 ///    error tells the truth about the rest.
 /// 4. `view` returns a pointer through which the whole run can be read and written with the
-///    protection of the state, until `unview`.
+///    protection of the state and as the memory type, until `unview`. Where that is not
+///    write-back, the caches hold nothing of the run any more when it answers: what other mappings
+///    wrote has reached memory.
 pub unsafe trait Platform: Sync {
     /// The rules of this machine. Never blocks; asked once.
     fn regime(&self) -> Regime;
@@ -40,8 +43,9 @@ pub unsafe trait Platform: Sync {
     /// The run belongs to the caller, no reference points into it, and no device has a map of it.
     unsafe fn convert(&self, run: PhysRange, to: Visibility) -> Result<(), ConvertError>;
 
-    /// A pointer through which the CPU reads and writes `run` with the protection of `state`: the
-    /// linear map, an alias, a window.
+    /// A pointer through which the CPU reads and writes `run` with the protection of `state`, as
+    /// memory of type `cache`: the linear map, an alias, a window. Does not block in atomic context;
+    /// where it would have to, there is no view.
     ///
     /// # Safety
     ///
@@ -51,6 +55,7 @@ pub unsafe trait Platform: Sync {
         &self,
         run: PhysRange,
         state: State,
+        cache: Cache,
         context: Context,
     ) -> Result<NonNull<u8>, NoView>;
 

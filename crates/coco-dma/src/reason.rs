@@ -92,6 +92,8 @@ reasons! {
             "memory could not be converted for the device, and no pool has any for it";
         OutOfPages, "out-of-pages",
             "the source of pages has none that the device reaches, and no pool has any for it";
+        TooScattered, "too-scattered", "the memory comes in more runs than the caller has room for";
+        NoView, "no-view", "the platform has no view of the memory of the type that it needs";
         IovaFull, "iova-full",
             "the domain has no free run of addresses in the device's reach that is long enough";
         IommuFailed, "iommu-failed", "the IOMMU's driver could not map it";
@@ -143,6 +145,8 @@ impl Refuse {
             Self::PoolFull => "finish mappings and try again, or register a larger pool",
             Self::ConversionFailed => "retry the quarantine, or register a pool for the device",
             Self::OutOfPages => "free memory and try again, or register a pool for the device",
+            Self::TooScattered => "give room for more runs, or allocate less at once",
+            Self::NoView => "call from blocking context, or sync memory that is not coherent",
             Self::IovaFull => "finish mappings and try again, or give the domain a larger window",
             Self::IommuFailed => "finish mappings and try again; the driver knows the cause",
             Self::Quota => "finish mappings of this device, or give it a larger quota",

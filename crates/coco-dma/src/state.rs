@@ -216,6 +216,18 @@ pub enum Context {
     Atomic,
 }
 
+/// A memory type: how the CPU's page tables map memory, as far as DMA depends on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Cache {
+    /// As all memory is.
+    #[default]
+    WriteBack,
+    /// Writes are gathered, reads bypass the caches.
+    WriteCombine,
+    /// Neither reads nor writes are cached.
+    Uncached,
+}
+
 /// What stands between a device and memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Attachment {

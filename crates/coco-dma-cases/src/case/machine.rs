@@ -19,6 +19,8 @@ pub(crate) struct MachineSpec {
     pub(crate) ram: Vec<PhysRange>,
     pub(crate) seed: u64,
     pub(crate) pages: bool,
+    /// The longest run of pages that there is, in bytes.
+    pub(crate) longest_run: Option<u64>,
     pub(crate) ledger: bool,
     pub(crate) quarantine_limit: Option<u64>,
     pub(crate) plan_only: bool,
@@ -47,6 +49,7 @@ pub(super) fn read(table: &Table) -> Result<MachineSpec, Wrong> {
         ram,
         seed: reader.size("seed")?.unwrap_or(0),
         pages: reader.flag("pages")?.unwrap_or(true),
+        longest_run: reader.size("longest-run")?,
         ledger: reader.flag("ledger")?.unwrap_or(true),
         quarantine_limit: reader.size("quarantine-limit")?,
         plan_only,

@@ -21,7 +21,7 @@ pub(crate) use operation::Operation;
 pub(crate) use ops::{Op, Protected, Target};
 pub(crate) use step::{End, Step};
 pub(crate) use things::{MemorySpec, MemoryState, PoolSpec};
-pub(crate) use vocabulary::{BOOKS, Books, CONTEXTS, KINDS, word_of};
+pub(crate) use vocabulary::{BOOKS, Books, CACHES, CONTEXTS, KINDS, word_of};
 
 use crate::read::{Place, Reader, Table, Wrong, parse};
 

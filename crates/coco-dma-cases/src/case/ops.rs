@@ -3,7 +3,7 @@
 use coco_dma::attrs::Attrs;
 use coco_dma::plan::AllocKind;
 use coco_dma::platform::ConvertError;
-use coco_dma::state::{Context, Direction, Memory, State, Visibility};
+use coco_dma::state::{Cache, Context, Direction, Memory, State, Visibility};
 use coco_dma_sim::{Really, Refusal};
 
 use super::bytes::Bytes;
@@ -33,7 +33,8 @@ pub(crate) enum Op {
         written: Option<u64>,
     },
     Sync {
-        map: String,
+        /// A map or an allocation.
+        of: Target,
         for_device: bool,
         offset: u64,
         size: Option<u64>,
@@ -117,6 +118,10 @@ pub(crate) enum Op {
         alloc: String,
         offset: u64,
         size: Option<u64>,
+        /// What the driver maps it with, against the layer's word.
+        mark: Option<u64>,
+        cache: Option<Cache>,
+        name: Option<String>,
     },
     Check,
 }
@@ -133,6 +138,8 @@ pub(crate) enum Protected {
 pub(crate) enum Target {
     Map(String),
     Alloc(String),
+    /// A mapping for the CPU.
+    Mapping(String),
     Memory(usize),
     Pool(usize),
     Address(u64),
@@ -265,8 +272,8 @@ pub(super) const RULES: &[Rule] = &[
     rule("device-write", &["clear", "corrupted", "lost", "fault", "none"]),
     Rule { bytes: true, ..rule("host-read", READ) },
     rule("host-write", WRITTEN),
-    Rule { bytes: true, ..rule("driver-read", DONE) },
-    rule("driver-write", DONE),
+    Rule { bytes: true, ..rule("driver-read", &["done", "ciphertext", "fault"]) },
+    rule("driver-write", &["done", "corrupted", "lost", "fault"]),
     rule("fail-conversion", DONE),
     rule("refuse-conversions", DONE),
     rule("fail-view", DONE),

@@ -3,7 +3,7 @@
 use coco_dma::addr::{PhysAddr, PhysRange};
 use coco_dma::plan::PoolFace;
 use coco_dma::regime::Regime;
-use coco_dma::state::{PoolLabel, PoolOrigin, PoolUse, State};
+use coco_dma::state::{Cache, PoolLabel, PoolOrigin, PoolUse, State};
 
 use super::bytes::Bytes;
 use super::expect::Truth;
@@ -50,6 +50,16 @@ pub(crate) enum MemoryState {
     Peer,
     Plain,
     Unlocated,
+}
+
+impl MemoryState {
+    /// How a driver maps it: registers are never cached.
+    pub(crate) fn cache(self) -> Cache {
+        match self {
+            Self::Mmio | Self::Peer => Cache::Uncached,
+            _ => Cache::WriteBack,
+        }
+    }
 }
 
 /// Memory of the driver.

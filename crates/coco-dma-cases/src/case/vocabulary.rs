@@ -4,7 +4,7 @@ use coco_dma::plan::AllocKind;
 use coco_dma::reason::{Bounce, Direct, Refuse};
 use coco_dma::regime::PlatformName;
 use coco_dma::state::{
-    Attachment, Context, Direction, PoolLabel, PoolOrigin, PoolUse, State, Trust, Visibility,
+    Attachment, Cache, Context, Direction, PoolLabel, PoolOrigin, PoolUse, State, Trust, Visibility,
 };
 
 use crate::case::Truth;
@@ -52,6 +52,12 @@ pub(crate) const IOMMU: [(&str, Attachment); 3] = [
 
 pub(crate) const CONTEXTS: [(&str, Context); 2] =
     [("blocking", Context::Blocking), ("atomic", Context::Atomic)];
+
+pub(crate) const CACHES: [(&str, Cache); 3] = [
+    ("write-back", Cache::WriteBack),
+    ("write-combine", Cache::WriteCombine),
+    ("uncached", Cache::Uncached),
+];
 
 pub(crate) const KINDS: [(&str, AllocKind); 3] = [
     ("coherent", AllocKind::Coherent),

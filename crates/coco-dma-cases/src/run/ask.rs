@@ -6,8 +6,8 @@ use coco_dma::addr::{AddressLimit, BusRanges, PhysAddr};
 use coco_dma::attrs::Attrs;
 use coco_dma::device::{BindError, Device};
 use coco_dma::plan::{
-    self, AllocKind, AllocRequest, Cache, Candidates, DeviceFace, MapRequest, Place, Plan,
-    PoolFace, Protection,
+    self, AllocKind, AllocRequest, Candidates, DeviceFace, MapRequest, Place, Plan, PoolFace,
+    Protection,
 };
 use coco_dma::reason::{Direct, Refuse};
 use coco_dma::state::{Context, Direction, Memory};
@@ -16,7 +16,7 @@ use super::build::endpoint;
 use super::stream::wide;
 use super::world::{Platform, World};
 use super::{Got, Rules};
-use crate::case::{Fact, Op, Operation, Protected, Truth};
+use crate::case::{CACHES, Fact, Op, Operation, Protected, Truth};
 
 /// The slug of a bind that was refused.
 fn bind_slug(error: BindError) -> &'static str {
@@ -109,14 +109,6 @@ impl World<'_> {
 
     pub(super) fn decide(&mut self, op: &Op) -> Result<Got, String> {
         match op {
-            Op::Mmap { alloc, offset, size } => {
-                let live = self.allocs.get(alloc).ok_or("it was freed")?;
-                let len = wide(live.memory.bytes().len());
-                let part = size.unwrap_or_else(|| len.saturating_sub(*offset));
-                let device = self.device(live.device)?;
-                let mut rules = Rules::default();
-                Ok(mapped(device.mmap(&live.memory, *offset, part, &mut rules)).ruled(rules))
-            }
             Op::Protection { of, device, attrs } => self.protection(of, *device, *attrs),
             Op::Decide { device, operation, at, size, memory } => {
                 self.ask_plan(*device, *operation, *at, *size, *memory)
@@ -273,15 +265,12 @@ fn direct(reason: Direct, addr: Option<u64>) -> Got {
 }
 
 /// How the CPU maps memory.
-fn mapped(answer: Result<Protection, Refuse>) -> Got {
+pub(super) fn mapped(answer: Result<Protection, Refuse>) -> Got {
     let protection = match answer {
         Err(reason) => return Got::refused(reason.slug()),
         Ok(protection) => protection,
     };
-    let cache = match protection.cache {
-        Cache::WriteBack => "write-back",
-        Cache::WriteCombine => "write-combine",
-        Cache::Uncached => "uncached",
-    };
-    Got::new("done").number("mark", protection.mark).word("cache", cache)
+    let word = CACHES.iter().find(|(_, cache)| *cache == protection.cache);
+    let got = Got::new("done").number("mark", protection.mark);
+    got.word("cache", word.map_or("", |(word, _)| word))
 }

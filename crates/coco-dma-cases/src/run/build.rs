@@ -7,7 +7,7 @@ use coco_dma::device::{Attested, Endpoint};
 use coco_dma::iommu::{Domain, IovaWindow};
 use coco_dma::ledger::Ledger;
 use coco_dma::pool::Pool;
-use coco_dma::state::{PoolOrigin, State, Trust};
+use coco_dma::state::{Cache, PoolOrigin, State, Trust};
 use coco_dma::{Dma, Word};
 use coco_dma_sim::{Faulty, Machine, NoMemory, SimIommu, Traced};
 
@@ -25,6 +25,9 @@ const IOMMU_PAGE: u64 = 4096;
 /// The addresses that it translates: below the shortest mask that a case has use for.
 const WINDOW: (u64, u64) = (0x10_0000, 0x60_0000);
 
+/// Runs of scattered allocations in one case.
+const ROOM: usize = 4096;
+
 fn failed(place: &Place, expected: &str, got: impl ToString) -> Failed {
     let (witness, expected) = (Witness::Layer, expected.to_owned());
     Failed { witness, place: place.clone(), expected, got: got.to_string() }
@@ -34,6 +37,10 @@ fn failed(place: &Place, expected: &str, got: impl ToString) -> Failed {
 pub(super) fn execute(case: &Case, heed: Heed, story: &mut Vec<Told>) -> Result<(), Failed> {
     let spec = &case.machine;
     let mut builder = Machine::builder(spec.platform).numbers(spec.numbers).seed(spec.seed);
+    // What a device does not see makes a difference for that device alone.
+    if case.devices.iter().any(|device| !device.coherent) {
+        builder = builder.caches();
+    }
     for ram in &spec.ram {
         builder = builder.ram(ram.base().raw(), ram.len());
     }
@@ -71,7 +78,8 @@ pub(super) fn execute(case: &Case, heed: Heed, story: &mut Vec<Told>) -> Result<
     let buffers = set_up(case, &machine, &ledger, buffers);
 
     let platform: Platform = Traced::new(Faulty::new(machine.clone()));
-    let (events, pages) = (Events::default(), Pages::new(&machine, spec.regime.granule()));
+    let (events, pages) =
+        (Events::default(), Pages::new(&machine, spec.regime.granule(), spec.longest_run));
     let placed = case.memories.iter().zip(&case.layout.memories);
     let peers: Vec<PhysRange> = placed
         .filter(|(memory, _)| memory.state == MemoryState::Peer)
@@ -98,6 +106,7 @@ pub(super) fn execute(case: &Case, heed: Heed, story: &mut Vec<Told>) -> Result<
     let addresses = words(Domain::words(WINDOW.1, IOMMU_PAGE));
     let domain = Domain::new(&iommu, window, &addresses)
         .map_err(|error| failed(&spec.place, "a domain", error))?;
+    let mut room: Vec<_> = (0..ROOM).map(|_| None).collect();
     let ground = Ground {
         domain: &domain,
         iommu: &iommu,
@@ -108,7 +117,7 @@ pub(super) fn execute(case: &Case, heed: Heed, story: &mut Vec<Told>) -> Result<
         pools: all.clone(),
         own: &own_of,
     };
-    let mut world = World::new(case, ground, buffers, heed);
+    let mut world = World::new(case, ground, buffers, &mut room, heed);
     let bound = case.devices.iter().enumerate().filter(|(_, d)| d.bound && !spec.plan_only);
     for (index, device) in bound {
         let bound = world.bind(index);
@@ -132,7 +141,7 @@ fn buffers(case: &Case, machine: &Machine, comes: State) -> Result<Vec<Buffer>, 
     }
     for (memory, range) in case.memories.iter().zip(&case.layout.memories) {
         let buffer = match range {
-            Some(range) => Buffer::at(machine, *range, comes),
+            Some(range) => Buffer::at(machine, *range, comes, memory.state.cache()),
             None => usize::try_from(memory.size).ok().and_then(Buffer::unlocated),
         };
         buffers.push(buffer.ok_or_else(|| failed(&memory.place, "memory", "none"))?);
@@ -161,7 +170,8 @@ fn make_pool<'m>(
             // A label that this machine does not have: the memory is as it comes.
             Err(NoMemory::NoSuchLabel(_)) => {
                 take(pool.range)?;
-                pointer(machine, pool.range, comes).ok_or("no view of the pool")?
+                pointer(machine, pool.range, comes, Cache::WriteBack)
+                    .ok_or("no view of the pool")?
             }
             Err(error) => return Err(error.to_string()),
         };

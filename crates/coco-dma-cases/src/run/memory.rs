@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use coco_dma::addr::{PhysAddr, PhysRange};
 use coco_dma::platform::{PageSource, Platform};
-use coco_dma::state::{Context, State};
+use coco_dma::state::{Cache, Context, State};
 use coco_dma_sim::Machine;
 
 /// A memory of the driver.
@@ -25,8 +25,13 @@ pub(super) struct Buffer {
 
 impl Buffer {
     /// A buffer over RAM of the machine.
-    pub(super) fn at(machine: &Machine, range: PhysRange, comes: State) -> Option<Self> {
-        let start = pointer(machine, range, comes)?;
+    pub(super) fn at(
+        machine: &Machine,
+        range: PhysRange,
+        comes: State,
+        cache: Cache,
+    ) -> Option<Self> {
+        let start = pointer(machine, range, comes, cache)?;
         let len = usize::try_from(range.len()).ok()?;
         Some(Self { range: Some(range), start, len, _heap: None, fill: Vec::new() })
     }
@@ -67,9 +72,14 @@ impl Buffer {
 }
 
 /// Where this process sees RAM that is in `state` now.
-pub(super) fn pointer(machine: &Machine, run: PhysRange, state: State) -> Option<NonNull<u8>> {
+pub(super) fn pointer(
+    machine: &Machine,
+    run: PhysRange,
+    state: State,
+    cache: Cache,
+) -> Option<NonNull<u8>> {
     // SAFETY: a simulated machine checks the state, and its memory stays where it is.
-    let start = unsafe { machine.view(run, state, Context::Blocking) }.ok()?;
+    let start = unsafe { machine.view(run, state, cache, Context::Blocking) }.ok()?;
     // SAFETY: the view was made in the line above. The memory outlives it.
     unsafe { machine.unview(start, run) };
     Some(start)
@@ -80,13 +90,15 @@ pub(super) fn pointer(machine: &Machine, run: PhysRange, state: State) -> Option
 pub(super) struct Pages {
     machine: Machine,
     granule: u64,
+    /// No run is longer than this, and no two touch.
+    longest: Option<u64>,
     /// The granules that are out.
     out: Mutex<BTreeSet<u64>>,
 }
 
 impl Pages {
-    pub(super) fn new(machine: &Machine, granule: u64) -> Self {
-        Self { machine: machine.clone(), granule, out: Mutex::default() }
+    pub(super) fn new(machine: &Machine, granule: u64, longest: Option<u64>) -> Self {
+        Self { machine: machine.clone(), granule, longest, out: Mutex::default() }
     }
 
     pub(super) fn out(&self) -> MutexGuard<'_, BTreeSet<u64>> {
@@ -112,7 +124,15 @@ impl Pages {
 // SAFETY: the machine gives a run to nobody else until it comes back.
 unsafe impl PageSource for Pages {
     fn take(&self, len: u64, align: u64, last: PhysAddr, _: Context) -> Option<PhysRange> {
-        let run = self.machine.take(len).ok()?;
+        let run = match self.longest {
+            None => self.machine.take(len).ok()?,
+            Some(longest) if len > longest => return None,
+            Some(_) => {
+                let run = self.machine.take(len.checked_add(self.granule)?).ok()?;
+                self.machine.give(run.slice(0, self.granule)?);
+                run.slice(self.granule, run.len() - self.granule)?
+            }
+        };
         if !run.base().raw().is_multiple_of(align) || run.last() > last {
             self.machine.give(run);
             return None;

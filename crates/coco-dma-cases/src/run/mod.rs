@@ -1,6 +1,8 @@
 //! Running a case: the machine is built, the steps go through the real layer, and what came of
 //! each is compared with what the case expects.
 
+mod allocated;
+mod allocs;
 mod ask;
 mod build;
 mod compare;

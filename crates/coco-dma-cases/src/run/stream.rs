@@ -5,15 +5,14 @@
 use std::ptr::NonNull;
 
 use coco_dma::attrs::Attrs;
-use coco_dma::coherent::NotFreed;
-use coco_dma::plan::{self, AllocKind, MapFace, Moment, Plan};
+use coco_dma::plan::{self, MapFace, Moment, Plan};
 use coco_dma::platform::Platform as _;
-use coco_dma::state::{Context, Direction};
+use coco_dma::state::Direction;
 use coco_dma::stream::FinishError;
 
-use super::world::{LiveAlloc, LiveMap, World};
+use super::world::{LiveMap, World};
 use super::{Got, Heed, Rules};
-use crate::case::Op;
+use crate::case::{Op, Target};
 
 /// A length or an offset of this process.
 pub(super) fn size(bytes: u64) -> Result<usize, String> {
@@ -39,7 +38,10 @@ impl World<'_> {
                 self.map_list(*device, memories, (*direction, *attrs), &name)
             }
             Op::Finish { map, written } => self.finish(map, *written),
-            Op::Sync { map, for_device, offset, size: len } => {
+            Op::Sync { of: Target::Alloc(alloc), for_device, .. } => {
+                self.sync_alloc(alloc, *for_device)
+            }
+            Op::Sync { of: Target::Map(map), for_device, offset, size: len } => {
                 let live = self.maps.get(map).ok_or_else(|| format!("no map '{map}' lives"))?;
                 let device = self.device(live.device)?;
                 let start = size(*offset)?;
@@ -176,83 +178,13 @@ impl World<'_> {
         rules
     }
 
-    pub(super) fn coherent(&mut self, op: &Op) -> Result<Got, String> {
-        match op {
-            Op::Alloc { device, size: len, kind, attrs, context, name } => {
-                let name = self.name(name.as_ref());
-                let len = usize::try_from(*len).unwrap_or(usize::MAX);
-                self.alloc(*device, len, (*kind, *context, *attrs), name)
-            }
-            Op::Free { alloc, context } => self.free(alloc, *context),
-            _ => Err("no step of an allocation".to_owned()),
-        }
-    }
-
-    fn alloc(
-        &mut self,
-        index: usize,
-        len: usize,
-        (kind, context, attrs): (AllocKind, Context, Attrs),
-        name: String,
-    ) -> Result<Got, String> {
-        let device = self.device(index)?;
-        let mut rules = self.alloc_rules(device, wide(len), kind, context, attrs);
-        let used = self.used();
-        let work = || device.alloc_as(len, kind, context, attrs);
-        let made = match context {
-            Context::Atomic => self.ground.machine.atomic(work),
-            Context::Blocking => work(),
-        };
-        let memory = match made {
-            Err(error) => {
-                rules.refused(error.reason);
-                return Ok(Got::refused(error.reason.slug()).ruled(rules));
-            }
-            Ok(memory) => memory,
-        };
-        let mut got = Got::new("allocate").ruled(rules);
-        got = got.number("address", memory.addr().raw());
-        got = got.number("length", wide(memory.bytes().len()));
-        got = match self.grown(&used) {
-            Some(pool) => got.word("pool", &pool).word("from", "pool"),
-            None => got.word("from", "pages"),
-        };
-        self.allocs.insert(name, LiveAlloc { device: index, memory });
-        Ok(got)
-    }
-
-    fn free(&mut self, alloc: &str, context: Context) -> Result<Got, String> {
-        let gone = || format!("no allocation '{alloc}' lives");
-        let live = self.allocs.get(alloc).ok_or_else(gone)?;
-        let mut rules = Rules::default();
-        if let Err(reason) = plan::free(live.memory.converts_on_free(), context, &mut rules) {
-            return Ok(Got::refused(reason.slug()).ruled(rules));
-        }
-        let live = self.allocs.remove(alloc).ok_or_else(gone)?;
-        let device = self.device(live.device)?;
-        // SAFETY: the device acts when told, and is not told to any more.
-        let work = || unsafe { device.free_raw(live.memory) };
-        let freed = match context {
-            Context::Atomic => self.ground.machine.atomic(work),
-            Context::Blocking => work(),
-        };
-        match freed.map_err(|error| (error.reason, error.memory)) {
-            Ok(()) => Ok(Got::new("done").ruled(rules)),
-            Err((NotFreed::StillMapped(_), memory)) => {
-                self.allocs.insert(alloc.to_owned(), LiveAlloc { memory, ..live });
-                Ok(Got::new("still-mapped"))
-            }
-            Err((reason, _)) => Err(reason.to_string()),
-        }
-    }
-
     /// Slots in use, by pool.
-    fn used(&self) -> Vec<usize> {
+    pub(super) fn used(&self) -> Vec<usize> {
         self.ground.pools.iter().map(|pool| pool.used()).collect()
     }
 
     /// The pool of which more slots are in use than before.
-    fn grown(&self, before: &[usize]) -> Option<String> {
+    pub(super) fn grown(&self, before: &[usize]) -> Option<String> {
         let pools = self.ground.pools.iter().zip(&self.case.pools);
         let mut pools = pools.zip(before);
         pools

@@ -1,6 +1,4 @@
 //! Touching bytes: as a device, as the host, as the driver.
-// UNSAFETY: the driver's view of coherent memory is unsafe to make.
-#![expect(unsafe_code)]
 
 use coco_dma::addr::{BusRanges, DmaAddr, PhysRange};
 use coco_dma_sim::{Outcome, SimDevice};
@@ -57,7 +55,7 @@ impl World<'_> {
             }
             Target::Alloc(name) => {
                 let Some(live) = self.allocs.get(name) else { return Ok(Got::new(NONE)) };
-                (live.device, live.memory.addr().raw(), wide(live.memory.bytes().len()))
+                (live.device, live.memory.addr(), wide(live.memory.len()))
             }
             Target::Address(addr) => (0, *addr, 0),
             _ => return Err("a device knows no memory by name".to_owned()),
@@ -95,6 +93,9 @@ impl World<'_> {
         let restricted = pools.filter(|pool| pool.restricted).map(|pool| pool.range).collect();
         let mut device =
             SimDevice::new(self.ground.machine, &spec.name, spec.trust).confined_to(restricted);
+        if !spec.coherent {
+            device = device.not_coherent();
+        }
         if let Some(boundary) = spec.limits.boundary {
             device = device.counts_within(boundary.bytes());
         }
@@ -171,24 +172,36 @@ impl World<'_> {
             Target::Alloc(name) => {
                 let live = self.allocs.get(name);
                 let live = live.ok_or_else(|| format!("no allocation '{name}' lives"))?;
-                // SAFETY: the device and its pools live as long as the case, which is of one
-                // thread.
-                let shared = unsafe { live.memory.shared_bytes() };
-                let len = len.map_or(Ok(shared.len().saturating_sub(offset)), size)?;
+                let memory = &live.memory;
+                let len = len.map_or(Ok(memory.len().saturating_sub(offset)), size)?;
                 match write {
                     Some(bytes) => {
-                        let bytes = self.make(bytes, len);
-                        shared.write(offset, &bytes).map_err(|_| beyond)?;
+                        memory.write(offset, &self.make(bytes, len)).ok_or(beyond)?;
                         Ok(done)
                     }
                     None => {
-                        let mut bytes = vec![0; len];
-                        shared.read(offset, &mut bytes).map_err(|_| beyond)?;
+                        let bytes = memory.read(offset, len).ok_or(beyond)?;
                         Ok(Got { bytes: Some(bytes), ..done })
                     }
                 }
             }
-            _ => Err("a driver touches a memory or an allocation".to_owned()),
+            Target::Mapping(name) => {
+                let mapping = self.mappings.get(name).ok_or("it was not mapped")?;
+                let len = len.map_or(Ok(mapping.len().saturating_sub(offset)), size)?;
+                let done = |outcome| match outcome {
+                    Outcome::Clear => Got::new("done"),
+                    other => Got::new(word(other)),
+                };
+                Ok(match write {
+                    Some(bytes) => done(mapping.write(offset, &self.make(bytes, len))),
+                    None => {
+                        let mut bytes = vec![0; len];
+                        let outcome = mapping.read(offset, &mut bytes);
+                        Got { bytes: Some(bytes), ..done(outcome) }
+                    }
+                })
+            }
+            _ => Err("a driver touches a memory, an allocation or a mapping".to_owned()),
         }
     }
 }

@@ -5,14 +5,17 @@ use std::collections::BTreeMap;
 use coco_dma::Dma;
 use coco_dma::addr::{PhysAddr, PhysRange};
 use coco_dma::attrs::Attrs;
-use coco_dma::coherent::RawCoherent;
+use coco_dma::coherent::Run;
 use coco_dma::device::{BindError, Device};
 use coco_dma::iommu::Domain;
 use coco_dma::platform::Platform as _;
 use coco_dma::pool::Pool;
 use coco_dma::stream::RawMapping;
-use coco_dma_sim::{Call, ConvertFault, Faulty, GranuleState, Machine, SimIommu, Traced};
+use coco_dma_sim::{
+    Call, ConvertFault, CpuMapping, Faulty, GranuleState, Machine, SimIommu, Traced,
+};
 
+use super::allocated::Allocated;
 use super::build::endpoint;
 use super::events::Events;
 use super::memory::{Buffer, Pages};
@@ -34,9 +37,9 @@ pub(super) struct LiveMap {
 
 /// An allocation that is not freed.
 #[derive(Debug)]
-pub(super) struct LiveAlloc {
+pub(super) struct LiveAlloc<'w> {
     pub(super) device: usize,
-    pub(super) memory: RawCoherent,
+    pub(super) memory: Allocated<'w>,
 }
 
 /// Everything that a world stands on.
@@ -64,10 +67,14 @@ pub(super) struct World<'w> {
     pub(super) described: Vec<usize>,
     pub(super) buffers: Vec<Buffer>,
     pub(super) maps: BTreeMap<String, LiveMap>,
-    pub(super) allocs: BTreeMap<String, LiveAlloc>,
+    pub(super) allocs: BTreeMap<String, LiveAlloc<'w>>,
+    /// What drivers mapped of them for the CPU.
+    pub(super) mappings: BTreeMap<String, CpuMapping>,
     /// The state of every granule before the first step.
     pub(super) began: BTreeMap<u64, GranuleState>,
     counter: usize,
+    /// Room for the runs of scattered allocations; what one had is not given out again.
+    pub(super) room: &'w mut [Option<Run>],
     pub(super) heed: Heed,
 }
 
@@ -76,6 +83,7 @@ impl<'w> World<'w> {
         case: &'w Case,
         ground: Ground<'w>,
         buffers: Vec<Buffer>,
+        room: &'w mut [Option<Run>],
         heed: Heed,
     ) -> Self {
         let count = case.devices.len();
@@ -87,8 +95,10 @@ impl<'w> World<'w> {
             buffers,
             maps: BTreeMap::new(),
             allocs: BTreeMap::new(),
+            mappings: BTreeMap::new(),
             began: BTreeMap::new(),
             counter: 0,
+            room,
             heed,
         }
     }
@@ -155,7 +165,7 @@ impl<'w> World<'w> {
             Op::Map { .. } | Op::MapList { .. } | Op::Finish { .. } | Op::Sync { .. } => {
                 return self.stream(op);
             }
-            Op::Alloc { .. } | Op::Free { .. } => return self.coherent(op),
+            Op::Alloc { .. } | Op::Free { .. } | Op::Mmap { .. } => return self.coherent(op),
             Op::Convert { .. }
             | Op::Grow(_)
             | Op::Shrink(_)
@@ -166,7 +176,7 @@ impl<'w> World<'w> {
             Op::Bind(_) | Op::Rebind { .. } | Op::Revoke(_) | Op::LoseTrust(_) | Op::Ask(_) => {
                 return self.devices(op);
             }
-            Op::Protection { .. } | Op::Decide { .. } | Op::Mmap { .. } => return self.decide(op),
+            Op::Protection { .. } | Op::Decide { .. } => return self.decide(op),
             Op::DeviceAccess { .. } | Op::HostAccess { .. } | Op::DriverAccess { .. } => {
                 return self.touch(op);
             }
@@ -196,7 +206,8 @@ impl<'w> World<'w> {
             Op::MapList { device: d, memories, .. } => {
                 format!(" of {} memories for {}", memories.len(), device(d))
             }
-            Op::Finish { map, .. } | Op::Sync { map, .. } => format!(" {map}"),
+            Op::Finish { map: name, .. }
+            | Op::Sync { of: Target::Map(name) | Target::Alloc(name), .. } => format!(" {name}"),
             Op::Alloc { device: d, size, kind, context, .. } => {
                 let (kind, context) = (word_of(*kind, &KINDS), word_of(*context, &CONTEXTS));
                 format!(" {size} bytes for {} ({kind}, {context})", device(d))
@@ -240,10 +251,11 @@ impl<'w> World<'w> {
         match target {
             Target::Memory(index) => self.buffers.get(*index)?.range,
             Target::Pool(index) => self.ground.pools.get(*index).map(|pool| pool.range()),
-            Target::Alloc(name) => {
-                self.ground.machine.locate(self.allocs.get(name)?.memory.bytes())
-            }
-            Target::Map(_) | Target::Address(_) => None,
+            Target::Alloc(name) => match self.allocs.get(name)?.memory.runs().as_slice() {
+                [run] => self.ground.machine.locate(*run),
+                _ => None,
+            },
+            Target::Map(_) | Target::Mapping(_) | Target::Address(_) => None,
         }
     }
 }

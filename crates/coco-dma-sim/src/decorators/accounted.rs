@@ -14,6 +14,7 @@ use coco_dma::platform::ConvertError;
 use coco_dma::platform::NoView;
 use coco_dma::platform::Platform;
 use coco_dma::regime::Regime;
+use coco_dma::state::Cache;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::State;
@@ -172,10 +173,11 @@ unsafe impl<P: Platform> Platform for Accounted<P> {
         &self,
         run: PhysRange,
         state: State,
+        cache: Cache,
         context: Context,
     ) -> Result<NonNull<u8>, NoView> {
         // SAFETY: the caller's condition.
-        let answer = unsafe { self.inner.view(run, state, context) };
+        let answer = unsafe { self.inner.view(run, state, cache, context) };
         if answer.is_ok() {
             lock(&self.books).account.views += 1;
         }

@@ -11,6 +11,7 @@ use coco_dma::platform::ConvertError;
 use coco_dma::platform::NoView;
 use coco_dma::platform::Platform;
 use coco_dma::regime::Regime;
+use coco_dma::state::Cache;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::State;
@@ -147,10 +148,11 @@ unsafe impl<P: Platform> Platform for Adversary<P> {
         &self,
         run: PhysRange,
         state: State,
+        cache: Cache,
         context: Context,
     ) -> Result<NonNull<u8>, NoView> {
         // SAFETY: the caller's condition.
-        unsafe { self.inner.view(run, state, context) }
+        unsafe { self.inner.view(run, state, cache, context) }
     }
 
     unsafe fn unview(&self, start: NonNull<u8>, run: PhysRange) {

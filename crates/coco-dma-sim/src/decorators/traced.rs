@@ -10,6 +10,7 @@ use coco_dma::platform::ConvertError;
 use coco_dma::platform::NoView;
 use coco_dma::platform::Platform;
 use coco_dma::regime::Regime;
+use coco_dma::state::Cache;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::State;
@@ -51,6 +52,8 @@ pub enum Call {
         run: PhysRange,
         /// The state.
         state: State,
+        /// The memory type.
+        cache: Cache,
         /// The context.
         context: Context,
         /// Whether there was one.
@@ -131,11 +134,12 @@ unsafe impl<P: Platform> Platform for Traced<P> {
         &self,
         run: PhysRange,
         state: State,
+        cache: Cache,
         context: Context,
     ) -> Result<NonNull<u8>, NoView> {
         // SAFETY: the caller's condition.
-        let answer = unsafe { self.inner.view(run, state, context) };
-        self.note(Call::View { run, state, context, given: answer.is_ok() });
+        let answer = unsafe { self.inner.view(run, state, cache, context) };
+        self.note(Call::View { run, state, cache, context, given: answer.is_ok() });
         answer
     }
 

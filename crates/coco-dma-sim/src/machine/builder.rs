@@ -26,11 +26,12 @@ pub struct Builder {
     numbers: Parameters,
     ram: Vec<(u64, u64)>,
     seed: u64,
+    caches: bool,
 }
 
 impl Builder {
     pub(super) fn new(platform: PlatformName) -> Self {
-        Self { platform, numbers: Parameters::default(), ram: Vec::new(), seed: 0 }
+        Self { platform, numbers: Parameters::default(), ram: Vec::new(), seed: 0, caches: false }
     }
 
     /// The numbers in which this machine differs from others of its platform.
@@ -53,6 +54,13 @@ impl Builder {
         Self { seed, ..self }
     }
 
+    /// With caches that not everybody sees: devices that are [not coherent](crate::SimDevice::not_coherent)
+    /// and uncached views go past them. Without, everybody sees everything at once.
+    #[must_use]
+    pub fn caches(self) -> Self {
+        Self { caches: true, ..self }
+    }
+
     /// The machine.
     pub fn build(self) -> Result<Machine, BuildError> {
         let regime = self.platform.regime(&self.numbers).map_err(BuildError::Parameter)?;
@@ -68,7 +76,7 @@ impl Builder {
             if let Some(other) = regions.iter().find(|other| other.range().overlaps(range)) {
                 return Err(BuildError::Overlap { first: other.range(), second: range });
             }
-            let region = Region::new(range, granule, hardware.at_boot);
+            let region = Region::new(range, granule, hardware.at_boot, self.caches);
             regions.push(region.ok_or(BuildError::TooLarge { size })?);
         }
         regions.sort_by_key(|region| region.range().base());

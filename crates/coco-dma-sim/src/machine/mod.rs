@@ -1,12 +1,14 @@
 //! The machine: RAM, the platform's rules, and a memory of all that was done to it.
 
 mod builder;
+mod mapping;
 mod memory;
 mod platform;
 mod record;
 
 pub use builder::BuildError;
 pub use builder::Builder;
+pub use mapping::CpuMapping;
 pub use memory::GuestBuffer;
 pub use memory::NoMemory;
 pub use memory::PoolMemory;
@@ -41,6 +43,7 @@ use crate::hardware::Sight;
 use crate::number;
 use crate::ram::GranuleState;
 use crate::ram::Outcome;
+use crate::ram::Path;
 use crate::ram::Ram;
 use record::View;
 
@@ -56,6 +59,9 @@ struct Inner {
     hardware: Hardware,
     live: Mutex<Live>,
 }
+
+/// The host: it has the rights of the outside, and CPUs that see each other's caches.
+const HOST: (Sight, Path) = (Sight::Outside, Path::Coherent);
 
 /// What changes.
 pub(crate) struct Live {
@@ -123,24 +129,24 @@ impl Machine {
 
     /// Reads as the host does. What does not come reads as ones.
     pub fn host_read(&self, at: PhysAddr, into: &mut [u8]) -> Outcome {
-        self.live().ram.read(Sight::Outside, at.raw(), into).0
+        self.live().ram.read(HOST, at.raw(), into).0
     }
 
     /// Writes as the host does.
     pub fn host_write(&self, at: PhysAddr, from: &[u8]) -> Outcome {
-        self.live().ram.write(Sight::Outside, at.raw(), from).0
+        self.live().ram.write(HOST, at.raw(), from).0
     }
 
-    /// Reads as the guest's own CPU does, of memory in any state. `false` where not all of it is
+    /// Reads as the guest's own CPU does through its caches, of memory in any state. `false` where not all of it is
     /// RAM; then nothing is read.
     pub fn guest_read(&self, at: PhysAddr, into: &mut [u8]) -> bool {
-        self.live().ram.bare_read(at.raw(), into)
+        self.live().ram.copy_out(Path::Cpu, at.raw(), into)
     }
 
-    /// Writes as the guest's own CPU does. `false` where not all of it is RAM; then nothing is
+    /// Writes as the guest's own CPU does, into its caches. `false` where not all of it is RAM; then nothing is
     /// written.
     pub fn guest_write(&self, at: PhysAddr, from: &[u8]) -> bool {
-        self.live().ram.bare_write(at.raw(), from)
+        self.live().ram.copy_in(Path::Cpu, at.raw(), from)
     }
 
     /// Fills all RAM that is not shared with copies of `marker`, end to end from the start of each
@@ -162,7 +168,7 @@ impl Machine {
         let live = self.live();
         let read = |range: PhysRange| {
             let mut bytes = vec![0; number::size(range.len())];
-            live.ram.read(Sight::Outside, range.base().raw(), &mut bytes);
+            live.ram.read(HOST, range.base().raw(), &mut bytes);
             HostRun { range, bytes }
         };
         live.ram.readable_runs().into_iter().map(read).collect()

@@ -12,6 +12,7 @@ use coco_dma::platform::ConvertError;
 use coco_dma::platform::NoView;
 use coco_dma::platform::Platform;
 use coco_dma::regime::Regime;
+use coco_dma::state::Cache;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::State;
@@ -43,7 +44,13 @@ unsafe impl Platform for Machine {
         self.live().convert(self.rules(), run, to)
     }
 
-    unsafe fn view(&self, run: PhysRange, state: State, _: Context) -> Result<NonNull<u8>, NoView> {
+    unsafe fn view(
+        &self,
+        run: PhysRange,
+        state: State,
+        cache: Cache,
+        _: Context,
+    ) -> Result<NonNull<u8>, NoView> {
         let mut live = self.live();
         live.look(Moment::View);
         if let Some((at, found)) = live.ram.first_not(run, state) {
@@ -53,8 +60,11 @@ unsafe impl Platform for Machine {
             }
             return Err(NoView);
         }
-        let start = live.ram.pointer(run).ok_or(NoView)?;
-        live.views.push(View { start: start.addr().get(), run });
+        let start = live.ram.pointer(run, cache).ok_or(NoView)?;
+        if cache != Cache::WriteBack {
+            live.ram.drop_lines(run);
+        }
+        live.views.push(View { start: start.addr().get(), run, cache });
         live.counts.views += 1;
         Ok(start)
     }
@@ -65,22 +75,32 @@ unsafe impl Platform for Machine {
         let known = |view: &View| view.start == start.addr().get() && view.run == run;
         match live.views.iter().position(known) {
             Some(place) => {
-                live.views.swap_remove(place);
+                let View { cache, .. } = live.views.swap_remove(place);
+                if cache != Cache::WriteBack {
+                    // Nobody saw it through the caches meanwhile: they fetch it anew.
+                    live.ram.drop_lines(run);
+                }
             }
             None => live.violations.push(Violation::UnknownView { run }),
         }
     }
 
-    fn hand_over(&self, _: NonNull<[u8]>, _: Direction, _: bool) {
+    fn hand_over(&self, bytes: NonNull<[u8]>, _: Direction, cache_work: bool) {
         fence(Ordering::SeqCst);
         let mut live = self.live();
+        if let Some(run) = live.ram.cached(bytes).filter(|_| cache_work) {
+            live.ram.clean(run);
+        }
         live.counts.hand_overs += 1;
         live.look(Moment::HandOver);
     }
 
-    fn take_back(&self, _: NonNull<[u8]>, _: Direction, _: bool) {
+    fn take_back(&self, bytes: NonNull<[u8]>, _: Direction, cache_work: bool) {
         fence(Ordering::SeqCst);
         let mut live = self.live();
+        if let Some(run) = live.ram.cached(bytes).filter(|_| cache_work) {
+            live.ram.drop_lines(run);
+        }
         live.counts.take_backs += 1;
         live.look(Moment::TakeBack);
     }
@@ -127,6 +147,8 @@ impl Live {
             self.counts.already += 1;
             return;
         }
+        // A platform has what it converts out of the caches: their lines carry the old state.
+        self.ram.drop_lines(part);
         self.look_near(part, to, Step::Before);
         match to {
             Visibility::Shared => self.ram.take_effect(part, from, to),

@@ -4,6 +4,7 @@ use std::fmt;
 
 use coco_dma::addr::PhysAddr;
 use coco_dma::addr::PhysRange;
+use coco_dma::state::Cache;
 use coco_dma::state::State;
 
 use crate::ram::GranuleState;
@@ -129,4 +130,5 @@ impl fmt::Display for Violation {
 pub(super) struct View {
     pub(super) start: usize,
     pub(super) run: PhysRange,
+    pub(super) cache: Cache,
 }

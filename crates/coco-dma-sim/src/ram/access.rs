@@ -25,6 +25,17 @@ pub enum Outcome {
     Fault,
 }
 
+/// What is between a party and memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Path {
+    /// It sees what the caches have, as other CPUs do.
+    Coherent,
+    /// Memory alone.
+    Memory,
+    /// The caches of the CPU alone, stale or not.
+    Cpu,
+}
+
 /// How bytes get from one side to the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
@@ -49,7 +60,12 @@ struct Piece {
 impl Ram {
     /// Reads as a party with this sight. Says what came of it, and how many bytes came; the rest
     /// reads as ones, as on a bus.
-    pub(crate) fn read(&self, sight: Sight, phys: u64, into: &mut [u8]) -> (Outcome, usize) {
+    pub(crate) fn read(
+        &self,
+        (sight, path): (Sight, Path),
+        phys: u64,
+        into: &mut [u8],
+    ) -> (Outcome, usize) {
         let (mut worst, mut moved) = (Outcome::Clear, 0);
         while let Some(rest) = into.get_mut(moved..).filter(|rest| !rest.is_empty()) {
             let piece = self.piece(sight, phys, moved, rest.len(), false);
@@ -58,9 +74,9 @@ impl Ram {
                 return (Outcome::Fault, moved);
             };
             if piece.way == Way::Bare {
-                self.bare_read(piece.at, part);
+                self.copy_out(path, piece.at, part);
             } else {
-                let (_, skip, cover) = self.cover(piece);
+                let (_, skip, cover) = self.cover(path, piece);
                 for (to, from) in part.iter_mut().zip(cover.iter().skip(skip)) {
                     *to = *from;
                 }
@@ -72,7 +88,12 @@ impl Ram {
     }
 
     /// Writes as a party with this sight. Says what came of it, and how many bytes went.
-    pub(crate) fn write(&mut self, sight: Sight, phys: u64, from: &[u8]) -> (Outcome, usize) {
+    pub(crate) fn write(
+        &mut self,
+        (sight, path): (Sight, Path),
+        phys: u64,
+        from: &[u8],
+    ) -> (Outcome, usize) {
         let (mut worst, mut moved) = (Outcome::Clear, 0);
         while let Some(rest) = from.get(moved..).filter(|rest| !rest.is_empty()) {
             let piece = self.piece(sight, phys, moved, rest.len(), true);
@@ -81,16 +102,16 @@ impl Ram {
             };
             let outcome = match piece.way {
                 Way::Bare => {
-                    self.bare_write(piece.at, part);
+                    self.copy_in(path, piece.at, part);
                     Outcome::Clear
                 }
                 Way::Past | Way::Through => {
-                    let (start, skip, mut cover) = self.cover(piece);
+                    let (start, skip, mut cover) = self.cover(path, piece);
                     for (to, from) in cover.iter_mut().skip(skip).zip(part) {
                         *to = *from;
                     }
                     self.cross(piece.way == Way::Through, start, &mut cover);
-                    self.bare_write(start, &cover);
+                    self.copy_in(path, start, &cover);
                     Outcome::Corrupted
                 }
                 Way::Destroy => {
@@ -106,18 +127,27 @@ impl Ram {
 
     /// Copies from memory, whoever may.
     pub(crate) fn bare_read(&self, phys: u64, into: &mut [u8]) -> bool {
-        let Some(run) = number::run(phys, number::wide(into.len())) else { return false };
-        self.regions().iter().any(|region| {
-            region.offset(run).is_some_and(|offset| region.backing().read(offset, into))
-        })
+        self.copy_out(Path::Coherent, phys, into)
     }
 
     /// Copies to memory, whoever may.
     pub(crate) fn bare_write(&mut self, phys: u64, from: &[u8]) -> bool {
+        self.copy_in(Path::Coherent, phys, from)
+    }
+
+    /// The same on one way.
+    pub(crate) fn copy_out(&self, path: Path, phys: u64, into: &mut [u8]) -> bool {
+        let Some(run) = number::run(phys, number::wide(into.len())) else { return false };
+        self.regions()
+            .iter()
+            .any(|region| region.offset(run).is_some_and(|offset| region.read(path, offset, into)))
+    }
+
+    pub(crate) fn copy_in(&mut self, path: Path, phys: u64, from: &[u8]) -> bool {
         let Some(run) = number::run(phys, number::wide(from.len())) else { return false };
-        self.regions().iter().any(|region| {
-            region.offset(run).is_some_and(|offset| region.backing().write(offset, from))
-        })
+        self.regions()
+            .iter()
+            .any(|region| region.offset(run).is_some_and(|offset| region.write(path, offset, from)))
     }
 
     /// The next piece of an access; `None` where it faults.
@@ -145,7 +175,9 @@ impl Ram {
             },
             (Sight::Inside(wanted), GranuleState::In(state)) if wanted == state => Some(Way::Bare),
             (Sight::Either, GranuleState::In(_)) => Some(Way::Bare),
-            (Sight::Deciphered, GranuleState::In(State::ENCRYPTED)) => Some(Way::Bare),
+            (Sight::Deciphered, GranuleState::In(State::ENCRYPTED | State::PRIVATE)) => {
+                Some(Way::Bare)
+            }
             (Sight::Deciphered, GranuleState::In(_)) => Some(Way::Through),
             _ => None,
         }
@@ -153,12 +185,12 @@ impl Ram {
 
     /// The whole blocks around a piece as the other side of the cipher has them: where they start,
     /// how far into them the piece does, and the bytes.
-    fn cover(&self, piece: Piece) -> (u64, usize, Vec<u8>) {
+    fn cover(&self, path: Path, piece: Piece) -> (u64, usize, Vec<u8>) {
         let skip = piece.at % number::wide(BLOCK);
         let start = piece.at - skip;
         let skip = number::size(skip);
         let mut bytes = vec![0; (skip + piece.len).next_multiple_of(BLOCK)];
-        self.bare_read(start, &mut bytes);
+        self.copy_out(path, start, &mut bytes);
         self.cross(piece.way == Way::Past, start, &mut bytes);
         (start, skip, bytes)
     }

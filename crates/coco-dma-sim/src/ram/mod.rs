@@ -2,14 +2,17 @@
 //! guest means them; what everybody else sees follows from the state and the platform.
 
 mod access;
+mod caches;
 mod region;
 
 pub use access::Outcome;
+pub(crate) use access::Path;
 
 use std::ptr::NonNull;
 
 use coco_dma::addr::PhysAddr;
 use coco_dma::addr::PhysRange;
+use coco_dma::state::Cache;
 use coco_dma::state::State;
 use coco_dma::state::Visibility;
 
@@ -57,6 +60,11 @@ impl Ram {
         &mut self.regions
     }
 
+    /// Whether the caches may have something else than memory.
+    pub(crate) fn has_caches(&self) -> bool {
+        self.regions.iter().any(Region::has_caches)
+    }
+
     /// Whether all of `run` is memory, in one region.
     pub(crate) fn has(&self, run: PhysRange) -> bool {
         self.regions.iter().any(|region| region.range().contains(run))
@@ -100,14 +108,33 @@ impl Ram {
 
     /// The physical run behind memory of this process, where it is RAM of this machine.
     pub(crate) fn locate(&self, bytes: NonNull<[u8]>) -> Option<PhysRange> {
+        self.cached(bytes).or_else(|| self.behind(true, bytes))
+    }
+
+    /// The same for what the CPU sees through its caches.
+    pub(crate) fn cached(&self, bytes: NonNull<[u8]>) -> Option<PhysRange> {
+        self.behind(false, bytes)
+    }
+
+    fn behind(&self, past: bool, bytes: NonNull<[u8]>) -> Option<PhysRange> {
         // Exposed: from now on the parties of the machine reach it by its address.
         let address = bytes.cast::<u8>().as_ptr().expose_provenance();
-        self.regions.iter().find_map(|region| region.locate(address, bytes.len()))
+        self.regions.iter().find_map(|region| region.locate(past, address, bytes.len()))
     }
 
     /// A pointer to `run`, where it is memory.
-    pub(crate) fn pointer(&self, run: PhysRange) -> Option<NonNull<u8>> {
-        self.region(run.base())?.pointer(run)
+    pub(crate) fn pointer(&self, run: PhysRange, cache: Cache) -> Option<NonNull<u8>> {
+        self.region(run.base())?.pointer(run, cache)
+    }
+
+    /// Writes back what the caches have of `run`.
+    pub(crate) fn clean(&self, run: PhysRange) {
+        self.regions.iter().for_each(|region| region.write_back(run, false));
+    }
+
+    /// The same, and the caches have nothing of it any more.
+    pub(crate) fn drop_lines(&self, run: PhysRange) {
+        self.regions.iter().for_each(|region| region.write_back(run, true));
     }
 
     /// What a conversion makes of the bytes of one granule, which was in state `from`.

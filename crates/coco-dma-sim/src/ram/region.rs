@@ -4,9 +4,12 @@ use std::ptr::NonNull;
 
 use coco_dma::addr::PhysAddr;
 use coco_dma::addr::PhysRange;
+use coco_dma::state::Cache;
 use coco_dma::state::State;
 
 use super::GranuleState;
+use super::access::Path;
+use super::caches::Caches;
 use crate::backing::Backing;
 use crate::number;
 
@@ -15,25 +18,59 @@ use crate::number;
 pub(crate) struct Region {
     range: PhysRange,
     backing: Backing,
+    /// What is past the CPU's caches, on a machine where that is something else.
+    caches: Option<Caches>,
     states: Vec<GranuleState>,
     taken: Vec<bool>,
 }
 
 impl Region {
-    /// The RAM at `range`, all of it in one state; `None` where this process cannot have it.
-    pub(crate) fn new(range: PhysRange, granule: u64, state: State) -> Option<Self> {
-        let backing = Backing::new(usize::try_from(range.len()).ok()?)?;
+    /// The RAM at `range`, all of it in one state, with or without caches above it; `None` where this
+    /// process cannot have it.
+    pub(crate) fn new(range: PhysRange, granule: u64, state: State, cached: bool) -> Option<Self> {
+        let len = usize::try_from(range.len()).ok()?;
+        let backing = Backing::new(len)?;
+        let caches = if cached { Some(Caches::new(len)?) } else { None };
         let count = number::size(range.len() / granule);
         let states = vec![GranuleState::In(state); count];
-        Some(Self { range, backing, states, taken: vec![false; count] })
+        Some(Self { range, backing, caches, states, taken: vec![false; count] })
     }
 
     pub(crate) fn range(&self) -> PhysRange {
         self.range
     }
 
-    pub(super) fn backing(&self) -> &Backing {
-        &self.backing
+    pub(super) fn has_caches(&self) -> bool {
+        self.caches.is_some()
+    }
+
+    /// Copies from `offset` on, as whoever comes this way sees it.
+    pub(super) fn read(&self, way: Path, offset: usize, into: &mut [u8]) -> bool {
+        match (way, &self.caches) {
+            (Path::Cpu, _) | (_, None) => self.backing.read(offset, into),
+            (Path::Coherent, Some(caches)) => caches.read(&self.backing, offset, into),
+            (Path::Memory, Some(caches)) => caches.memory().read(offset, into),
+        }
+    }
+
+    /// Copies to `offset` and on.
+    pub(super) fn write(&self, way: Path, offset: usize, from: &[u8]) -> bool {
+        match (way, &self.caches) {
+            (Path::Cpu, _) | (_, None) => self.backing.write(offset, from),
+            (Path::Coherent, Some(caches)) => caches.write(&self.backing, offset, from),
+            (Path::Memory, Some(caches)) => caches.memory().write(offset, from),
+        }
+    }
+
+    /// Cleans the lines of `run`, and drops them where `forget` says so.
+    pub(super) fn write_back(&self, run: PhysRange, forget: bool) {
+        if let (Some(caches), Some(offset)) = (&self.caches, self.offset(run)) {
+            let len = number::size(run.len());
+            match forget {
+                true => caches.drop_lines(&self.backing, offset, len),
+                false => caches.clean(&self.backing, offset, len),
+            }
+        }
     }
 
     /// How far into the region the run lies, where all of it does.
@@ -42,12 +79,20 @@ impl Region {
         self.range.contains(run).then(|| number::size(offset))
     }
 
-    pub(super) fn pointer(&self, run: PhysRange) -> Option<NonNull<u8>> {
-        self.backing.pointer(self.offset(run)?, number::size(run.len()))
+    /// A pointer into the caches, or past them.
+    pub(super) fn pointer(&self, run: PhysRange, cache: Cache) -> Option<NonNull<u8>> {
+        let past = self.caches.as_ref().filter(|_| cache != Cache::WriteBack);
+        let bytes = past.map_or(&self.backing, Caches::memory);
+        bytes.pointer(self.offset(run)?, number::size(run.len()))
     }
 
-    pub(super) fn locate(&self, address: usize, len: usize) -> Option<PhysRange> {
-        let offset = self.backing.offset_of(address, len)?;
+    /// The run behind a pointer into the caches; past them where `past` says so.
+    pub(super) fn locate(&self, past: bool, address: usize, len: usize) -> Option<PhysRange> {
+        let bytes = match past {
+            true => self.caches.as_ref()?.memory(),
+            false => &self.backing,
+        };
+        let offset = bytes.offset_of(address, len)?;
         self.range.slice(number::wide(offset), number::wide(len))
     }
 

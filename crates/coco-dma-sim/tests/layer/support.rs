@@ -25,6 +25,7 @@ use coco_dma::platform::Platform;
 use coco_dma::pool::Pool;
 use coco_dma::regime::PlatformName;
 use coco_dma::regime::Regime;
+use coco_dma::state::Cache;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::PoolLabel;
@@ -213,7 +214,7 @@ pub(crate) fn bytes_at(machine: &Machine, run: PhysRange) -> NonNull<[u8]> {
         other => panic!("no bytes at {run}: {other:?}"),
     };
     // SAFETY: asking is harmless to a simulated machine.
-    let start = unsafe { machine.view(run, state, Context::Blocking) }.unwrap();
+    let start = unsafe { machine.view(run, state, Cache::WriteBack, Context::Blocking) }.unwrap();
     // SAFETY: the view is this one's; the memory stays where it is without one.
     unsafe { machine.unview(start, run) };
     NonNull::slice_from_raw_parts(start, usize::try_from(run.len()).unwrap())
@@ -306,11 +307,12 @@ unsafe impl Platform for Hooked<'_> {
         &self,
         run: PhysRange,
         state: State,
+        cache: Cache,
         context: Context,
     ) -> Result<NonNull<u8>, NoView> {
         (self.at_view)();
         // SAFETY: the caller's condition.
-        unsafe { self.inner.view(run, state, context) }
+        unsafe { self.inner.view(run, state, cache, context) }
     }
 
     unsafe fn unview(&self, start: NonNull<u8>, run: PhysRange) {

@@ -7,6 +7,7 @@ use coco_dma::plan::Limits;
 use coco_dma::platform::ConvertError;
 use coco_dma::platform::Platform;
 use coco_dma::regime::PlatformName;
+use coco_dma::state::Cache;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::PoolLabel;
@@ -125,7 +126,7 @@ fn a_trace_is_what_was_asked() {
         [
             Call::Convert { run, to, answer },
             Call::Convert { run, to, answer: Ok(()) },
-            Call::View { run, state: State::SHARED, context, given: true },
+            Call::View { run, state: State::SHARED, cache: Cache::WriteBack, context, given: true },
             Call::Unview { run },
         ]
     );

@@ -14,6 +14,7 @@ use coco_dma::platform::NoView;
 use coco_dma::platform::Platform;
 use coco_dma::pool::Pool;
 use coco_dma::regime::PlatformName;
+use coco_dma::state::Cache;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::State;
@@ -62,7 +63,7 @@ pub(crate) fn view(
     state: State,
 ) -> Result<NonNull<u8>, NoView> {
     // SAFETY: asking is harmless to a simulated machine, which checks.
-    unsafe { platform.view(run, state, Context::Blocking) }
+    unsafe { platform.view(run, state, Cache::WriteBack, Context::Blocking) }
 }
 
 pub(crate) fn unview(platform: &impl Platform, start: NonNull<u8>, run: PhysRange) {

@@ -10,7 +10,7 @@ use coco_dma::addr::PhysRange;
 use coco_dma::device::{CountersNow, Endpoint};
 use coco_dma::plan::Limits;
 use coco_dma::platform::Platform;
-use coco_dma::state::{Context, State};
+use coco_dma::state::{Cache, Context, State};
 use coco_dma_virtio::{Adaptor, Record};
 
 use super::control::{Control, MAPS, check};
@@ -226,7 +226,9 @@ impl<'a> Cutter<'a> {
     /// Called once while buffers of an earlier one live: those of the process before are dropped.
     fn new(layer: &Layer<'a>, region: PhysRange) -> Result<Self, CostError> {
         // SAFETY: the region is shared, and the view is not used after it is reclaimed.
-        let view = unsafe { layer.machine().view(region, State::SHARED, Context::Blocking) };
+        let view = unsafe {
+            layer.machine().view(region, State::SHARED, Cache::WriteBack, Context::Blocking)
+        };
         let start = view.map_err(|_| CostError::Region)?;
         let left = NonNull::slice_from_raw_parts(start, REGION);
         Ok(Self { left, machine: core::marker::PhantomData })

@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 use coco_dma::addr::PhysRange;
 use coco_dma::platform::{ConvertError, NoView, Platform};
 use coco_dma::regime::Regime;
-use coco_dma::state::{Context, State, Visibility};
+use coco_dma::state::{Cache, Context, State, Visibility};
 
 use super::{Placed, UserMachine};
 
@@ -15,7 +15,8 @@ use super::{Placed, UserMachine};
 // the machine owns, linearly; what lies in a region may be replaced, its place is not. 3. `convert`
 // replaces the memory of every region of the run or says how far it came; no device has memory of
 // its own that is private. 4. `view` answers with the mappings themselves, readable and writable
-// for the machine's whole life, in the state that each has.
+// for the machine's whole life, in the state that each has; its devices are processes, which
+// see the caches, so that every memory type is the same.
 unsafe impl Platform for UserMachine {
     fn regime(&self) -> Regime {
         self.regime
@@ -51,6 +52,7 @@ unsafe impl Platform for UserMachine {
         &self,
         run: PhysRange,
         state: State,
+        _cache: Cache,
         _context: Context,
     ) -> Result<NonNull<u8>, NoView> {
         let fixed = match state {

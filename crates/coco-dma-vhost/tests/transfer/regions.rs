@@ -12,7 +12,7 @@ use coco_dma::device::Endpoint;
 use coco_dma::ledger::Found;
 use coco_dma::plan::Limits;
 use coco_dma::platform::{ConvertError, Platform};
-use coco_dma::state::{Context, State};
+use coco_dma::state::{Cache, Context, State};
 use coco_dma_vhost::device::{DeviceProcess, Keeper, Kind};
 use coco_dma_vhost::disk::{Status, Submitted};
 use coco_dma_vhost::front::Front;
@@ -100,7 +100,9 @@ pub(crate) fn a_region_in_use_is_not_reclaimed(kind: Kind) {
         let region = machine.region(1).unwrap();
         share(layer, region);
         // SAFETY: the region is shared, and the view is not used after it is reclaimed.
-        let view = unsafe { machine.view(region, State::SHARED, Context::Blocking) }.unwrap();
+        let view =
+            unsafe { machine.view(region, State::SHARED, Cache::WriteBack, Context::Blocking) }
+                .unwrap();
         let stream = process.connect(0).unwrap();
 
         let records: Vec<Record> = (0..16).map(|_| Record::new()).collect();

@@ -10,11 +10,14 @@
 //! out objects of one kind, descriptors above all.
 
 mod error;
+mod gather;
 mod guard;
 mod objects;
 mod pages;
 mod raw;
 mod reservoir;
+mod scattered;
+mod slots;
 mod views;
 
 pub use error::AllocError;
@@ -29,3 +32,6 @@ pub use objects::ObjectPage;
 pub use objects::ObjectPool;
 pub use objects::PagesInUse;
 pub use raw::RawCoherent;
+pub use scattered::NotScattered;
+pub use scattered::RawScattered;
+pub use scattered::Run;

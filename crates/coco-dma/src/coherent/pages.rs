@@ -18,6 +18,7 @@ use crate::plan::OwnPages;
 use crate::platform::PageSource;
 use crate::platform::Platform;
 use crate::reason::Refuse;
+use crate::state::State;
 
 impl<P: Platform + ?Sized> Device<'_, P> {
     /// Our own pages as `plan` wants them; why not where a step fails, with all earlier ones
@@ -28,12 +29,48 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let run = source.take(whole, pages.align, pages.last, context).ok_or(Refuse::OutOfPages)?;
         // Everything that can be known before is asked before anything is converted.
         let addr = pages.address(self.regime(), self.face(), run);
-        let (Some(addr), Ok(size)) = (addr, usize::try_from(whole)) else {
+        let Some(addr) = addr else {
             // SAFETY: nobody used it.
             unsafe { source.give(run) };
             return Err(Refuse::OutOfPages);
         };
-        if pages.convert {
+        let (bytes, pin) = self.prepare(source, run, (pages.state, pages.convert), wish)?;
+        let given = match addr {
+            Some(addr) => Ok((addr, None)),
+            None => {
+                // SAFETY: the pages are ours and pinned in this state, if it can change.
+                unsafe { self.expose_pages(run, bytes, pages.state) }
+            }
+        };
+        let (addr, mapped) = match given {
+            Ok(given) => given,
+            Err(reason) => {
+                // SAFETY: nobody was given it.
+                unsafe { self.give_pages(bytes, run, pages.convert, pin) };
+                return Err(reason);
+            }
+        };
+        let source = Source::Pages { run, converted: pages.convert, pin };
+        let made = Made { wish, state: pages.state };
+        let (start, len) = (bytes.cast(), bytes.len());
+        Ok(RawCoherent { owner: self.owner(), addr, start, len, source, made, mapped })
+    }
+
+    /// Brings pages that were taken into a state, pins them there, and gives the CPU its view of
+    /// them, zeroed. Where a step fails all earlier ones are undone, and the pages given back.
+    pub(super) fn prepare(
+        &self,
+        source: &dyn PageSource,
+        run: PhysRange,
+        (state, convert): (State, bool),
+        wish: Wish,
+    ) -> Result<(NonNull<[u8]>, Option<Pin>), Refuse> {
+        let Ok(len) = usize::try_from(run.len()) else {
+            // SAFETY: nobody used it.
+            unsafe { source.give(run) };
+            return Err(Refuse::OutOfPages);
+        };
+        if convert {
             // SAFETY: the pages are ours by the contract of `PageSource`.
             if let Err((_, lost)) = unsafe { self.dma().try_share(run) } {
                 give_but(source, run, &lost);
@@ -42,48 +79,24 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         }
         // The device is to have it: it stays in this state until it is freed. An error says that
         // the books know it as something else.
-        let pin = match self.dma().ledger().pin_state(run, pages.state) {
-            Ok(pin) => pin,
-            Err(_) => {
-                self.undo(source, run, pages.convert);
-                return Err(Refuse::Busy);
-            }
+        let Ok(pin) = self.dma().ledger().pin_state(run, state) else {
+            self.undo(source, run, convert);
+            return Err(Refuse::Busy);
         };
         // SAFETY: the pages are ours and in this state; the view ends before that changes.
-        let Ok(start) = (unsafe { self.platform().view(run, pages.state, context) }) else {
+        let view = unsafe { self.platform().view(run, state, wish.cache, wish.context) };
+        let Ok(start) = view else {
             if let Some(pin) = pin {
                 self.dma().ledger().unpin(pin);
             }
-            self.undo(source, run, pages.convert);
-            return Err(if pages.convert { Refuse::ConversionFailed } else { Refuse::OutOfPages });
+            self.undo(source, run, convert);
+            return Err(if convert { Refuse::ConversionFailed } else { Refuse::OutOfPages });
         };
-        if !pages.convert {
+        if !convert {
             // SAFETY: a view is writable for the whole run.
-            unsafe { zero(start.as_ptr(), size) };
+            unsafe { zero(start.as_ptr(), len) };
         }
-        let given = match addr {
-            Some(addr) => Ok((addr, None)),
-            None => {
-                let bytes = NonNull::slice_from_raw_parts(start, size);
-                // SAFETY: the pages are ours and pinned in this state, if it can change.
-                unsafe { self.expose_pages(run, bytes, pages.state) }
-            }
-        };
-        let (addr, mapped) = match given {
-            Ok(given) => given,
-            Err(reason) => {
-                // SAFETY: the view was made above, and nobody uses it.
-                unsafe { self.platform().unview(start, run) };
-                if let Some(pin) = pin {
-                    self.dma().ledger().unpin(pin);
-                }
-                self.undo(source, run, pages.convert);
-                return Err(reason);
-            }
-        };
-        let source = Source::Pages { run, converted: pages.convert, pin };
-        let made = Made { wish, state: pages.state };
-        Ok(RawCoherent { owner: self.owner(), addr, start, len: size, source, made, mapped })
+        Ok((NonNull::slice_from_raw_parts(start, len), pin))
     }
 
     /// Takes an allocation apart again.

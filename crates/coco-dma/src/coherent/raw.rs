@@ -16,17 +16,16 @@ use crate::ledger::Pin;
 use crate::observe::Event;
 use crate::plan;
 use crate::plan::AllocKind;
+use crate::plan::AllocPlan;
 use crate::plan::AllocRequest;
-use crate::plan::Candidates;
 use crate::platform::Platform;
-use crate::pool::Hand;
 use crate::pool::Owner;
 use crate::pool::SlotRun;
 use crate::reason::Refuse;
 use crate::shared::SharedBytes;
+use crate::state::Cache;
 use crate::state::Context;
 use crate::state::Direction;
-use crate::state::PoolUse;
 use crate::state::State;
 
 /// Allocations are multiples of this, in bytes, and aligned to it.
@@ -50,12 +49,13 @@ pub struct RawCoherent {
 // SAFETY: the record only carries the pointer; whoever uses it answers for it.
 unsafe impl Send for RawCoherent {}
 
-/// What an allocation was asked for as.
+/// What an allocation was asked for as, and how the CPU is to see it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wish {
     pub(super) kind: AllocKind,
     pub(super) context: Context,
     pub(super) attrs: Attrs,
+    pub(super) cache: Cache,
 }
 
 /// What an allocation was made as: its CPU mappings depend on it.
@@ -84,6 +84,12 @@ impl RawCoherent {
     /// through the pointer, never through a reference.
     pub fn bytes(&self) -> NonNull<[u8]> {
         NonNull::slice_from_raw_parts(self.start, self.len)
+    }
+
+    /// The memory type of the pointer. Where it is not write-back the device does not see the
+    /// caches, and whatever is written through the pointer is there for it at once, in order.
+    pub fn cache(&self) -> Cache {
+        self.made.wish.cache
     }
 
     /// Whether freeing it converts memory, which atomic context must not.
@@ -117,7 +123,8 @@ impl<P: Platform + ?Sized> Device<'_, P> {
 
     /// The same for memory of any kind, with the attributes that the kind takes. What is not
     /// coherent is synced by the driver ([`sync_alloc_for_device`](Self::sync_alloc_for_device)). Always one run, and
-    /// always with a view for the CPU: it is zeroed through it.
+    /// always with a view for the CPU: it is zeroed through it. ([`alloc_scattered`](Self::alloc_scattered)
+    /// takes several where the device sees them as one.)
     pub fn alloc_as(
         &self,
         len: usize,
@@ -125,22 +132,31 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         context: Context,
         attrs: Attrs,
     ) -> Result<RawCoherent, AllocError> {
-        let wish = Wish { kind, context, attrs };
-        let memory = self.try_alloc(len, wish).inspect(|memory| {
+        let memory = self.try_alloc(len, kind, context, attrs).inspect(|memory| {
             self.count().allocated();
             // Its zeroes are out of the caches before the device could write.
             self.sync_alloc_for_device(memory, Direction::Both);
         });
-        memory.map_err(|reason| {
-            self.count().refused();
-            if !attrs.contains(Attrs::NO_WARN) {
-                self.dma().tell(&Event::Refused { device: self.name(), len, reason });
-            }
-            AllocError { device: self.name().into(), reason, len }
-        })
+        memory.map_err(|reason| self.refused_alloc(len, attrs, reason))
     }
 
-    fn try_alloc(&self, len: usize, wish: Wish) -> Result<RawCoherent, Refuse> {
+    /// Counts a refusal, and tells it.
+    pub(super) fn refused_alloc(&self, len: usize, attrs: Attrs, reason: Refuse) -> AllocError {
+        self.count().refused();
+        if !attrs.contains(Attrs::NO_WARN) {
+            self.dma().tell(&Event::Refused { device: self.name(), len, reason });
+        }
+        AllocError { device: self.name().into(), reason, len }
+    }
+
+    /// What `plan` says to an allocation, how many bytes it is of, and what is wished.
+    pub(super) fn plan_alloc(
+        &self,
+        len: usize,
+        kind: AllocKind,
+        context: Context,
+        attrs: Attrs,
+    ) -> Result<(AllocPlan<'_>, u64, Wish), Refuse> {
         if let Some(reason) = self.stopped() {
             return Err(reason);
         }
@@ -148,17 +164,29 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let asked = u64::try_from(len).ok().and_then(|len| len.checked_next_multiple_of(page));
         let whole = asked.filter(|whole| *whole > 0).ok_or(Refuse::InvalidRange)?;
         let request = AllocRequest {
-            kind: wish.kind,
+            kind,
             regime: self.regime(),
             device: self.face(),
             len: whole,
             align: page,
-            attrs: wish.attrs,
-            context: wish.context,
+            attrs,
+            context,
             pages: self.dma().pages().is_some(),
             pools: self.pool_faces(),
         };
         let plan = plan::alloc(&request, &mut ())?;
+        let wish = Wish { kind, context, attrs, cache: plan.cache };
+        Ok((plan, whole, wish))
+    }
+
+    fn try_alloc(
+        &self,
+        len: usize,
+        kind: AllocKind,
+        context: Context,
+        attrs: Attrs,
+    ) -> Result<RawCoherent, Refuse> {
+        let (plan, whole, wish) = self.plan_alloc(len, kind, context, attrs)?;
         let reservoir = plan.reservoir.and_then(|pools| self.take_reservoir(pools, whole, wish));
         if let Some(memory) = reservoir {
             return Ok(memory);
@@ -170,66 +198,6 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         };
         let slots = plan.pools.and_then(|pools| self.take_slots(pools, whole, wish));
         slots.map_err(|pools| plan::nothing_left(why, pools))
-    }
-
-    /// Slots of the first pool that has them.
-    pub(super) fn take_slots(
-        &self,
-        pools: Candidates<'_>,
-        whole: u64,
-        wish: Wish,
-    ) -> Result<RawCoherent, Refuse> {
-        let (mut why, mut hand) = (Refuse::PoolFull, self.hand());
-        for candidate in pools {
-            let index = candidate.index;
-            let Some(pool) = self.pool(index) else { continue };
-            let owner = self.owner().allocating();
-            let places = &candidate.places;
-            let Ok(count) = usize::try_from(places.slots_at(places.lowest())) else { continue };
-            // Who has no quota left does not even look for slots.
-            if !self.charge(count) {
-                return Err(Refuse::Quota);
-            }
-            let Ok(run) = hand.take(pool, places, owner) else {
-                self.discharge(count);
-                continue;
-            };
-            let offset = run.offset();
-            let len = usize::try_from(whole).unwrap_or(0);
-            let Some(start) = pool.bytes().at(offset, len) else {
-                self.discharge(run.count());
-                hand.give(pool, &run, |_| ());
-                continue;
-            };
-            // SAFETY: the slots are ours.
-            unsafe { pool.bytes().zero(offset, len) };
-            let bytes = NonNull::slice_from_raw_parts(start, len);
-            let found = match (candidate.base, u64::try_from(offset).ok()) {
-                (Some(base), Some(at)) => base.checked_add(at).map(|addr| (addr, None)),
-                (None, Some(at)) => pool.range().slice(at, whole).and_then(|range| {
-                    // SAFETY: a pool's memory keeps its state while slots of it are held, and the
-                    // slots are ours.
-                    let found = unsafe { self.expose_pages(range, bytes, candidate.state) };
-                    found.map_err(|reason| why = reason).ok()
-                }),
-                _ => None,
-            };
-            let Some((addr, mapped)) = found else {
-                self.discharge(run.count());
-                hand.give(pool, &run, |_| ());
-                continue;
-            };
-            if matches!(pool.purpose(), PoolUse::Reserve | PoolUse::Coherent) {
-                let (free, capacity) = (pool.free(), pool.capacity());
-                if free < capacity.div_ceil(4) {
-                    self.dma().tell(&Event::LowWater { free, capacity });
-                }
-            }
-            let source = Source::Slots { pool: index, run };
-            let made = Made { wish, state: candidate.state };
-            return Ok(RawCoherent { owner: self.owner(), addr, start, len, source, made, mapped });
-        }
-        Err(why)
     }
 
     /// Maps memory in the device's domain for both directions, out of the caches before.
@@ -274,9 +242,8 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let bytes = memory.bytes();
         match memory.source {
             Source::Slots { pool, run } => {
-                if self.pool(pool).is_some_and(|pool| self.hand().give(pool, &run, |_| ())) {
-                    self.discharge(run.count());
-                }
+                // SAFETY: the record's memory, which by this function's condition nobody uses.
+                unsafe { self.give_slots(bytes, pool, &run, memory.made.wish.cache) };
             }
             // SAFETY: this function's condition.
             Source::Pages { run, converted, pin } => unsafe {

@@ -1,9 +1,10 @@
 //! What may be done with the record of an allocation while it lives: how the CPU maps parts of it,
 //! and the syncs of memory that is not coherent.
 
-use core::ptr::NonNull;
-
+use super::raw::Made;
 use super::raw::RawCoherent;
+use super::scattered::Held;
+use super::scattered::RawScattered;
 use crate::device::Device;
 use crate::plan;
 use crate::plan::AllocKind;
@@ -11,6 +12,7 @@ use crate::plan::MmapRequest;
 use crate::plan::Protection;
 use crate::plan::Trace;
 use crate::platform::Platform;
+use crate::pool::Owner;
 use crate::reason::Refuse;
 use crate::state::Direction;
 
@@ -28,39 +30,77 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         if memory.owner != self.owner() {
             return Err(Refuse::OutOfBounds);
         }
-        let request = MmapRequest {
+        plan::mmap(&self.to_mmap(&memory.made, memory.len, offset, part), trace)
+    }
+
+    /// The same for a scattered allocation: each of its runs is mapped so, in their order.
+    pub fn mmap_scattered(
+        &self,
+        memory: &RawScattered<'_>,
+        offset: u64,
+        part: u64,
+        trace: &mut impl Trace,
+    ) -> Result<Protection, Refuse> {
+        match &memory.0 {
+            Held::One(memory) => self.mmap(memory, offset, part, trace),
+            Held::Many(many) if many.owner != self.owner() => Err(Refuse::OutOfBounds),
+            Held::Many(many) => {
+                plan::mmap(&self.to_mmap(&many.made, many.len, offset, part), trace)
+            }
+        }
+    }
+
+    fn to_mmap(&self, made: &Made, len: usize, offset: u64, part: u64) -> MmapRequest<'_> {
+        MmapRequest {
             regime: self.regime(),
-            kind: memory.made.wish.kind,
-            state: memory.made.state,
+            kind: made.wish.kind,
+            state: made.state,
             coherent: self.face().coherent,
-            attrs: memory.made.wish.attrs,
-            len: u64::try_from(memory.len).unwrap_or(0),
+            attrs: made.wish.attrs,
+            len: u64::try_from(len).unwrap_or(0),
             offset,
             part,
-        };
-        plan::mmap(&request, trace)
+        }
     }
 
     /// Shows the device what the driver wrote into an allocation that is not coherent. Nothing
     /// happens to coherent memory, or to another device's. Any context.
     pub fn sync_alloc_for_device(&self, memory: &RawCoherent, direction: Direction) {
-        if let Some(bytes) = self.synced(memory) {
-            self.platform().hand_over(bytes, direction, true);
+        if self.is_synced(memory.owner, &memory.made) {
+            self.platform().hand_over(memory.bytes(), direction, true);
         }
     }
 
     /// Lets the driver see what the device wrote into an allocation that is not coherent.
     pub fn sync_alloc_for_cpu(&self, memory: &RawCoherent, direction: Direction) {
-        if let Some(bytes) = self.synced(memory) {
-            self.platform().take_back(bytes, direction, true);
+        if self.is_synced(memory.owner, &memory.made) {
+            self.platform().take_back(memory.bytes(), direction, true);
         }
     }
 
-    /// The bytes of an allocation where it needs syncs.
-    fn synced(&self, memory: &RawCoherent) -> Option<NonNull<[u8]>> {
-        let needed = memory.owner == self.owner()
-            && !self.face().coherent
-            && memory.made.wish.kind != AllocKind::Coherent;
-        needed.then(|| memory.bytes())
+    /// [`sync_alloc_for_device`](Self::sync_alloc_for_device) of all runs of a scattered allocation.
+    pub fn sync_scattered_for_device(&self, memory: &RawScattered<'_>, direction: Direction) {
+        if self.is_synced_in_runs(memory) {
+            memory.runs().for_each(|run| self.platform().hand_over(run, direction, true));
+        }
+    }
+
+    /// [`sync_alloc_for_cpu`](Self::sync_alloc_for_cpu) of all runs of a scattered allocation.
+    pub fn sync_scattered_for_cpu(&self, memory: &RawScattered<'_>, direction: Direction) {
+        if self.is_synced_in_runs(memory) {
+            memory.runs().for_each(|run| self.platform().take_back(run, direction, true));
+        }
+    }
+
+    fn is_synced_in_runs(&self, memory: &RawScattered<'_>) -> bool {
+        match &memory.0 {
+            Held::One(memory) => self.is_synced(memory.owner, &memory.made),
+            Held::Many(many) => self.is_synced(many.owner, &many.made),
+        }
+    }
+
+    /// Whether an allocation is this device's and needs syncs.
+    fn is_synced(&self, owner: Owner, made: &Made) -> bool {
+        owner == self.owner() && !self.face().coherent && made.wish.kind != AllocKind::Coherent
     }
 }

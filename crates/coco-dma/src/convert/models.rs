@@ -22,6 +22,7 @@ use crate::pool::Pool;
 use crate::regime::Parameters;
 use crate::regime::PlatformName;
 use crate::regime::Regime;
+use crate::state::Cache;
 use crate::state::Context;
 use crate::state::PoolLabel;
 use crate::state::State;
@@ -63,7 +64,13 @@ unsafe impl Platform for Toy {
         Ok(())
     }
 
-    unsafe fn view(&self, _: PhysRange, _: State, _: Context) -> Result<NonNull<u8>, NoView> {
+    unsafe fn view(
+        &self,
+        _: PhysRange,
+        _: State,
+        _: Cache,
+        _: Context,
+    ) -> Result<NonNull<u8>, NoView> {
         // Whoever makes a view here wipes the memory with it, or opens the pool.
         self.touch();
         Ok(self.bytes)

@@ -123,8 +123,10 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
             }
             _ => None,
         };
+        let cache = plan::POOL_CACHE;
         // SAFETY: the memory is in this state, and the view ends when the pool is shrunk.
-        let Ok(start) = (unsafe { self.platform().view(run, state, Context::Blocking) }) else {
+        let view = unsafe { self.platform().view(run, state, cache, Context::Blocking) };
+        let Ok(start) = view else {
             if let Some(pin) = pin {
                 self.ledger().unpin(pin);
             }

@@ -19,6 +19,7 @@ use crate::platform::Platform;
 use crate::pool::Pool;
 use crate::regime::Contents;
 use crate::regime::Regime;
+use crate::state::Cache;
 use crate::state::Context;
 use crate::state::State;
 use crate::state::Visibility;
@@ -183,14 +184,16 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         (failed, settled.done..settled.done + quarantined)
     }
 
-    /// Zeroes memory through a view in its state; false where there is none.
+    /// Zeroes memory through a view in its state; false where there is none. The view is cached:
+    /// whoever sees the memory otherwise next has it out of the caches first, and what is converted
+    /// is out of them by the platform's doing.
     pub(crate) fn wipe(&self, run: PhysRange, state: State) -> bool {
         let Ok(len) = usize::try_from(run.len()) else { return false };
+        let cache = Cache::WriteBack;
         // SAFETY: the memory is in this state (the callers convert it), and the view ends before
         // it changes.
-        let Ok(start) = (unsafe { self.platform().view(run, state, Context::Blocking) }) else {
-            return false;
-        };
+        let view = unsafe { self.platform().view(run, state, cache, Context::Blocking) };
+        let Ok(start) = view else { return false };
         // SAFETY: a view is writable for the whole run.
         unsafe { zero(start.as_ptr(), len) };
         // SAFETY: the view is this one's, and it is not used any more.

@@ -7,6 +7,7 @@ use super::Device;
 use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
 use crate::iommu::Entry;
+use crate::iommu::Halfway;
 use crate::iommu::Mapped;
 use crate::iommu::Stuck;
 use crate::iommu::UnmapError;
@@ -56,6 +57,38 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             Some(reason) if unsafe { self.untranslate(Some(&made.1)) }.is_ok() => Err(reason),
             _ => Ok(made),
         }
+    }
+
+    /// The same for whole pages in several runs, `len` bytes in all, which the device sees as one. The
+    /// error has what is mapped nevertheless and could not be unmapped again.
+    ///
+    /// # Safety
+    ///
+    /// As for [`translate`](Self::translate), of each run.
+    pub(crate) unsafe fn translate_runs(
+        &self,
+        runs: impl Iterator<Item = PhysRange>,
+        len: u64,
+        entry: Entry,
+    ) -> Result<(DmaAddr, Mapped), (Refuse, Option<Halfway>)> {
+        let domain = self.domain().ok_or((Refuse::NoReachablePool, None))?;
+        // SAFETY: this function's condition.
+        match unsafe { domain.map_runs(runs, len, entry, self.face(), self.owner()) } {
+            Ok(made) if self.stopped().is_none() => Ok(made),
+            // It was cut off meanwhile.
+            Ok((addr, mapped)) => {
+                let reason = self.stopped().unwrap_or(Refuse::Revoked);
+                // SAFETY: nobody was given the address.
+                let ended = unsafe { domain.unmap(&mapped, self.owner()) };
+                Err((reason, ended.err().map(|stuck| Halfway { addr, mapped, stuck })))
+            }
+            Err(failed) => Err(failed),
+        }
+        .inspect_err(|(_, kept)| {
+            if let Some(Halfway { stuck, .. }) = kept {
+                self.tell_stuck(stuck);
+            }
+        })
     }
 
     /// Ends what [`translate`](Self::translate) made. On an error the device may still reach it:

@@ -28,6 +28,7 @@ pub use driver::Iommu;
 pub use driver::IommuError;
 pub use error::DomainError;
 pub use error::UnmapError;
+pub(crate) use pages::Halfway;
 pub(crate) use pages::Mapped;
 pub(crate) use pages::Stuck;
 pub use window::IovaWindow;

@@ -48,6 +48,17 @@ pub(crate) struct Stuck {
     pub(crate) error: Option<IommuError>,
 }
 
+/// Several runs of which one could not be mapped, and those before it not be unmapped again.
+#[derive(Debug)]
+pub(crate) struct Halfway {
+    /// The address of the first.
+    pub(crate) addr: DmaAddr,
+    /// What holds all addresses, and unmaps what is there.
+    pub(crate) mapped: Mapped,
+    /// What could not be unmapped.
+    pub(crate) stuck: Stuck,
+}
+
 /// The owner of addresses that are taken, and nothing is mapped there yet: a revocation passes them
 /// by. (Domains use the mark so that pools have for allocations.)
 fn under_way(owner: Owner) -> Owner {
@@ -80,9 +91,22 @@ impl Domain<'_> {
         owner: Owner,
     ) -> Result<Mapped, Refuse> {
         let offset = self.page - 1;
+        let original = (original & !offset) | (range.base().raw() & offset);
+        self.take_as(range.len(), original, face, owner)
+    }
+
+    /// Takes addresses for `len` bytes with the low bits of `original`.
+    fn take_as(
+        &self,
+        len: u64,
+        original: u64,
+        face: &DeviceFace<'_>,
+        owner: Owner,
+    ) -> Result<Mapped, Refuse> {
+        let offset = self.page - 1;
         let wish = Wish {
-            len: range.len(),
-            original: (original & !offset) | (range.base().raw() & offset),
+            len,
+            original,
             keep: AlignMask::new(face.limits.min_align.raw() | offset).ok_or(Refuse::IovaFull)?,
             align: 1,
             boundary: face.limits.boundary,
@@ -136,6 +160,51 @@ impl Domain<'_> {
                 Err(Refuse::IommuFailed)
             }
         }
+    }
+
+    /// Maps `runs`, which are whole pages and have `len` bytes in all, one behind the other. The same
+    /// otherwise, but for what is mapped when one of them fails: it is unmapped again, or kept by the
+    /// record that the error has.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Iommu::map`], of each of them.
+    pub(crate) unsafe fn map_runs(
+        &self,
+        runs: impl Iterator<Item = PhysRange>,
+        len: u64,
+        entry: Entry,
+        face: &DeviceFace<'_>,
+        owner: Owner,
+    ) -> Result<(DmaAddr, Mapped), (Refuse, Option<Halfway>)> {
+        let taken = self.take_as(len, 0, face, owner);
+        let mapped = taken.map_err(|reason| (reason, None))?;
+        let run = mapped.run(owner);
+        let (iova, _) = self.pages_at(&run);
+        let (mut at, mut whole) = (0, true);
+        for part in runs {
+            let addr = iova.checked_add(at);
+            // SAFETY: this function's condition; the addresses are ours alone.
+            let made = addr.map(|addr| unsafe { self.iommu.map(addr, part, entry) });
+            whole = matches!(made, Some(Ok(())));
+            if !whole {
+                break;
+            }
+            at += part.len();
+        }
+        if at == 0 {
+            self.give(&mapped, owner);
+            return Err((Refuse::IommuFailed, None));
+        }
+        self.slots.pass(&mapped.run(under_way(owner)), owner);
+        // As in `map`.
+        fence(Ordering::SeqCst);
+        if whole {
+            return Ok((iova, mapped));
+        }
+        // SAFETY: nobody was given the address.
+        let ended = unsafe { self.end(&run, owner) };
+        Err((Refuse::IommuFailed, ended.err().map(|stuck| Halfway { addr: iova, mapped, stuck })))
     }
 
     /// Unmaps and flushes; only then the addresses are free. What was revoked before is unmapped

@@ -1,6 +1,7 @@
 //! The decision about one allocation: which source, in which state, how much of it, whether
 //! something has to be converted for it, and what is left to do for the driver.
 
+use super::memory;
 use super::pools;
 use super::pools::Candidates;
 use super::reach;
@@ -18,6 +19,7 @@ use crate::addr::PhysRange;
 use crate::attrs::Attrs;
 use crate::reason::Refuse;
 use crate::regime::Regime;
+use crate::state::Cache;
 use crate::state::Context;
 use crate::state::Direction;
 use crate::state::Memory;
@@ -42,6 +44,9 @@ pub struct AllocPlan<'a> {
     pub pages: Option<OwnPages>,
     /// The pools that can take it, or why none can.
     pub pools: Result<Candidates<'a>, Refuse>,
+    /// How the CPU sees it. A pool's own view ([`POOL_CACHE`](super::POOL_CACHE)) serves where it is
+    /// of this type; otherwise the slots get another.
+    pub cache: Cache,
     /// Whether the driver has to sync it: the CPU caches it and the device does not see that.
     pub needs_sync: bool,
     /// Whether it may lie in several runs, because a domain shows them as one.
@@ -152,6 +157,7 @@ fn decide<'a>(request: &AllocRequest<'a>, trace: &mut impl Trace) -> Result<Allo
             reservoir,
             pages,
             pools,
+            cache: memory::cache_of(request.kind, device.coherent, request.attrs),
             needs_sync: !device.coherent && request.kind != AllocKind::Coherent,
             scattered: request.kind == AllocKind::NonContiguous
                 && device.attachment.is_translated(),

@@ -12,6 +12,7 @@ use crate::attrs::Attrs;
 use crate::reason::Direct;
 use crate::reason::Refuse;
 use crate::regime::Regime;
+use crate::state::Cache;
 use crate::state::Context;
 use crate::state::State;
 
@@ -24,15 +25,20 @@ pub struct Protection {
     pub cache: Cache,
 }
 
-/// A memory type, as far as DMA depends on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cache {
-    /// As all memory is.
-    WriteBack,
-    /// Writes are gathered, reads bypass the caches.
-    WriteCombine,
-    /// Neither reads nor writes are cached.
-    Uncached,
+/// How the CPU sees a pool for as long as it is open: cached, whatever its devices see. What goes
+/// through slots is handed over and taken back, and uncached copies cost a hundred times as much.
+/// Coherent memory out of a pool has a view of its own where this one does not suit
+/// ([`AllocPlan::cache`](super::AllocPlan::cache)).
+pub const POOL_CACHE: Cache = Cache::WriteBack;
+
+/// How the CPU sees registers of a device that is not accepted: their state, and never cached.
+pub const fn registers(regime: &Regime) -> (State, Cache) {
+    let state = match regime {
+        Regime::Open => State::Ordinary,
+        Regime::Host(_) => State::PLAIN,
+        Regime::Guest(_) => State::SHARED,
+    };
+    (state, Cache::Uncached)
 }
 
 /// The protection of every mapping of memory in `state`, for the kernel and for user space alike:
@@ -48,20 +54,31 @@ pub fn protection(
 ) -> Result<Protection, Refuse> {
     let protection = match regime.cpu_mark(state) {
         None => Err(Refuse::InvalidRange),
-        Some(mark) => {
-            let cache = match (coherent, attrs.contains(Attrs::WRITE_COMBINE)) {
-                (true, _) => Cache::WriteBack,
-                (false, true) => Cache::WriteCombine,
-                (false, false) => Cache::Uncached,
-            };
-            Ok(Protection { mark, cache })
-        }
+        Some(mark) => Ok(Protection { mark, cache: cache(coherent, attrs) }),
     };
     match protection {
         Ok(protection) => trace.step(Step::Protection { state, protection }),
         Err(reason) => trace.step(Step::Refuse(reason)),
     }
     protection
+}
+
+fn cache(cached: bool, attrs: Attrs) -> Cache {
+    match (cached, attrs.contains(Attrs::WRITE_COMBINE)) {
+        (true, _) => Cache::WriteBack,
+        (false, true) => Cache::WriteCombine,
+        (false, false) => Cache::Uncached,
+    }
+}
+
+/// How the CPU sees an allocation.
+pub(super) fn cache_of(kind: AllocKind, coherent: bool, attrs: Attrs) -> Cache {
+    cache(is_cached(kind, coherent), attrs)
+}
+
+/// Pages that the driver syncs are cached, whatever their device sees.
+fn is_cached(kind: AllocKind, coherent: bool) -> bool {
+    coherent || kind != AllocKind::Coherent
 }
 
 /// What freeing takes, from the record of the allocation: nobody asks the device again.
@@ -115,7 +132,7 @@ pub fn mmap(request: &MmapRequest<'_>, trace: &mut impl Trace) -> Result<Protect
         trace.step(Step::Refuse(Refuse::OutOfBounds));
         return Err(Refuse::OutOfBounds);
     }
-    let cached = request.coherent || request.kind != AllocKind::Coherent;
+    let cached = is_cached(request.kind, request.coherent);
     protection(request.regime, request.state, cached, request.attrs, trace)
 }
 

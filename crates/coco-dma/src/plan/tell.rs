@@ -2,7 +2,6 @@
 
 use core::fmt;
 
-use super::memory::Cache;
 use super::memory::Protection;
 use super::step::Known;
 use super::step::Misfit;
@@ -11,6 +10,7 @@ use super::step::Source;
 use super::step::Step;
 use super::transfer::Bytes;
 use super::transfer::Transfer;
+use crate::state::Cache;
 use crate::state::PoolLabel;
 
 const fn told(cache: Cache) -> &'static str {

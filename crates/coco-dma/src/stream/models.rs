@@ -26,6 +26,7 @@ use crate::regime::PlatformName;
 use crate::regime::Regime;
 use crate::space::SpaceListener;
 use crate::space::Watch;
+use crate::state::Cache;
 use crate::state::Context;
 use crate::state::Direction;
 use crate::state::PoolLabel;
@@ -52,7 +53,13 @@ unsafe impl Platform for Toy {
         Err(ConvertError { done: 0, doubt: 0, code: 0 })
     }
 
-    unsafe fn view(&self, _: PhysRange, _: State, _: Context) -> Result<NonNull<u8>, NoView> {
+    unsafe fn view(
+        &self,
+        _: PhysRange,
+        _: State,
+        _: Cache,
+        _: Context,
+    ) -> Result<NonNull<u8>, NoView> {
         Err(NoView)
     }
 

@@ -109,7 +109,13 @@ unsafe impl Platform for Machine {
         Err(ConvertError { done: 0, doubt: 0, code: 0 })
     }
 
-    unsafe fn view(&self, run: PhysRange, _: State, _: Context) -> Result<NonNull<u8>, NoView> {
+    unsafe fn view(
+        &self,
+        run: PhysRange,
+        _: State,
+        _: coco_dma::state::Cache,
+        _: Context,
+    ) -> Result<NonNull<u8>, NoView> {
         if run == range(COMES) { Ok(self.pools[COMES]) } else { Err(NoView) }
     }
 

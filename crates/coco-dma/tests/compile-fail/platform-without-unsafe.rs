@@ -9,6 +9,7 @@ use coco_dma::platform::ConvertError;
 use coco_dma::platform::NoView;
 use coco_dma::platform::Platform;
 use coco_dma::regime::Regime;
+use coco_dma::state::Cache;
 use coco_dma::state::Context;
 use coco_dma::state::State;
 use coco_dma::state::Visibility;
@@ -34,6 +35,7 @@ macro_rules! implement {
                 &self,
                 _: PhysRange,
                 _: State,
+                _: Cache,
                 _: Context,
             ) -> Result<NonNull<u8>, NoView> {
                 Err(NoView)

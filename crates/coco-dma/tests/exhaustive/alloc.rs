@@ -4,10 +4,10 @@ use coco_dma::addr::PhysAddr;
 use coco_dma::addr::PhysRange;
 use coco_dma::attrs::Attrs;
 use coco_dma::plan::PoolFace;
-use coco_dma::plan::{self, AllocKind, AllocRequest, Cache, DeviceFace, Limits, MmapRequest};
+use coco_dma::plan::{self, AllocKind, AllocRequest, DeviceFace, Limits, MmapRequest};
 use coco_dma::reason::Refuse;
 use coco_dma::regime::{Parameters, PlatformName};
-use coco_dma::state::{Attachment, Context, PoolLabel, PoolUse, State, Trust};
+use coco_dma::state::{Attachment, Cache, Context, PoolLabel, PoolUse, State, Trust};
 
 use super::pools;
 use super::table::{accepts, cpu_mark, form, own_state, pool_state};
@@ -120,6 +120,10 @@ fn judge(platform: PlatformName, request: &AllocRequest<'_>) -> Result<bool, Str
     };
     ensure(request.attrs.is_empty() || takes(request.kind, request.attrs), "an alien attribute")?;
     ensure(plan.needs_sync == (!device.coherent && request.kind != AllocKind::Coherent), "syncs")?;
+    let cached = device.coherent || plan.needs_sync;
+    ensure((plan.cache == Cache::WriteBack) == cached, "cached where nobody keeps it true")?;
+    let combined = plan.cache == Cache::WriteCombine;
+    ensure(!combined || request.attrs == Attrs::WRITE_COMBINE, "combined, and nobody asked")?;
     ensure(
         plan.scattered == (translated && request.kind == AllocKind::NonContiguous),
         "in several runs where nothing joins them",

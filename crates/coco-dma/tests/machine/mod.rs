@@ -17,6 +17,7 @@ use coco_dma::pool::Pool;
 use coco_dma::regime::Parameters;
 use coco_dma::regime::PlatformName;
 use coco_dma::regime::Regime;
+use coco_dma::state::Cache;
 use coco_dma::state::Context;
 use coco_dma::state::PoolLabel;
 use coco_dma::state::State;
@@ -92,7 +93,13 @@ unsafe impl Platform for Machine {
         Err(ConvertError { done: 0, doubt: 0, code: 0 })
     }
 
-    unsafe fn view(&self, _: PhysRange, _: State, _: Context) -> Result<NonNull<u8>, NoView> {
+    unsafe fn view(
+        &self,
+        _: PhysRange,
+        _: State,
+        _: Cache,
+        _: Context,
+    ) -> Result<NonNull<u8>, NoView> {
         Err(NoView)
     }
 

@@ -1,6 +1,6 @@
 //! Where an allocation comes from.
 
-use coco_dma::state::State;
+use coco_dma::state::{Cache, State};
 
 use super::*;
 
@@ -150,6 +150,37 @@ fn pages_of_our_own_are_as_long_as_what_is_in_reach_at_most() {
         let plan = plan::alloc(&AllocRequest { len, ..ask_alloc(&open, &device, &[]) }, &mut ());
         let pages = plan.map(|plan| plan.pages.map(|pages| pages.last.raw()));
         assert_eq!(pages, last.map(Some).ok_or(Refuse::NoPool), "{len:#x}");
+    }
+}
+
+#[test]
+fn the_cpu_does_not_cache_coherent_memory_that_the_device_sees_past_the_caches() {
+    use coco_dma::plan::AllocKind::{Coherent, NonContiguous, Pages};
+    let open = regime(PlatformName::Open);
+    let blind = DeviceFace { coherent: false, ..PLAIN };
+    for (kind, device, attrs, wanted) in [
+        (Coherent, PLAIN, Attrs::NONE, Cache::WriteBack),
+        (Coherent, PLAIN, Attrs::WRITE_COMBINE, Cache::WriteBack),
+        (Coherent, blind, Attrs::NONE, Cache::Uncached),
+        (Coherent, translated(blind), Attrs::NONE, Cache::Uncached),
+        (Coherent, blind, Attrs::WRITE_COMBINE, Cache::WriteCombine),
+        (Pages, blind, Attrs::NONE, Cache::WriteBack),
+        (NonContiguous, blind, Attrs::NONE, Cache::WriteBack),
+    ] {
+        let request = AllocRequest { kind, attrs, ..ask_alloc(&open, &device, &[]) };
+        assert_eq!(plan::alloc(&request, &mut ()).unwrap().cache, wanted, "{kind:?} {attrs}");
+    }
+}
+
+#[test]
+fn registers_are_seen_as_the_host_shows_them_and_never_cached() {
+    for (platform, state) in [
+        (PlatformName::Open, State::Ordinary),
+        (PlatformName::Sme, State::PLAIN),
+        (PlatformName::Snp, State::SHARED),
+        (PlatformName::S390, State::SHARED),
+    ] {
+        assert_eq!(plan::registers(&regime(platform)), (state, Cache::Uncached), "{platform}");
     }
 }
 

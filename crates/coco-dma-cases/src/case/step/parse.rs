@@ -12,7 +12,7 @@ use super::Names;
 use crate::case::bytes::Bytes;
 use crate::case::machine::MachineSpec;
 use crate::case::ops::{Op, Protected, Target};
-use crate::case::vocabulary::{CONTEXTS, DIRECTIONS, KINDS, VISIBILITY};
+use crate::case::vocabulary::{CACHES, CONTEXTS, DIRECTIONS, KINDS, VISIBILITY};
 use crate::read::{Reader, Value, Wrong, lookup, size_of, text_of, unknown};
 
 /// The most bytes that one step touches.
@@ -47,7 +47,10 @@ pub(super) fn op(
         }
         "finish" => Op::Finish { map: around.made("map", made)?, written: reader.size("written")? },
         "sync-for-cpu" | "sync-for-device" => Op::Sync {
-            map: around.made("map", made)?,
+            of: match reader.node("alloc") {
+                Some(_) => Target::Alloc(around.made("alloc", made)?),
+                None => Target::Map(around.made("map", made)?),
+            },
             for_device: op == "sync-for-device",
             offset: reader.size("offset")?.unwrap_or(0),
             size: reader.size("size")?,
@@ -86,8 +89,9 @@ pub(super) fn op(
         }
         "driver-read" | "driver-write" => {
             let (target, offset, size, write) = around.access(op == "driver-write", made)?;
-            if !matches!(target, Target::Memory(_) | Target::Alloc(_)) {
-                return Err(reader.place().wrong("a driver touches a 'memory' or an 'alloc'"));
+            if !matches!(target, Target::Memory(_) | Target::Alloc(_) | Target::Mapping(_)) {
+                let text = "a driver touches a 'memory', an 'alloc' or a 'mapping'";
+                return Err(reader.place().wrong(text));
             }
             Op::DriverAccess { target, offset, size, write }
         }
@@ -107,11 +111,16 @@ pub(super) fn op(
             alloc: around.made("alloc", made)?,
             offset: reader.size("offset")?.unwrap_or(0),
             size: reader.size("size")?,
+            mark: reader.size("mark")?,
+            cache: reader.word("cache", &CACHES)?,
+            name: name()?,
         },
         _ => Op::Check,
     };
     match &op {
-        Op::Map { name: Some(name), .. } | Op::Alloc { name: Some(name), .. } => {
+        Op::Map { name: Some(name), .. }
+        | Op::Alloc { name: Some(name), .. }
+        | Op::Mmap { name: Some(name), .. } => {
             made.insert(name.clone());
         }
         Op::MapList { name: Some(name), memories, .. } => {
@@ -214,21 +223,21 @@ impl Around<'_, '_> {
     }
 
     fn target(&self, made: &HashSet<String>) -> Result<Target, Wrong> {
-        let given = ["map", "alloc", "memory", "pool", "address"];
+        let given = ["map", "alloc", "mapping", "memory", "pool", "address"];
         let given: Vec<_> =
             given.into_iter().filter(|key| self.reader.node(key).is_some()).collect();
         match given.as_slice() {
             ["map"] => self.made("map", made).map(Target::Map),
             ["alloc"] => self.made("alloc", made).map(Target::Alloc),
+            ["mapping"] => self.made("mapping", made).map(Target::Mapping),
             ["memory"] => self.memory().map(Target::Memory),
             ["pool"] => self.pool().map(Target::Pool),
             ["address"] => {
                 Ok(Target::Address(self.reader.need("address", self.reader.size("address")?)?))
             }
-            _ => Err(self
-                .reader
-                .place()
-                .wrong("the step needs one of 'map', 'alloc', 'memory', 'pool' and 'address'")),
+            _ => Err(self.reader.place().wrong(
+                "the step needs one of 'map', 'alloc', 'mapping', 'memory', 'pool' and 'address'",
+            )),
         }
     }
 

@@ -5,9 +5,9 @@ use coco_dma::coherent::AllocError;
 use coco_dma::coherent::RawCoherent;
 use coco_dma::device::Device;
 use coco_dma::plan::AllocKind;
-use coco_dma::plan::Cache;
 use coco_dma::platform::Platform;
 use coco_dma::reason::Refuse;
+use coco_dma::state::Cache;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma_sim::Outcome;
@@ -64,6 +64,10 @@ impl World<'_> {
         let asked = may && (!convert || context == Context::Blocking);
         let has_room = self.arena.has_room(pages, unit);
         let room = asked && has_room && !(convert && self.quarantine_full(pages as u64));
+        if how.kind == AllocKind::Coherent && !model.coherent {
+            // Slots would have a view of their own, which no pool of the model fails by.
+            self.host.heal();
+        }
         let (machine, waiting) = (self.machine.clone(), self.host.waiting());
         let answer = match context {
             Context::Atomic => machine.atomic(|| how.alloc(&self.devices[device], len, context)),

@@ -2,6 +2,7 @@
 
 use coco_dma::ledger::GranuleState;
 use coco_dma::ledger::Seen;
+use coco_dma::state::Cache;
 use coco_dma::state::PoolLabel;
 use coco_dma::state::State;
 use coco_dma_sim::Violation;
@@ -155,8 +156,11 @@ impl World<'_> {
             .filter(|number| self.model.granules[*number].0 == GranuleState::Quarantined);
         let page = usize::try_from(self.model.granule / 4096).unwrap();
         assert_eq!(self.arena.taken(), self.model.pages + lost.count() * page, "{now}");
-        let pages =
-            |memory: &&super::world::LiveMemory| matches!(memory.place, MemoryPlace::Pages(..));
+        // Slots that are not cached have a view of their own.
+        let pages = |memory: &&super::world::LiveMemory| {
+            matches!(memory.place, MemoryPlace::Pages(..))
+                || memory.memory.cache() != Cache::WriteBack
+        };
         let open = self.model.pools.iter().filter(|pool| pool.open && !pool.adopted).count();
         let views = self.memories.iter().filter(pages).count() + open;
         assert_eq!(self.machine.open_views(), views, "{now}");

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use coco_dma::ledger::GranuleState;
 use coco_dma::platform::Platform;
 use coco_dma::regime::{Parameters, PlatformName};
-use coco_dma::state::{Context, State, Visibility};
+use coco_dma::state::{Cache, Context, State, Visibility};
 
 use super::*;
 use crate::machine::{Layer, MachineError, Storage, UserMachine};
@@ -104,7 +104,7 @@ fn convert(machine: &UserMachine, run: PhysRange, to: Visibility) -> Result<(), 
 
 fn view(machine: &UserMachine, run: PhysRange, state: State) -> Option<NonNull<u8>> {
     // SAFETY: the regions are this test's, and no view is used beyond the next conversion.
-    unsafe { machine.view(run, state, Context::Blocking) }.ok()
+    unsafe { machine.view(run, state, Cache::WriteBack, Context::Blocking) }.ok()
 }
 
 fn fill(start: NonNull<u8>, byte: u8, len: usize) {

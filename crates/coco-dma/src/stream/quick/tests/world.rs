@@ -83,7 +83,13 @@ unsafe impl Platform for Machine {
         Err(ConvertError { done: 0, doubt: 0, code: 0 })
     }
 
-    unsafe fn view(&self, _: PhysRange, _: State, _: Context) -> Result<NonNull<u8>, NoView> {
+    unsafe fn view(
+        &self,
+        _: PhysRange,
+        _: State,
+        _: crate::state::Cache,
+        _: Context,
+    ) -> Result<NonNull<u8>, NoView> {
         Err(NoView)
     }
 

@@ -1,0 +1,106 @@
+//! How the CPU sees coherent memory of a device that does not see the caches.
+
+use coco_dma::Dma;
+use coco_dma::attrs::Attrs;
+use coco_dma::coherent::AllocError;
+use coco_dma::coherent::RawCoherent;
+use coco_dma::convert::ShrinkFailed;
+use coco_dma::device::Device;
+use coco_dma::device::Endpoint;
+use coco_dma::ledger::Ledger;
+use coco_dma::plan::AllocKind;
+use coco_dma::plan::Limits;
+use coco_dma::pool::Pool;
+use coco_dma::reason::Refuse;
+use coco_dma::regime::PlatformName;
+use coco_dma::state::Cache;
+use coco_dma::state::Context;
+use coco_dma::state::PoolLabel;
+use coco_dma::state::State;
+use coco_dma_sim::Call;
+use coco_dma_sim::Faulty;
+use coco_dma_sim::Machine;
+use coco_dma_sim::Traced;
+
+use crate::support::GRANULE;
+use crate::support::book_words;
+use crate::support::books;
+use crate::support::convertible;
+use crate::support::free;
+use crate::support::machine;
+use crate::support::revoke;
+use crate::support::words;
+
+type Layered = Traced<Faulty<Machine>>;
+
+fn ring(device: &Device<'_, Layered>, kind: AllocKind) -> Result<RawCoherent, AllocError> {
+    device.alloc_as(4096, kind, Context::Atomic, Attrs::NONE)
+}
+
+/// The memory types of the views that began since the last time.
+fn views(traced: &Layered) -> Vec<Cache> {
+    let view = |call| match call {
+        Call::View { cache, .. } => Some(cache),
+        _ => None,
+    };
+    traced.take_calls().into_iter().filter_map(view).collect()
+}
+
+/// A guest with a pool that is open, and a device that does not see the caches.
+fn with_pool(work: impl FnOnce(&Dma<'_, Layered>, &Pool<'_>, Device<'_, Layered>)) {
+    let machine = machine(PlatformName::Tdx);
+    let run = machine.take(4 * GRANULE).unwrap();
+    let (storage, slots) = (book_words(GRANULE), words(Pool::words(run.len())));
+    let parts = books(GRANULE, &storage);
+    let pools = [convertible(PoolLabel::GuestShared, run, &slots)];
+    let traced = Traced::new(Faulty::new(machine.clone()));
+    let dma = Dma::new(&traced, &pools).with_ledger(Ledger::new(&parts).unwrap());
+    dma.grow(&pools[0]).unwrap();
+    let device = dma.bind(Endpoint::new("blind").not_coherent(), Limits::NONE).unwrap();
+    assert_eq!(views(&traced).last(), Some(&Cache::WriteBack), "the pool's own");
+    work(&dma, &pools[0], device);
+    assert_eq!(machine.violations(), []);
+}
+
+#[test]
+fn slots_have_a_view_of_their_own_for_as_long_as_they_are_coherent_memory() {
+    with_pool(|dma, pool, device| {
+        let (traced, machine) = (dma.platform(), dma.platform().inner().inner());
+        let memory = ring(&device, AllocKind::Coherent).unwrap();
+        assert_eq!((views(traced), memory.cache()), (vec![Cache::Uncached], Cache::Uncached));
+        assert_eq!(machine.open_views(), 2);
+        free(&device, memory);
+        let memory = ring(&device, AllocKind::Pages).unwrap();
+        assert_eq!((views(traced), memory.cache()), (vec![], Cache::WriteBack));
+        free(&device, memory);
+        assert_eq!((machine.open_views(), pool.used()), (1, 0));
+        dma.shrink(pool).unwrap();
+    });
+}
+
+#[test]
+fn without_a_view_nothing_is_held() {
+    with_pool(|dma, pool, device| {
+        dma.platform().inner().fail_view(0);
+        let refused = ring(&device, AllocKind::Coherent).map_err(|error| error.reason);
+        assert_eq!(refused.map(|_| ()), Err(Refuse::NoView));
+        assert_eq!(pool.used(), 0);
+        dma.shrink(pool).unwrap();
+        assert!(dma.platform().inner().inner().all_in(pool.range(), State::PRIVATE));
+    });
+}
+
+/// Revoking a device gives back what it mapped, not what its driver allocated and may be looking at.
+#[test]
+fn a_pool_keeps_its_state_while_a_revoked_device_has_coherent_memory_in_it() {
+    with_pool(|dma, pool, device| {
+        let machine = dma.platform().inner().inner();
+        let memory = ring(&device, AllocKind::Coherent).unwrap();
+        revoke(&device);
+        assert_eq!(dma.shrink(pool), Err(ShrinkFailed::InUse { slots: 2 }));
+        assert!(machine.all_in(pool.range(), State::SHARED));
+        free(&device, memory);
+        assert_eq!((machine.open_views(), pool.used()), (1, 0));
+        dma.shrink(pool).unwrap();
+    });
+}

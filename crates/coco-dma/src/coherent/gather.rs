@@ -1,0 +1,112 @@
+//! Gathering the runs of a scattered allocation: the longest that there are, each brought into its
+//! state and pinned, then all of them behind one address; undone run by run.
+// UNSAFETY: pages change hands between their owner, the host and the device.
+#![expect(unsafe_code)]
+
+use super::raw::Made;
+use super::raw::Wish;
+use super::scattered::Failed;
+use super::scattered::Many;
+use super::scattered::Run;
+use crate::attrs::Attrs;
+use crate::device::Device;
+use crate::iommu::Halfway;
+use crate::plan::OwnPages;
+use crate::platform::PageSource;
+use crate::platform::Platform;
+use crate::reason::Refuse;
+use crate::state::Direction;
+
+impl<P: Platform + ?Sized> Device<'_, P> {
+    /// Pages from wherever there are some, one behind the other in the device's domain.
+    pub(super) fn take_scattered<'s>(
+        &self,
+        pages: OwnPages,
+        wish: Wish,
+        room: &'s mut [Option<Run>],
+    ) -> Result<Many<'s>, Failed<'s>> {
+        let source = self.dma().pages().ok_or((Refuse::OutOfPages, None))?;
+        let len = usize::try_from(pages.len).map_err(|_| (Refuse::OutOfPages, None))?;
+        if room.iter().any(Option::is_some) {
+            return Err((Refuse::TooScattered, None));
+        }
+        if let Err(reason) = self.gather(source, pages, wish, room) {
+            // SAFETY: nobody was given any of it.
+            unsafe { self.scatter(room, pages.convert) };
+            return Err((reason, None));
+        }
+        for run in room.iter().flatten() {
+            self.platform().hand_over(run.bytes, Direction::Both, !self.face().coherent);
+        }
+        let runs = room.iter().flatten().map(|run| run.range);
+        let entry = self.entry(Direction::Both, pages.state, false);
+        // SAFETY: the runs are ours, whole pages, and pinned in this state where it can change.
+        let (addr, mapped, why) = match unsafe { self.translate_runs(runs, pages.len, entry) } {
+            Ok((addr, mapped)) => (addr, mapped, None),
+            Err((reason, Some(Halfway { addr, mapped, .. }))) => (addr, mapped, Some(reason)),
+            Err((reason, None)) => {
+                // SAFETY: nobody was given any of it, and nothing of it is mapped.
+                unsafe { self.scatter(room, pages.convert) };
+                return Err((reason, None));
+            }
+        };
+        let made = Made { wish, state: pages.state };
+        let (owner, converted) = (self.owner(), pages.convert);
+        let many = Many { owner, addr, len, runs: room, converted, made, mapped };
+        match why {
+            None => Ok(many),
+            Some(reason) => Err((reason, Some(many))),
+        }
+    }
+
+    /// Fills `room` with runs of `pages.len` bytes in all: the longest that there are, in as few as
+    /// halving finds. What it took before it failed stays there.
+    fn gather(
+        &self,
+        source: &dyn PageSource,
+        pages: OwnPages,
+        wish: Wish,
+        room: &mut [Option<Run>],
+    ) -> Result<(), Refuse> {
+        let OwnPages { align, last, state, convert, len } = pages;
+        let (mut left, mut most) = (len, len);
+        if wish.attrs.contains(Attrs::ALLOC_SINGLE_PAGES) {
+            most = align;
+        }
+        for place in room {
+            if left == 0 {
+                break;
+            }
+            let run = loop {
+                // Both are whole multiples of `align`, so that this ends at one of it.
+                most = most.min(left);
+                match source.take(most, align, last, wish.context) {
+                    Some(run) => break run,
+                    None if most <= align => return Err(Refuse::OutOfPages),
+                    None => most = (most / 2).next_multiple_of(align),
+                }
+            };
+            if run.len() != most || run.last() > last {
+                // SAFETY: nobody used it.
+                unsafe { source.give(run) };
+                return Err(Refuse::OutOfPages);
+            }
+            let (bytes, pin) = self.prepare(source, run, (state, convert), wish)?;
+            *place = Some(Run { bytes, range: run, pin });
+            left -= most;
+        }
+        if left == 0 { Ok(()) } else { Err(Refuse::TooScattered) }
+    }
+
+    /// Takes every run apart again.
+    ///
+    /// # Safety
+    ///
+    /// No device reaches them, and nobody uses their pointers any more.
+    pub(super) unsafe fn scatter(&self, room: &mut [Option<Run>], converted: bool) {
+        for Run { bytes, range, pin } in room.iter_mut().filter_map(Option::take) {
+            // SAFETY: this function's condition.
+            unsafe { self.give_pages(bytes, range, converted, pin) };
+        }
+    }
+}

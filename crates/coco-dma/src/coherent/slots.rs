@@ -1,0 +1,155 @@
+//! Allocations from the slots of a pool: never converted here, and seen through the pool's own view
+//! or, where that does not suit, through another one.
+// UNSAFETY: slots change hands between a pool, the CPU and the device.
+#![expect(unsafe_code)]
+
+use core::ptr::NonNull;
+
+use super::raw::Made;
+use super::raw::RawCoherent;
+use super::raw::Source;
+use super::raw::Wish;
+use crate::addr::DmaAddr;
+use crate::device::Device;
+use crate::iommu::Mapped;
+use crate::observe::Event;
+use crate::plan;
+use crate::plan::Candidate;
+use crate::plan::Candidates;
+use crate::platform::NoView;
+use crate::platform::Platform;
+use crate::pool::Hand;
+use crate::pool::Pool;
+use crate::pool::SlotRun;
+use crate::reason::Refuse;
+use crate::state::Cache;
+use crate::state::PoolUse;
+
+/// What slots are as an allocation.
+struct Dressed {
+    start: NonNull<u8>,
+    addr: DmaAddr,
+    mapped: Option<Mapped>,
+}
+
+impl<P: Platform + ?Sized> Device<'_, P> {
+    /// Slots of the first pool that has them.
+    pub(super) fn take_slots(
+        &self,
+        pools: Candidates<'_>,
+        whole: u64,
+        wish: Wish,
+    ) -> Result<RawCoherent, Refuse> {
+        let (mut why, mut hand) = (Refuse::PoolFull, self.hand());
+        for candidate in pools {
+            let index = candidate.index;
+            let Some(pool) = self.pool(index) else { continue };
+            let owner = self.owner().allocating();
+            let places = &candidate.places;
+            let Ok(count) = usize::try_from(places.slots_at(places.lowest())) else { continue };
+            // Who has no quota left does not even look for slots.
+            if !self.charge(count) {
+                return Err(Refuse::Quota);
+            }
+            let Ok(run) = hand.take(pool, places, owner) else {
+                self.discharge(count);
+                continue;
+            };
+            // SAFETY: the slots are ours.
+            let dressed = unsafe { self.dress(pool, &candidate, run.offset(), whole, wish) };
+            let Dressed { start, addr, mapped } = match dressed {
+                Ok(dressed) => dressed,
+                Err(reason) => {
+                    why = reason;
+                    self.discharge(run.count());
+                    hand.give(pool, &run, |_| ());
+                    continue;
+                }
+            };
+            if matches!(pool.purpose(), PoolUse::Reserve | PoolUse::Coherent) {
+                let (free, capacity) = (pool.free(), pool.capacity());
+                if free < capacity.div_ceil(4) {
+                    self.dma().tell(&Event::LowWater { free, capacity });
+                }
+            }
+            let len = usize::try_from(whole).unwrap_or(0);
+            let source = Source::Slots { pool: index, run };
+            let made = Made { wish, state: candidate.state };
+            return Ok(RawCoherent { owner: self.owner(), addr, start, len, source, made, mapped });
+        }
+        Err(why)
+    }
+
+    /// Zeroes `whole` bytes at `offset` of a pool, and gives the CPU its view of them and the
+    /// device its address.
+    ///
+    /// # Safety
+    ///
+    /// The slots there are the caller's.
+    unsafe fn dress(
+        &self,
+        pool: &Pool<'_>,
+        candidate: &Candidate,
+        offset: usize,
+        whole: u64,
+        wish: Wish,
+    ) -> Result<Dressed, Refuse> {
+        let full = Refuse::PoolFull;
+        let (Ok(at), Ok(len)) = (u64::try_from(offset), usize::try_from(whole)) else {
+            return Err(full);
+        };
+        let start = pool.bytes().at(offset, len).ok_or(full)?;
+        let range = pool.range().slice(at, whole).ok_or(full)?;
+        // SAFETY: this function's condition.
+        unsafe { pool.bytes().zero(offset, len) };
+        let own = wish.cache != plan::POOL_CACHE;
+        let start = if own {
+            let (state, cache) = (candidate.state, wish.cache);
+            // SAFETY: a pool's memory keeps its state while slots of it are held, and the view ends
+            // before they are given back.
+            let view = unsafe { self.platform().view(range, state, cache, wish.context) };
+            view.map_err(|NoView| Refuse::NoView)?
+        } else {
+            start
+        };
+        let given = match candidate.base {
+            Some(base) => base.checked_add(at).map(|addr| (addr, None)).ok_or(full),
+            None => {
+                let bytes = NonNull::slice_from_raw_parts(start, len);
+                // SAFETY: a pool's memory keeps its state while slots of it are held.
+                unsafe { self.expose_pages(range, bytes, candidate.state) }
+            }
+        };
+        if given.is_err() && own {
+            // SAFETY: the view was made above, and nobody uses it.
+            unsafe { self.platform().unview(start, range) };
+        }
+        let (addr, mapped) = given?;
+        Ok(Dressed { start, addr, mapped })
+    }
+
+    /// Gives slots back, after their view where they have one of their own: the type says so.
+    ///
+    /// # Safety
+    ///
+    /// `bytes` is how `take_slots` showed the slots as this type, and nobody uses it any more.
+    pub(super) unsafe fn give_slots(
+        &self,
+        bytes: NonNull<[u8]>,
+        index: usize,
+        run: &SlotRun,
+        cache: Cache,
+    ) {
+        let Some(pool) = self.pool(index) else { return };
+        if cache != plan::POOL_CACHE
+            && let (Ok(at), Ok(len)) = (u64::try_from(run.offset()), u64::try_from(bytes.len()))
+            && let Some(range) = pool.range().slice(at, len)
+        {
+            // SAFETY: the view is `take_slots`'s of this range; this function's condition.
+            unsafe { self.platform().unview(bytes.cast(), range) };
+        }
+        if self.hand().give(pool, run, |_| ()) {
+            self.discharge(run.count());
+        }
+    }
+}
