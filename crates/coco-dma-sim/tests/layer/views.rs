@@ -22,7 +22,9 @@ use coco_dma_sim::Faulty;
 use coco_dma_sim::Machine;
 use coco_dma_sim::Traced;
 
+use crate::support::Arena;
 use crate::support::GRANULE;
+use crate::support::alloc;
 use crate::support::book_words;
 use crate::support::books;
 use crate::support::convertible;
@@ -103,4 +105,26 @@ fn a_pool_keeps_its_state_while_a_revoked_device_has_coherent_memory_in_it() {
         assert_eq!((machine.open_views(), pool.used()), (1, 0));
         dma.shrink(pool).unwrap();
     });
+}
+
+/// Pages of our own that the CPU cannot see as it must are not missing, and were converted well.
+#[test]
+fn pages_without_a_view_are_refused_for_that_and_go_back() {
+    for (platform, skip) in [(PlatformName::Open, 0), (PlatformName::Tdx, 2)] {
+        let machine = machine(platform);
+        let arena = Arena::new(&machine, 4 * GRANULE);
+        let storage = book_words(GRANULE);
+        let parts = books(GRANULE, &storage);
+        let traced = Traced::new(Faulty::new(machine.clone()));
+        let dma = Dma::new(&traced, &[]).with_pages(&arena);
+        let guest = dma.regime().is_guest();
+        let dma = if guest { dma.with_ledger(Ledger::new(&parts).unwrap()) } else { dma };
+        let device = dma.bind(Endpoint::new("blind").not_coherent(), Limits::NONE).unwrap();
+        // In a guest the pages are wiped before they are shared and afterwards, by views too.
+        dma.platform().inner().fail_view(skip);
+        let refused = alloc(&device, 4096, Context::Blocking).map_err(|error| error.reason);
+        assert_eq!(refused.map(|_| ()), Err(Refuse::NoView), "{platform}");
+        assert_eq!((arena.taken(), dma.ledger().quarantined()), (0, 0), "{platform}");
+        assert_eq!((machine.open_views(), machine.violations()), (0, vec![]), "{platform}");
+    }
 }

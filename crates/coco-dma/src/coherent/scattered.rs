@@ -180,10 +180,12 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     ) -> Result<Held<'s>, Failed<'s>> {
         let asked = self.plan_alloc(len, AllocKind::NonContiguous, context, attrs);
         let (plan, whole, wish) = asked.map_err(|reason| (reason, None))?;
-        let reservoir = plan.reservoir.and_then(|pools| self.take_reservoir(pools, whole, wish));
-        if let Some(memory) = reservoir {
-            return Ok(Held::One(memory));
-        }
+        let reservoir = plan.reservoir.map(|pools| self.take_reservoir(pools, whole, wish));
+        let spared = match reservoir.transpose() {
+            Ok(Some(memory)) => return Ok(Held::One(memory)),
+            Ok(None) => None,
+            Err(why) => Some(why),
+        };
         let why = match plan.pages {
             Some(pages) if plan.scattered => match self.take_scattered(pages, wish, room) {
                 Ok(many) => return Ok(Held::Many(many)),
@@ -197,7 +199,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             None => None,
         };
         let slots = plan.pools.and_then(|pools| self.take_slots(pools, whole, wish));
-        slots.map(Held::One).map_err(|pools| (plan::nothing_left(why, pools), None))
+        slots.map(Held::One).map_err(|pools| (plan::nothing_left(spared, why, pools), None))
     }
 
     /// Frees a scattered allocation of this device, as [`free_raw`](Self::free_raw) does: run by run,

@@ -208,9 +208,18 @@ impl OwnPages {
     }
 }
 
-/// What an allocation is refused for whose pages failed while it was made, and whose pools then
-/// gave nothing either. Failed pages outrank what is said of pools that were only second.
-pub(crate) fn nothing_left(pages: Option<Refuse>, pools: Refuse) -> Refuse {
+/// What an allocation is refused for whose reservoir and pages failed while it was made, and whose
+/// other pools then gave nothing either. Failed pages outrank what is said of pools that were only
+/// second; of the reservoir and the other pools, the one that was more than full is told.
+pub(crate) fn nothing_left(
+    reservoir: Option<Refuse>,
+    pages: Option<Refuse>,
+    pools: Refuse,
+) -> Refuse {
+    let pools = match (reservoir, pools) {
+        (Some(why), Refuse::PoolFull) => why,
+        _ => pools,
+    };
     match (pages, pools) {
         (_, Refuse::Quota | Refuse::Busy) | (None, _) => pools,
         (Some(why), _) => why,
