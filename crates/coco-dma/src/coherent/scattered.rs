@@ -140,7 +140,8 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     /// `room` for, elsewhere in one. The driver syncs it
     /// ([`sync_scattered_for_device`](Self::sync_scattered_for_device)). With
     /// [`ALLOC_SINGLE_PAGES`](Attrs::ALLOC_SINGLE_PAGES) no run is longer than it has to be. Runs that
-    /// `room` holds are somebody's: it comes empty, or is refused as `too-scattered`.
+    /// `room` holds are somebody's: where there are any, nothing is put into it (`too-scattered`, unless
+    /// a pool serves).
     ///
     /// # Errors
     ///
