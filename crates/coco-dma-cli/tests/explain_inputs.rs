@@ -23,7 +23,7 @@ const OTHERWISE: [(&str, &str); 9] = [
 ];
 
 /// Keys about what is done, and not about what is decided.
-const NO_INPUT: [&str; 10] = [
+const NO_INPUT: [&str; 11] = [
     "name",
     "ram",
     "seed",
@@ -35,6 +35,8 @@ const NO_INPUT: [&str; 10] = [
     "bound",
     // Explained by deciding the allocation first.
     "converted",
+    // Pages that are in several runs are found when they are taken.
+    "longest-run",
 ];
 
 /// The names between backquotes in a text, which are keys or their values.
