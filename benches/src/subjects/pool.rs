@@ -110,14 +110,14 @@ pub(super) struct ClaimedHand<'s> {
 impl Hand for ClaimedHand<'_> {
     type Record = Bounced;
 
-    #[inline]
+    #[inline(always)]
     unsafe fn map(&mut self, buffer: NonNull<[u8]>) -> Option<Bounced> {
         let run = self.handle.take_raw(&self.common.wish(buffer)).ok()?;
         // SAFETY: this function's condition; the slots were just taken.
         Some(unsafe { self.common.made(run, buffer) })
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn finish(&mut self, record: Bounced) {
         // SAFETY: this function's condition; the slots are the record's.
         unsafe { self.common.ended(&record) };
@@ -160,14 +160,14 @@ pub(super) struct SharedHand<'s> {
 impl Hand for SharedHand<'_> {
     type Record = Bounced;
 
-    #[inline]
+    #[inline(always)]
     unsafe fn map(&mut self, buffer: NonNull<[u8]>) -> Option<Bounced> {
         let run = self.common.pool.take_raw(self.cpu, &self.common.wish(buffer)).ok()?;
         // SAFETY: this function's condition; the slots were just taken.
         Some(unsafe { self.common.made(run, buffer) })
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn finish(&mut self, record: Bounced) {
         // SAFETY: this function's condition; the slots are the record's.
         unsafe { self.common.ended(&record) };

@@ -80,7 +80,7 @@ impl LinuxHand<'_> {
 impl Hand for LinuxHand<'_> {
     type Record = Given;
 
-    #[inline]
+    #[inline(always)]
     unsafe fn map(&mut self, buffer: NonNull<[u8]>) -> Option<Given> {
         let (original, len) = (buffer.cast::<u8>().addr().get(), buffer.len());
         let keep_mask = self.pool.terms.min_align_mask;
@@ -105,7 +105,7 @@ impl Hand for LinuxHand<'_> {
         Some(given)
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn finish(&mut self, given: Given) {
         if self.pool.terms.copies_back()
             && let Some((original, bounced, len)) = self.ends(&given)

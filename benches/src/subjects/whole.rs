@@ -158,14 +158,14 @@ pub(super) struct WholeHand<'s> {
 impl Hand for WholeHand<'_> {
     type Record = RawMapping;
 
-    #[inline]
+    #[inline(always)]
     unsafe fn map(&mut self, buffer: NonNull<[u8]>) -> Option<RawMapping> {
         // SAFETY: conditions 1 and 2 are this function's; 3: the harness's devices stop before it
         // finishes.
         unsafe { self.device.map_raw(buffer, self.direction, Attrs::NONE) }.ok()
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn finish(&mut self, record: RawMapping) {
         let len = record.len();
         // SAFETY: the device has stopped, and the conditions of the map held, as the caller says.
@@ -214,14 +214,14 @@ pub(super) struct WholeClaimedHand<'s> {
 impl Hand for WholeClaimedHand<'_> {
     type Record = RawMapping;
 
-    #[inline]
+    #[inline(always)]
     unsafe fn map(&mut self, buffer: NonNull<[u8]>) -> Option<RawMapping> {
         let Self { handle, device, direction } = self;
         // SAFETY: as for `WholeHand`.
         unsafe { device.map_raw_with(handle, buffer, *direction, Attrs::NONE) }.ok()
     }
 
-    #[inline]
+    #[inline(always)]
     unsafe fn finish(&mut self, record: RawMapping) {
         let len = record.len();
         // SAFETY: as for `WholeHand`.

@@ -1,5 +1,7 @@
 //! Devices: they do DMA to the number that they are given, and write down what came of it.
 
+use coco_dma::addr::PhysAddr;
+use coco_dma::addr::PhysRange;
 use coco_dma::state::Trust;
 
 use crate::eye::Moment;
@@ -20,6 +22,10 @@ pub struct SimDevice {
     trust: Trust,
     mask: u64,
     path: Path,
+    /// The bits that the address counter carries into.
+    counter: Option<u64>,
+    /// All the memory that a protection unit lets it have; empty where there is no such unit.
+    only: Vec<PhysRange>,
     iommu: Option<(SimIommu, u32)>,
 }
 
@@ -52,7 +58,8 @@ impl SimDevice {
     /// device can be accepted, every access of an accepted one faults.
     pub fn new(machine: &Machine, name: &str, trust: Trust) -> Self {
         let (machine, name) = (machine.clone(), name.to_owned());
-        Self { machine, name, trust, mask: u64::MAX, path: Path::Coherent, iommu: None }
+        let (mask, path, counter) = (u64::MAX, Path::Coherent, None);
+        Self { machine, name, trust, mask, path, counter, only: Vec::new(), iommu: None }
     }
 
     /// The same device with fewer address lines: what is above them is lost, as it is in
@@ -68,6 +75,20 @@ impl SimDevice {
     #[must_use]
     pub fn not_coherent(self) -> Self {
         Self { path: Path::Memory, ..self }
+    }
+
+    /// The same device with an address counter that does not carry past this boundary, a power of
+    /// two in bytes: it goes on at the start of its window, as with the 16 bits of Intel's 8237A.
+    #[must_use]
+    pub fn counts_within(self, boundary: u64) -> Self {
+        Self { counter: boundary.checked_sub(1), ..self }
+    }
+
+    /// The same device behind a protection unit that lets it have this memory and no other: what
+    /// makes a restricted pool restricted.
+    #[must_use]
+    pub fn confined_to(self, only: Vec<PhysRange>) -> Self {
+        Self { only, ..self }
     }
 
     /// The same device behind an IOMMU, which knows it by this number: its addresses are those of
@@ -142,16 +163,34 @@ impl SimDevice {
         }
     }
 
-    /// The memory that the device means by the next bytes of an access; `None` where it faults on
-    /// the way there.
+    /// Where the device stands after `moved` bytes from `first` on: an address, how far after it,
+    /// and how much of the rest it gets to before its counter starts again.
+    fn counted(&self, first: u64, moved: u64, rest: usize) -> (u64, u64, usize) {
+        let Some(counter) = self.counter else { return (first, moved, rest) };
+        let low = first.wrapping_add(moved) & counter;
+        let until = (counter - low).saturating_add(1);
+        (first & !counter | low, 0, rest.min(size(until)))
+    }
+
+    /// The memory that the device gets to with the next bytes of an access; `None` where it faults
+    /// on the way there.
     fn piece(&self, addr: u64, moved: usize, rest: usize, write: bool) -> Option<Piece> {
+        let piece = self.meant(addr, moved, rest, write)?;
+        let run = PhysRange::new(PhysAddr::new(piece.phys), wide(piece.len))?;
+        let let_through = self.only.is_empty() || self.only.iter().any(|only| only.contains(run));
+        let_through.then_some(piece)
+    }
+
+    /// The memory that it means by them.
+    fn meant(&self, addr: u64, moved: usize, rest: usize, write: bool) -> Option<Piece> {
         let hardware = self.machine.hardware();
+        let (first, moved, rest) = self.counted(addr & self.mask, wide(moved), rest);
         let Some((iommu, source)) = &self.iommu else {
             // The bus decodes the first address; the memory controller counts on.
-            let (phys, sight) = hardware.decode(self.trust, addr & self.mask)?;
-            return Some(Piece { phys: phys.checked_add(wide(moved))?, sight, len: rest });
+            let (phys, sight) = hardware.decode(self.trust, first)?;
+            return Some(Piece { phys: phys.checked_add(moved)?, sight, len: rest });
         };
-        let at = (addr & self.mask).checked_add(wide(moved))?;
+        let at = first.checked_add(moved)?;
         let (phys, state) = iommu.translate(*source, at, write)?;
         let in_page = iommu.page_size() - (at & (iommu.page_size() - 1));
         let sight = hardware.behind(self.trust, state)?;

@@ -76,12 +76,12 @@ impl Attrs {
     /// Why an operation does not take the first attribute of this set, as the rest of a sentence
     /// after "for".
     pub const fn why_not(self) -> &'static str {
-        const MADE: u32 = Attrs::WRITE_COMBINE.0
-            | Attrs::NO_KERNEL_MAPPING.0
-            | Attrs::FORCE_CONTIGUOUS.0
-            | Attrs::ALLOC_SINGLE_PAGES.0;
+        const MADE: Attrs = Attrs::WRITE_COMBINE
+            .with(Attrs::NO_KERNEL_MAPPING)
+            .with(Attrs::FORCE_CONTIGUOUS)
+            .with(Attrs::ALLOC_SINGLE_PAGES);
         let first = self.0 & self.0.wrapping_neg();
-        if first & MADE != 0 {
+        if first & MADE.0 != 0 {
             "it says how an allocation of another kind is made"
         } else if first == Self::ALLOC_CC_SHARED.0 {
             "it is Linux's own mark, which no caller passes"

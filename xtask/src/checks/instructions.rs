@@ -19,8 +19,8 @@ const GATES: [(&str, u64, f64); 5] = [
     ("pool-exclusive", 64, 215.0),
     ("pool-exclusive", 256 << 10, 216.0),
     ("pool-shared", 64, 225.0),
-    ("whole-exclusive", 64, 400.0),
-    ("whole-shared", 64, 450.0),
+    ("whole-exclusive", 64, 425.0),
+    ("whole-shared", 64, 455.0),
 ];
 
 /// The step `instructions`.

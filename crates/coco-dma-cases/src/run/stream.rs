@@ -6,6 +6,7 @@ use std::ptr::NonNull;
 
 use coco_dma::attrs::Attrs;
 use coco_dma::plan::{self, MapFace, Moment, Plan};
+use coco_dma::platform::Platform as _;
 use coco_dma::state::Direction;
 use coco_dma::stream::FinishError;
 
@@ -72,7 +73,6 @@ impl World<'_> {
         (direction, attrs): (Direction, Attrs),
         name: String,
     ) -> Result<Got, String> {
-        use coco_dma::platform::Platform as _;
         let device = self.device(index)?;
         let mut rules = Rules::default();
         let range = if buffer.is_empty() { None } else { self.ground.machine.locate(buffer) };
@@ -100,7 +100,7 @@ impl World<'_> {
         if let Some(pool) = self.grown(&used) {
             got = got.word("pool", &pool);
         }
-        self.maps.insert(name, LiveMap { device: index, mapping, attrs });
+        self.maps.insert(name, LiveMap { device: index, mapping, attrs, range });
         if outcome != planned && self.heed == Heed::All {
             return Err(format!("{outcome}, where plan says {planned} ({reason})"));
         }
@@ -134,8 +134,10 @@ impl World<'_> {
             }
             Err(error) => return Err(error.to_string()),
         }
-        for (number, mapping) in records.into_iter().flatten().enumerate() {
-            self.maps.insert(format!("{name}.{number}"), LiveMap { device: index, mapping, attrs });
+        for (number, (mapping, part)) in records.into_iter().flatten().zip(parts).enumerate() {
+            let range = self.ground.machine.locate(part);
+            let live = LiveMap { device: index, mapping, attrs, range };
+            self.maps.insert(format!("{name}.{number}"), live);
         }
         Ok(Got::new("done"))
     }

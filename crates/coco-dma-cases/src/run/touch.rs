@@ -1,12 +1,12 @@
 //! Touching bytes: as a device, as the host, as the driver.
 
-use coco_dma::addr::{BusRanges, DmaAddr};
+use coco_dma::addr::{BusRanges, DmaAddr, PhysRange};
 use coco_dma_sim::{Outcome, SimDevice};
 
 use super::Got;
 use super::stream::{size, wide};
 use super::world::World;
-use crate::case::{Bytes, Op, Target};
+use crate::case::{Bytes, DeviceSpec, Op, Target};
 
 /// Past the bus and its windows there is nothing: no machine has memory at the last address.
 const NOWHERE: u64 = u64::MAX;
@@ -50,7 +50,8 @@ impl World<'_> {
         let (owner, addr, whole) = match target {
             Target::Map(name) => {
                 let Some(live) = self.maps.get(name) else { return Ok(Got::new(NONE)) };
-                (live.device, live.mapping.addr().raw(), wide(live.mapping.len()))
+                let addr = self.kept(live.device, live.mapping.addr().raw(), live.range);
+                (live.device, addr, wide(live.mapping.len()))
             }
             Target::Alloc(name) => {
                 let Some(live) = self.allocs.get(name) else { return Ok(Got::new(NONE)) };
@@ -73,13 +74,30 @@ impl World<'_> {
         })
     }
 
+    /// The address of a map as its device puts it together: the low bits that it wants kept are
+    /// taken from the buffer, as those of an NVMe device's first page are.
+    fn kept(&self, index: usize, addr: u64, buffer: Option<PhysRange>) -> u64 {
+        let keep = self.spec(index).map_or(0, |spec| spec.limits.min_align.raw());
+        buffer.map_or(addr, |buffer| addr & !keep | buffer.base().raw() & keep)
+    }
+
+    /// What the case says of a device as it is now.
+    fn spec(&self, index: usize) -> Option<&DeviceSpec> {
+        self.case.devices.get(self.described.get(index).copied().unwrap_or(index))
+    }
+
     /// The device as the machine has it, and the address that comes out of its bus.
     fn sim_device(&self, index: usize, addr: u64, len: usize) -> Result<(SimDevice, u64), String> {
-        let described = self.described.get(index).copied().unwrap_or(index);
-        let spec = self.case.devices.get(described).ok_or("no such device")?;
-        let mut device = SimDevice::new(self.ground.machine, &spec.name, spec.trust);
+        let spec = self.spec(index).ok_or("no such device")?;
+        let pools = spec.pools.iter().filter_map(|pool| self.case.pools.get(*pool));
+        let restricted = pools.filter(|pool| pool.restricted).map(|pool| pool.range).collect();
+        let mut device =
+            SimDevice::new(self.ground.machine, &spec.name, spec.trust).confined_to(restricted);
         if !spec.coherent {
             device = device.not_coherent();
+        }
+        if let Some(boundary) = spec.limits.boundary {
+            device = device.counts_within(boundary.bytes());
         }
         let last = addr.checked_add(wide(len).saturating_sub(1));
         if spec.bus_limit.is_some_and(|limit| last.is_none_or(|last| last > limit)) {

@@ -31,6 +31,8 @@ pub(super) struct LiveMap {
     pub(super) device: usize,
     pub(super) mapping: RawMapping,
     pub(super) attrs: Attrs,
+    /// Where the buffer lies, if in one run.
+    pub(super) range: Option<PhysRange>,
 }
 
 /// An allocation that is not freed.

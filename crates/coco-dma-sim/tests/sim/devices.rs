@@ -129,6 +129,35 @@ fn an_sme_host_has_its_c_bit_in_the_address() {
 }
 
 #[test]
+fn a_device_counts_no_further_than_its_counter_and_goes_on_at_the_start_of_its_window() {
+    let machine = machine(Open);
+    let run = machine.take(2 * GRANULE).unwrap();
+    let (base, boundary) = (run.base().raw(), 256);
+    let whole: Vec<u8> = (0..=255).collect();
+    machine.guest_write(run.base(), &whole);
+    let device = SimDevice::new(&machine, "floppy", Untrusted).counts_within(boundary);
+    assert_eq!(device.fetch(base + 250, 10).unwrap(), [250, 251, 252, 253, 254, 255, 0, 1, 2, 3]);
+    assert_eq!(device.fetch(base, 256).unwrap(), whole);
+    assert_eq!(device.write(base + 255, &[7, 8]), Clear);
+    let mut seen = [0; 257];
+    machine.guest_read(run.base(), &mut seen);
+    assert_eq!((seen[0], seen[255], seen[256]), (8, 7, 0));
+}
+
+#[test]
+fn a_confined_device_faults_outside_of_what_it_is_let_to() {
+    let machine = machine(Open);
+    let (one, two) = (machine.take(GRANULE).unwrap(), machine.take(GRANULE).unwrap());
+    let device = SimDevice::new(&machine, "sensor", Untrusted).confined_to(vec![two]);
+    let last = two.last().raw();
+    assert_eq!(device.write(two.base().raw(), &[1; 16]), Clear);
+    assert_eq!(device.write(one.base().raw(), &[1; 16]), Fault);
+    assert_eq!(device.write(last - 15, &[1; 16]), Clear);
+    assert_eq!(device.write(last - 14, &[1; 16]), Fault);
+    assert_eq!(device.write(one.last().raw(), &[1; 16]), Fault);
+}
+
+#[test]
 fn a_write_lands_or_does_what_the_platform_lets_it() {
     for (platform, trust, bit, private, shared) in GUESTS {
         let machine = machine(platform);

@@ -7,6 +7,7 @@ mod behind;
 mod counters;
 mod end;
 mod endpoint;
+mod known;
 mod life;
 mod verdicts;
 mod wait;
@@ -18,6 +19,7 @@ pub use endpoint::BindError;
 pub use endpoint::Endpoint;
 use life::Life;
 use life::Quota;
+pub(crate) use verdicts::Usual;
 pub(crate) use verdicts::Verdict;
 use verdicts::Verdicts;
 
@@ -26,24 +28,17 @@ use core::fmt;
 use crate::addr::BusRanges;
 use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
-use crate::attrs::Attrs;
 use crate::dma::Dma;
 use crate::iommu::Domain;
-use crate::ledger::Seen;
 use crate::plan::DeviceFace;
 use crate::plan::Limits;
-use crate::plan::MapRequest;
-use crate::plan::Place;
 use crate::plan::PoolFace;
-use crate::plan::state_of;
 use crate::platform::Platform;
 use crate::pool::AnyCpu;
 use crate::pool::Owner;
 use crate::pool::Pool;
 use crate::reason::Refuse;
 use crate::regime::Regime;
-use crate::state::Direction;
-use crate::state::Memory;
 use crate::state::PoolLabel;
 
 /// The most pools that one device can have, its own and the machine's together.
@@ -143,33 +138,6 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         }
     }
 
-    /// The verdict about every map without attributes of `len` bytes of the kind of memory that
-    /// this is, where there is one; else the whole way has to be taken.
-    #[inline]
-    pub(crate) fn verdict(&self, range: Option<PhysRange>, len: usize) -> Option<&Verdict<'d>> {
-        let seen = match range {
-            None => Seen::Untracked,
-            Some(range) => match self.verdicts.look(range) {
-                Some(state) => Seen::Uniform(state),
-                None => self.seen_in_no_pool(range)?,
-            },
-        };
-        self.verdicts.about(seen).filter(|verdict| verdict.holds_for(len))
-    }
-
-    /// What the ledger says of memory that lies in no pool and is no peer's.
-    #[inline(never)]
-    fn seen_in_no_pool(&self, range: PhysRange) -> Option<Seen> {
-        let in_doubt = !self.verdicts.covers(range) || self.dma.is_peers(range);
-        (!in_doubt).then(|| self.dma.ledger().peek(range))
-    }
-
-    /// Whether the counters of this device go by the turns of the pool with this number.
-    #[inline]
-    pub(crate) fn counts_by(&self, pool: usize) -> bool {
-        self.verdicts.counted() == Some(pool)
-    }
-
     /// The device's name, for messages.
     #[inline]
     pub fn name(&self) -> &'d str {
@@ -227,59 +195,6 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
 
     pub(crate) fn pool_faces(&self) -> &[PoolFace] {
         self.pool_faces.get(..self.pool_count).unwrap_or(&[])
-    }
-
-    /// What `plan` is asked for a map of this memory by this device: for showing a decision, or
-    /// for thinking one through, without doing anything. Any context.
-    pub fn request(
-        &self,
-        range: Option<PhysRange>,
-        len: u64,
-        direction: Direction,
-        attrs: Attrs,
-    ) -> MapRequest<'_> {
-        MapRequest {
-            regime: self.dma.regime(),
-            device: &self.face,
-            place: range.map_or(Place::Unlocated, |range| Place::At(range.base())),
-            len,
-            memory: self.memory(range.map(|range| self.shown(range))),
-            direction,
-            attrs,
-            align: self.iommu_page(),
-            pools: self.pool_faces(),
-        }
-    }
-
-    /// What is known about memory: a pool's label says what lies in it, the ledger what is in its
-    /// books, and of the rest nobody keeps the state.
-    pub(crate) fn memory(&self, range: Option<PhysRange>) -> Memory {
-        let Some(range) = range else { return Memory::Untracked };
-        if self.dma.is_peers(range) {
-            return Memory::Peer;
-        }
-        for pool in self.open_pools() {
-            if pool.range().contains(range) {
-                return match state_of(self.dma.regime(), pool.label()) {
-                    Some(state) => Memory::Known(state),
-                    None => Memory::Untracked,
-                };
-            }
-            if pool.range().overlaps(range) {
-                return Memory::Mixed;
-            }
-        }
-        self.dma.ledger().peek(range).memory()
-    }
-
-    /// Whether memory lies in a pool, which no conversion touches while it is in use.
-    pub(crate) fn in_pool(&self, range: PhysRange) -> bool {
-        self.open_pools().any(|pool| pool.range().contains(range))
-    }
-
-    /// Its pools that are open. A closed one's memory is its owner's, and not what the label says.
-    fn open_pools(&self) -> impl Iterator<Item = &'d Pool<'d>> {
-        self.pools.iter().copied().flatten().filter(|pool| pool.is_open())
     }
 
     /// The layer that it is bound to.

@@ -29,36 +29,41 @@ use crate::state::Direction;
 use crate::state::Memory;
 
 /// The verdict about every map of one kind of memory without attributes that is not too long and
-/// does not lie in a pool: it bounces through this pool.
+/// does not lie in a pool: it bounces through the device's usual pool.
 #[derive(Clone, Copy)]
-pub(crate) struct Verdict<'d> {
-    pub(crate) pool: &'d Pool<'d>,
-    /// The pool's number.
-    pub(crate) index: usize,
+pub(crate) struct Verdict {
     /// Why.
     pub(crate) reason: Bounce,
-    /// The address of its first byte as the device is given it.
-    pub(crate) base: DmaAddr,
-    /// The low bits to be kept.
-    pub(crate) keep: AlignMask,
     /// The longest map that it is true of, in bytes.
     most: usize,
 }
 
+/// The pool that a table is about, and the turns of whose caches the device's counters go by.
+#[derive(Clone, Copy)]
+pub(crate) struct Usual<'d> {
+    pub(crate) pool: &'d Pool<'d>,
+    /// The pool's number.
+    pub(crate) index: usize,
+    /// The address of its first byte as the device is given it.
+    pub(crate) base: DmaAddr,
+    /// The low bits to be kept.
+    pub(crate) keep: AlignMask,
+}
+
 /// The table of one device.
 pub(crate) struct Verdicts<'d> {
+    /// Where everything in the table bounces through: the first pool of the first line.
+    usual: Option<Usual<'d>>,
     /// About memory that the ledger says to be in one state.
-    known: [Option<Verdict<'d>>; GranuleState::ALL.len()],
+    known: [Option<Verdict>; GranuleState::ALL.len()],
     /// About memory in no book, or in no single run.
-    untracked: Option<Verdict<'d>>,
+    untracked: Option<Verdict>,
     /// A part of the ledger that lies in no pool and is no peer's.
     window: Option<Window<'d>>,
     /// What lies in between may lie in a pool.
     pools: Option<PhysRange>,
     /// The last address that memory can have.
     last: PhysAddr,
-    /// The pool whose turns the device's counters go by: that of the first line.
-    counted: Option<usize>,
 }
 
 impl<'d> Verdicts<'d> {
@@ -72,19 +77,24 @@ impl<'d> Verdicts<'d> {
         let verdict = |memory| Verdict::about(memory, dma.regime(), device, pools, faces);
         let known = GranuleState::ALL.map(|state| verdict(Seen::Uniform(state).memory()));
         let untracked = verdict(Memory::Untracked);
-        let counted =
-            known.iter().chain([&untracked]).flatten().map(|verdict| verdict.index).next();
+        let usual = known.iter().chain([&untracked]).flatten().map(|(usual, _)| *usual).next();
+        // What goes through another pool takes the whole way.
+        let usually = |(through, verdict): (Usual<'d>, Verdict)| {
+            usual.filter(|usual| usual.index == through.index).map(|_| verdict)
+        };
+        let known = known.map(|line| line.and_then(usually));
+        let untracked = untracked.and_then(usually);
         let last = PhysAddr::new(dma.regime().memory_limit().raw());
         let pools = hull(faces);
         // Without a run that holds all pools nothing is known to lie in none.
         let others = pools.map(|pools| iter::once(pools).chain(dma.peers().iter().copied()));
         let window = others.and_then(|others| dma.ledger().window(last, others));
-        Self { known, untracked, window, pools, last, counted }
+        Self { usual, known, untracked, window, pools, last }
     }
 
     /// The verdict about memory of which the ledger says so much.
     #[inline]
-    pub(super) fn about(&self, seen: Seen) -> Option<&Verdict<'d>> {
+    pub(super) fn about(&self, seen: Seen) -> Option<&Verdict> {
         match seen {
             Seen::Uniform(state) => self.known.get(state as usize)?.as_ref(),
             Seen::Foreign(visibility) => self.about(Seen::Uniform(visibility.into())),
@@ -105,27 +115,27 @@ impl<'d> Verdicts<'d> {
         range.last() <= self.last && self.pools.is_some_and(|pools| !pools.overlaps(range))
     }
 
-    /// The number of the pool whose turns the device's counters go by.
+    /// The pool that everything in the table bounces through; `None` where nothing is in it.
     #[inline]
-    pub(super) fn counted(&self) -> Option<usize> {
-        self.counted
+    pub(super) fn usual(&self) -> Option<&Usual<'d>> {
+        self.usual.as_ref()
     }
 }
 
-impl<'d> Verdict<'d> {
+impl Verdict {
     /// Whether it is true of a map of `len` bytes (not 0).
     #[inline]
     pub(crate) fn holds_for(&self, len: usize) -> bool {
         len <= self.most
     }
 
-    fn about(
+    fn about<'d>(
         memory: Memory,
         regime: &Regime,
         device: &DeviceFace<'_>,
         pools: &[Option<&'d Pool<'d>>],
         faces: &[PoolFace],
-    ) -> Option<Self> {
+    ) -> Option<(Usual<'d>, Self)> {
         let request = MapRequest {
             regime,
             device,
@@ -162,14 +172,10 @@ impl<'d> Verdict<'d> {
             return None;
         }
         let most = longest.min(limits.segment.unwrap_or(u64::MAX));
-        Some(Self {
-            pool: pools.get(first.index).copied().flatten()?,
-            index: first.index,
-            reason,
-            base,
-            keep: limits.min_align,
-            most: usize::try_from(most).unwrap_or(usize::MAX),
-        })
+        let (index, keep) = (first.index, limits.min_align);
+        let pool = pools.get(index).copied().flatten()?;
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        Some((Usual { pool, index, base, keep }, Self { reason, most }))
     }
 }
 

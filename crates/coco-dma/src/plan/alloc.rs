@@ -190,7 +190,7 @@ fn own_pages(request: &AllocRequest<'_>, trace: &mut impl Trace) -> Option<OwnPa
 impl OwnPages {
     /// The address at which the device is given `run`, which was taken for this plan: `None` inside
     /// where a domain gives it, and `None` at all where it is out of reach (windows of a bus leave
-    /// holes below [`last`](Self::last)) or shorter than planned.
+    /// holes below [`last`](Self::last)) or not as long as planned.
     pub(crate) fn address(
         &self,
         regime: &Regime,
@@ -223,5 +223,55 @@ pub(crate) fn nothing_left(
     match (pages, pools) {
         (_, Refuse::Quota | Refuse::Busy) | (None, _) => pools,
         (Some(why), _) => why,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::BusRange;
+    use crate::addr::BusRanges;
+    use crate::plan::Limits;
+    use crate::state::Attachment;
+
+    /// Two pages below 4 GiB, and the run that is given for them.
+    fn address(device: DeviceFace<'_>, base: u64, len: u64) -> Option<Option<u64>> {
+        let last = PhysAddr::new(0xffff_ffff);
+        let pages =
+            OwnPages { state: State::Ordinary, convert: false, len: 0x2000, align: 0x1000, last };
+        let run = PhysRange::new(PhysAddr::new(base), len).unwrap();
+        let addr = pages.address(&Regime::Open, &device, run);
+        addr.map(|given| given.map(DmaAddr::raw))
+    }
+
+    /// A source of pages is not believed.
+    #[test]
+    fn a_run_is_as_long_as_planned_and_in_reach() {
+        let short = DeviceFace { limits: Limits::mask_bits(32), ..DeviceFace::PLAIN };
+        let translated = DeviceFace { attachment: Attachment::Translated, ..short };
+        for (base, len, good) in [
+            (0x4000_0000, 0x2000, true),
+            (0x4000_0000, 0x1000, false),
+            (0x4000_0000, 0x3000, false),
+            (0xffff_e000, 0x2000, true),
+            (0xffff_f000, 0x2000, false),
+            (0x1_0000_0000, 0x2000, false),
+        ] {
+            assert_eq!(address(short, base, len), good.then_some(Some(base)), "{base:#x} {len:#x}");
+            assert_eq!(address(translated, base, len), good.then_some(None), "{base:#x} {len:#x}");
+        }
+    }
+
+    #[test]
+    fn a_run_in_a_hole_between_windows_has_no_address() {
+        let window = |base, bus| {
+            let cpu = PhysRange::new(PhysAddr::new(base), 0x10_0000).unwrap();
+            BusRange::new(cpu, bus).unwrap()
+        };
+        let windows = [window(0x1000_0000, 0), window(0x3000_0000, 0x10_0000)];
+        let device = DeviceFace { bus: BusRanges::new(&windows), ..DeviceFace::PLAIN };
+        assert_eq!(address(device, 0x3000_1000, 0x2000), Some(Some(0x10_1000)));
+        assert_eq!(address(device, 0x2000_0000, 0x2000), None);
+        assert_eq!(address(device, 0x100f_f000, 0x2000), None);
     }
 }

@@ -183,7 +183,7 @@ fn source(request: &MapRequest<'_>, trace: &mut impl Trace) -> Result<Source, Re
         // The caller's ledger speaks of another machine.
         return Err(Refuse::InvalidRange);
     }
-    if regime.is_guest() && shared_asserted && state == State::PRIVATE {
+    if shared_asserted && state == State::PRIVATE {
         return Err(Refuse::AttributeContradictsLedger);
     }
     trace.step(Step::Memory { state, mmio, known });

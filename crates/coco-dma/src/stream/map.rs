@@ -80,6 +80,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     /// # Safety
     ///
     /// As for [`map_raw`](Self::map_raw).
+    #[inline]
     unsafe fn map_by(
         &self,
         hand: &mut impl Hand,

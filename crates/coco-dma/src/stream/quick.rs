@@ -8,18 +8,21 @@ use core::ptr::NonNull;
 use super::carry::Ends;
 use super::raw::Held;
 use super::raw::RawMapping;
+use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
 use crate::attrs::Attrs;
 use crate::device::Device;
+use crate::device::Usual;
 use crate::observe::Event;
 use crate::plan::Moment;
 use crate::platform::Platform;
 use crate::pool::Hand;
 use crate::pool::Shape;
+use crate::pool::SlotRun;
 use crate::state::Direction;
 
 impl<P: Platform + ?Sized> Device<'_, P> {
-    /// Maps a buffer without attributes, if that is quickly done.
+    /// Maps a buffer without attributes through the usual pool, if that is quickly done.
     ///
     /// # Safety
     ///
@@ -32,70 +35,91 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         range: Option<PhysRange>,
         direction: Direction,
     ) -> Option<RawMapping> {
+        let usual = self.usual()?;
+        // SAFETY: this function's conditions.
+        let run = unsafe { self.bounce_quickly(hand, usual, buffer, range, direction) }?;
+        let (owner, attrs, at) = (self.owner(), Attrs::NONE, run.offset());
+        // It was seen to be an address.
+        let addr = DmaAddr::new(usual.base.raw().wrapping_add(at as u64));
+        let place = Held::Slots { pool: usual.index, run, at, mapped: None };
+        Some(RawMapping { owner, addr, buffer, direction, attrs, place })
+    }
+
+    /// The slots of such a map, with the bytes in them. They are two words and come in registers,
+    /// so that the record of them is made where it is wanted, and not moved.
+    ///
+    /// # Safety
+    ///
+    /// As for [`map_raw`](Self::map_raw).
+    #[inline(never)]
+    unsafe fn bounce_quickly(
+        &self,
+        hand: &mut impl Hand,
+        usual: &Usual<'_>,
+        buffer: NonNull<[u8]>,
+        range: Option<PhysRange>,
+        direction: Direction,
+    ) -> Option<SlotRun> {
         let len = buffer.len();
+        let (pool, base) = (usual.pool, usual.base);
         let verdict = self.verdict(range, len)?;
-        let (index, pool) = (verdict.index, verdict.pool);
         let original = range.map_or(0, |range| range.base().raw());
-        let shape = Shape::keeping(verdict.base.raw(), len, original, verdict.keep)?;
+        let shape = Shape::keeping(base.raw(), len, original, usual.keep)?;
         if self.stopped().is_some() || !self.charge(shape.count()) {
             return None;
         }
-        let counted = self.counts_by(index);
-        let count = |turn| self.count().bounced_in(Some(turn).filter(|_| counted));
+        let count = |turn| self.count().bounced_in(Some(turn));
         let Some(run) = hand.take_quickly(pool, &shape, self.owner(), count) else {
             self.discharge(shape.count());
             return None;
         };
         let at = run.offset();
-        let addr = verdict.base.checked_add(at as u64);
-        let (Some(slots), Some(addr)) = (pool.bytes().at(at, len), addr) else {
+        let (Some(slots), Some(addr)) = (pool.bytes().at(at, len), base.checked_add(at as u64))
+        else {
             // The pool was not open, or is not where the device was told: both cannot be.
-            hand.give(pool, &run, |turn| self.count().finished_in(turn.filter(|_| counted)));
+            hand.give(pool, &run, |turn| self.count().finished_in(turn));
             self.discharge(shape.count());
             return None;
         };
         let (bounced, attrs) = (true, Attrs::NONE);
         let ends = Ends { buffer, seen: slots, bounced, direction, attrs };
-        // SAFETY: the buffer is readable and writable by condition 1 of `map_raw`; the slots are
-        // ours.
+        // SAFETY: the buffer is readable, and writable where the device writes, by condition 1 of
+        // `map_raw`; the slots are ours.
         unsafe { self.carry(&ends, Moment::Map, 0..len) };
         let (device, reason) = (self.name(), verdict.reason);
         self.dma().tell_if(|| Event::Bounced { device, addr, len, reason });
-        let place = Held::Slots { pool: index, run, at, mapped: None };
-        Some(RawMapping { owner: self.owner(), addr, buffer, direction, attrs, place })
+        Some(run)
     }
 
-    /// Ends a map through a pool, if no IOMMU has to be told; false where nothing has happened.
-    /// Nothing of the record is moved: it may have been written just now.
+    /// Ends a map without attributes through the usual pool, which no IOMMU has to be told of.
     ///
     /// # Safety
     ///
-    /// As for [`finish_raw`](Self::finish_raw), and the mapping is this device's.
-    #[inline]
+    /// As for [`finish_raw`](Self::finish_raw), of the map of this buffer that has these slots.
+    #[inline(never)]
     pub(super) unsafe fn finish_quickly(
         &self,
         hand: &mut impl Hand,
-        mapping: &RawMapping,
+        usual: &Usual<'_>,
+        run: SlotRun,
+        buffer: NonNull<[u8]>,
+        direction: Direction,
         written: usize,
-    ) -> bool {
-        let Held::Slots { pool: index, run, mapped: None, .. } = &mapping.place else {
-            return false;
-        };
-        let Some(pool) = self.pool(*index) else { return false };
-        // What the device only read has nothing to say.
-        if mapping.direction.from_device()
-            && let Some(ends) = self.ends(mapping)
+    ) {
+        let pool = usual.pool;
+        // What the device only read has nothing to say, and revoked slots are not ours any more.
+        if direction.from_device()
+            && pool.holds(&run)
+            && let Some(seen) = pool.bytes().at(run.offset(), buffer.len())
         {
-            // SAFETY: the buffer is readable and writable by condition 1 of `map_raw`.
+            let (bounced, attrs) = (true, Attrs::NONE);
+            let ends = Ends { buffer, seen, bounced, direction, attrs };
+            // SAFETY: as in `map_quickly`.
             unsafe { self.carry(&ends, Moment::Finish, 0..written) };
         }
-        let counted = self.counts_by(*index);
-        let count = |turn: Option<usize>| self.count().finished_in(turn.filter(|_| counted));
-        // Slots that were revoked are not ours any more.
-        if hand.give(pool, run, count) {
+        if hand.give(pool, &run, |turn| self.count().finished_in(turn)) {
             self.discharge(run.count());
         }
-        true
     }
 }
 

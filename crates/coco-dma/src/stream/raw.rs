@@ -145,6 +145,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     /// # Safety
     ///
     /// As for [`finish_raw`](Self::finish_raw).
+    #[inline]
     unsafe fn finish_by(
         &self,
         hand: &mut impl Hand,
@@ -171,12 +172,24 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         mapping: RawMapping,
         written: usize,
     ) -> Result<(), (RawMapping, UnmapError)> {
-        // SAFETY: this function's conditions.
-        if unsafe { self.finish_quickly(hand, &mapping, written) } {
-            return Ok(());
+        match (mapping, self.usual()) {
+            (
+                RawMapping {
+                    place: Held::Slots { pool, run, at, mapped: None },
+                    buffer,
+                    direction,
+                    attrs: Attrs::NONE,
+                    ..
+                },
+                Some(usual),
+            ) if pool == usual.index && at == run.offset() => {
+                // SAFETY: this function's conditions.
+                unsafe { self.finish_quickly(hand, usual, run, buffer, direction, written) };
+                Ok(())
+            }
+            // SAFETY: this function's conditions.
+            (mapping, _) => unsafe { self.end_wholly(hand, apart(mapping), written) },
         }
-        // SAFETY: this function's conditions.
-        unsafe { self.end_wholly(hand, apart(mapping), written) }
     }
 
     /// The same the whole way.

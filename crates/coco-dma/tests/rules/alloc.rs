@@ -142,6 +142,18 @@ fn pages_that_convert_are_whole_granules() {
 }
 
 #[test]
+fn pages_of_our_own_are_as_long_as_what_is_in_reach_at_most() {
+    let open = regime(PlatformName::Open);
+    // 13 bits reach two pages.
+    let device = short(13);
+    for (len, last) in [(0x1000, Some(0x1fff)), (0x2000, Some(0x1fff)), (0x2001, None)] {
+        let plan = plan::alloc(&AllocRequest { len, ..ask_alloc(&open, &device, &[]) }, &mut ());
+        let pages = plan.map(|plan| plan.pages.map(|pages| pages.last.raw()));
+        assert_eq!(pages, last.map(Some).ok_or(Refuse::NoPool), "{len:#x}");
+    }
+}
+
+#[test]
 fn the_cpu_does_not_cache_coherent_memory_that_the_device_sees_past_the_caches() {
     use coco_dma::plan::AllocKind::{Coherent, NonContiguous, Pages};
     let open = regime(PlatformName::Open);

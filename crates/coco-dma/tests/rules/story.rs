@@ -108,6 +108,24 @@ fn an_attribute_that_is_not_taken_is_told_with_the_reason() {
 }
 
 #[test]
+fn sources_are_told_one_after_another() {
+    let tdx = regime(PlatformName::Tdx);
+    let reservoir = pool(PoolLabel::GuestShared, 0x1000_0000);
+    let reservoir = PoolFace { purpose: PoolUse::Coherent, ..reservoir };
+    let pools = [reservoir, pool(PoolLabel::GuestShared, 0x2000_0000)];
+    let mut told = Vec::new();
+    let mut trace = |step| {
+        if matches!(step, Step::Source { .. }) {
+            told.push(step.to_string());
+        }
+    };
+    let plan = plan::alloc(&ask_alloc(&tdx, &PLAIN, &pools), &mut trace).unwrap();
+    assert!(plan.reservoir.is_some() && plan.pages.is_some() && plan.pools.is_ok());
+    let firsts: Vec<_> = told.iter().map(|told| told.starts_with("allocate ")).collect();
+    assert_eq!(firsts, [true, false, false], "{told:?}");
+}
+
+#[test]
 fn the_order_of_pools_is_told_where_there_is_one() {
     let tdx = regime(PlatformName::Tdx);
     let pools = [0x1000_0000, 0x2000_0000].map(|base| pool(PoolLabel::GuestShared, base));

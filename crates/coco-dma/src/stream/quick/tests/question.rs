@@ -78,12 +78,13 @@ impl Question<'_> {
             panic!("the table bounces it ({}), plan says {plan:?}", verdict.reason);
         };
         let first = pools.next().unwrap();
-        let table = (verdict.reason, verdict.index, Some(verdict.base));
+        let usual = self.device.usual().unwrap();
+        let table = (verdict.reason, usual.index, Some(usual.base));
         assert_eq!(table, (reason, first.index, first.base));
         assert_eq!((first.pad, cache_work), (0, false));
-        let face = self.device.pool_faces()[verdict.index];
-        let pool = self.device.pool(verdict.index).unwrap();
-        assert!(core::ptr::eq(verdict.pool, pool));
+        let face = self.device.pool_faces()[usual.index];
+        let pool = self.device.pool(usual.index).unwrap();
+        assert!(core::ptr::eq(usual.pool, pool));
         assert_eq!(Some(first.state), state_of(self.device.regime(), face.label));
         assert!(steps.contains(&Step::Bounce(verdict.reason)));
         let (label, range) = (face.label, face.range);

@@ -1,0 +1,97 @@
+//! What is known of memory when a device is to map it: what `plan` is asked, and the quick answer.
+
+use super::Device;
+use super::Usual;
+use super::Verdict;
+use crate::addr::PhysRange;
+use crate::attrs::Attrs;
+use crate::ledger::Seen;
+use crate::plan::MapRequest;
+use crate::plan::Place;
+use crate::plan::state_of;
+use crate::platform::Platform;
+use crate::pool::Pool;
+use crate::state::Direction;
+use crate::state::Memory;
+
+impl<'d, P: Platform + ?Sized> Device<'d, P> {
+    /// What `plan` is asked for a map of this memory by this device: for showing a decision, or
+    /// for thinking one through, without doing anything. Any context.
+    pub fn request(
+        &self,
+        range: Option<PhysRange>,
+        len: u64,
+        direction: Direction,
+        attrs: Attrs,
+    ) -> MapRequest<'_> {
+        MapRequest {
+            regime: self.dma.regime(),
+            device: &self.face,
+            place: range.map_or(Place::Unlocated, |range| Place::At(range.base())),
+            len,
+            memory: self.memory(range.map(|range| self.shown(range))),
+            direction,
+            attrs,
+            align: self.iommu_page(),
+            pools: self.pool_faces(),
+        }
+    }
+
+    /// What is known about memory: a pool's label says what lies in it, the ledger what is in its
+    /// books, and of the rest nobody keeps the state.
+    pub(crate) fn memory(&self, range: Option<PhysRange>) -> Memory {
+        let Some(range) = range else { return Memory::Untracked };
+        if self.dma.is_peers(range) {
+            return Memory::Peer;
+        }
+        for pool in self.open_pools() {
+            if pool.range().contains(range) {
+                return match state_of(self.dma.regime(), pool.label()) {
+                    Some(state) => Memory::Known(state),
+                    None => Memory::Untracked,
+                };
+            }
+            if pool.range().overlaps(range) {
+                return Memory::Mixed;
+            }
+        }
+        self.dma.ledger().peek(range).memory()
+    }
+
+    /// Whether memory lies in a pool, which no conversion touches while it is in use.
+    pub(crate) fn in_pool(&self, range: PhysRange) -> bool {
+        self.open_pools().any(|pool| pool.range().contains(range))
+    }
+
+    /// Its pools that are open. A closed one's memory is its owner's, and not what the label says.
+    fn open_pools(&self) -> impl Iterator<Item = &'d Pool<'d>> {
+        self.pools.iter().copied().flatten().filter(|pool| pool.is_open())
+    }
+
+    /// The verdict about every map without attributes of `len` bytes of the kind of memory that
+    /// this is, where there is one; else the whole way has to be taken.
+    #[inline(always)]
+    pub(crate) fn verdict(&self, range: Option<PhysRange>, len: usize) -> Option<&Verdict> {
+        let seen = match range {
+            None => Seen::Untracked,
+            Some(range) => match self.verdicts.look(range) {
+                Some(state) => Seen::Uniform(state),
+                None => self.seen_in_no_pool(range)?,
+            },
+        };
+        self.verdicts.about(seen).filter(|verdict| verdict.holds_for(len))
+    }
+
+    /// What the ledger says of memory that lies in no pool and is no peer's.
+    #[inline(never)]
+    fn seen_in_no_pool(&self, range: PhysRange) -> Option<Seen> {
+        let in_doubt = !self.verdicts.covers(range) || self.dma.is_peers(range);
+        (!in_doubt).then(|| self.dma.ledger().peek(range))
+    }
+
+    /// The pool that [verdicts](Self::verdict) are about.
+    #[inline]
+    pub(crate) fn usual(&self) -> Option<&Usual<'d>> {
+        self.verdicts.usual()
+    }
+}
