@@ -44,6 +44,8 @@ struct Live {
     unmaps: u64,
     failing_maps: BTreeSet<u64>,
     failing_unmaps: BTreeSet<u64>,
+    /// Where maps failed: behind it a run has nothing.
+    refused: BTreeSet<u64>,
 }
 
 /// One page of a domain.
@@ -73,9 +75,10 @@ pub enum IommuMistake {
         /// The page.
         iova: DmaAddr,
     },
-    /// Pages were unmapped of which none was mapped.
+    /// A page was unmapped that was not mapped, and does not lie behind what a map that failed left
+    /// of a run.
     NotMapped {
-        /// The first.
+        /// The page.
         iova: DmaAddr,
     },
 }
@@ -170,6 +173,7 @@ unsafe impl Iommu for SimIommu {
         let call = live.maps;
         live.maps += 1;
         if live.failing_maps.remove(&call) {
+            live.refused.insert(iova.raw());
             return Err(IommuError { code: BY_SCRIPT });
         }
         let pages = self.pages(&mut live, iova, run.len());
@@ -183,6 +187,7 @@ unsafe impl Iommu for SimIommu {
             return Err(IommuError { code: MISTAKE });
         }
         for page in pages {
+            live.refused.remove(&page);
             let phys = PhysAddr::new(run.base().raw() + (page - iova.raw()));
             live.table.insert(page, SimEntry { iova: DmaAddr::new(page), phys, entry });
         }
@@ -196,13 +201,47 @@ unsafe impl Iommu for SimIommu {
         if live.failing_unmaps.remove(&call) {
             return Err(IommuError { code: BY_SCRIPT });
         }
-        let mut known = false;
+        let mut behind = false;
         for page in self.pages(&mut live, iova, len) {
-            known |= live.table.remove(&page).is_some();
-        }
-        if !known {
-            live.mistakes.push(IommuMistake::NotMapped { iova });
+            behind |= live.refused.remove(&page);
+            if live.table.remove(&page).is_some() == behind {
+                let iova = DmaAddr::new(page);
+                live.mistakes.push(IommuMistake::NotMapped { iova });
+            }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coco_dma::state::Direction;
+
+    const PAGE: u64 = 4096;
+
+    #[test]
+    fn only_behind_a_map_that_failed_may_a_run_have_nothing() {
+        for (failed, len, wrong) in
+            [(false, 2, None), (false, 3, Some(2)), (true, 3, None), (true, 4, Some(3))]
+        {
+            let iommu = SimIommu::new(PAGE);
+            let entry = Entry::new(Direction::Both, State::SHARED);
+            let iova = |page: u64| DmaAddr::new((16 + page) * PAGE);
+            let run = |len| PhysRange::new(PhysAddr::new(PAGE), len * PAGE).unwrap();
+            // SAFETY: no memory, and no device.
+            unsafe { iommu.map(iova(0), run(2), entry) }.unwrap();
+            if failed {
+                iommu.fail_map(0);
+                // SAFETY: as above.
+                unsafe { iommu.map(iova(2), run(1), entry) }.unwrap_err();
+                // SAFETY: as above.
+                unsafe { iommu.map(iova(3), run(1), entry) }.unwrap();
+            }
+            // SAFETY: as above.
+            unsafe { iommu.unmap(iova(0), len * PAGE) }.unwrap();
+            let wrong = wrong.map(|page| IommuMistake::NotMapped { iova: iova(page) });
+            assert_eq!(iommu.mistakes(), Vec::from_iter(wrong));
+        }
     }
 }

@@ -45,7 +45,9 @@ pub unsafe trait Platform: Sync {
 
     /// A pointer through which the CPU reads and writes `run` with the protection of `state`, as
     /// memory of type `cache`: the linear map, an alias, a window. Does not block in atomic context;
-    /// where it would have to, there is no view.
+    /// where it would have to, there is no view. Views of the same memory live side by side, of
+    /// other types too: a pool has its own, cached one for as long as it is open, and slots of it may
+    /// have an uncached one.
     ///
     /// # Safety
     ///
@@ -59,7 +61,8 @@ pub unsafe trait Platform: Sync {
         context: Context,
     ) -> Result<NonNull<u8>, NoView>;
 
-    /// Ends a view.
+    /// Ends a view. Any context, since memory that converts nothing is freed in any: what would
+    /// block is put off.
     ///
     /// # Safety
     ///

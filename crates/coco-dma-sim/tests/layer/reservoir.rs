@@ -13,6 +13,7 @@ use coco_dma::observe::Observer;
 use coco_dma::plan::LARGE_PAGE;
 use coco_dma::plan::Limits;
 use coco_dma::pool::Pool;
+use coco_dma::reason::Refuse;
 use coco_dma::regime::PlatformName;
 use coco_dma::state::Context;
 use coco_dma::state::PoolLabel;
@@ -199,4 +200,40 @@ fn a_device_past_its_quota_pays_for_its_own_pages() {
     free(&gpu, private);
     memories.into_iter().for_each(|memory| free(&greedy, memory));
     assert_eq!((arena.taken(), arena.faults()), (0, vec![]));
+}
+
+/// More slots are no help to a device that wants for something else: nothing is converted for it.
+#[test]
+fn what_is_refused_for_another_reason_than_room_grows_nothing() {
+    let machine = machine(PlatformName::Tdx);
+    let storage = book_words(GRANULE);
+    let books = books(GRANULE, &storage);
+    let runs = [machine.take(4 * GRANULE).unwrap(), machine.take(4 * GRANULE).unwrap()];
+    let (first, second) = (words(1 << 8), words(1 << 8));
+    let pools = [reservoir(runs[0], &first), reservoir(runs[1], &second)];
+    let host = Faulty::new(machine.clone());
+    let dma = Dma::new(&host, &pools).with_ledger(Ledger::new(&books).unwrap());
+    dma.grow(&pools[0]).unwrap();
+    let device = dma.bind(Endpoint::new("blind").not_coherent(), Limits::NONE).unwrap();
+    host.fail_view(0);
+    let refused = alloc(&device, 4096, Context::Blocking).map(|_| ());
+    assert_eq!(refused.map_err(|error| error.reason), Err(Refuse::NoView));
+    assert_eq!((machine.shared(), pools[0].used()), (vec![runs[0]], 0));
+}
+
+/// Who waits has to know for what.
+#[test]
+fn a_device_at_its_quota_is_told_so_by_the_reservoir_too() {
+    let machine = machine(PlatformName::Tdx);
+    let storage = book_words(GRANULE);
+    let books = books(GRANULE, &storage);
+    let run = machine.take(4 * GRANULE).unwrap();
+    let slots = words(1 << 8);
+    let pools = [reservoir(run, &slots)];
+    let dma = Dma::new(&machine, &pools).with_ledger(Ledger::new(&books).unwrap());
+    let device = dma.bind(Endpoint::new("nic").quota(2), Limits::NONE).unwrap();
+    let memory = alloc(&device, 4096, Context::Blocking).unwrap();
+    let refused = alloc(&device, 4096, Context::Blocking).map(|_| ());
+    assert_eq!(refused.map_err(|error| error.reason), Err(Refuse::Quota));
+    free(&device, memory);
 }

@@ -3,7 +3,12 @@
 // UNSAFETY: freeing says that the device has stopped.
 #![expect(unsafe_code)]
 
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+
 use coco_dma::Dma;
+use coco_dma::addr::DmaAddr;
 use coco_dma::addr::PhysAddr;
 use coco_dma::addr::PhysRange;
 use coco_dma::attrs::Attrs;
@@ -11,6 +16,9 @@ use coco_dma::coherent::Run;
 use coco_dma::device::Device;
 use coco_dma::device::Endpoint;
 use coco_dma::iommu::Domain;
+use coco_dma::iommu::Entry;
+use coco_dma::iommu::Iommu;
+use coco_dma::iommu::IommuError;
 use coco_dma::iommu::IovaWindow;
 use coco_dma::ledger::Ledger;
 use coco_dma::plan::AllocKind;
@@ -203,7 +211,8 @@ fn a_view_or_a_map_that_fails_in_any_run_gives_everything_back() {
     for skip in 0..12 {
         bench(|bench| {
             bench.host.fail_view(skip);
-            assert_eq!(refused(bench, &mut room(8), Attrs::NONE), Refuse::ConversionFailed);
+            let why = if skip % 3 == 2 { Refuse::NoView } else { Refuse::ConversionFailed };
+            assert_eq!(refused(bench, &mut room(8), Attrs::NONE), why);
         });
     }
 }
@@ -253,4 +262,72 @@ fn room_is_what_the_caller_has_of_it_and_another_device_frees_nothing() {
         // SAFETY: as above.
         unsafe { bench.device.free_scattered(failed.memory) }.unwrap();
     });
+}
+
+/// An IOMMU during whose map with this number the device loses its trust.
+struct Cut {
+    iommu: SimIommu,
+    device: OnceLock<&'static Device<'static, Machine>>,
+    left: AtomicUsize,
+}
+
+// SAFETY: the simulated one's.
+unsafe impl Iommu for Cut {
+    fn page(&self) -> u64 {
+        self.iommu.page()
+    }
+
+    unsafe fn map(&self, iova: DmaAddr, run: PhysRange, entry: Entry) -> Result<(), IommuError> {
+        if self.left.fetch_sub(1, Ordering::SeqCst) == 0 {
+            assert_eq!(self.device.get().unwrap().lose_trust(), Ok(()), "nothing is its own yet");
+        }
+        // SAFETY: this function's condition.
+        unsafe { self.iommu.map(iova, run, entry) }
+    }
+
+    unsafe fn unmap(&self, iova: DmaAddr, len: u64) -> Result<(), IommuError> {
+        // SAFETY: this function's condition.
+        unsafe { self.iommu.unmap(iova, len) }
+    }
+}
+
+fn leak<T>(value: T) -> &'static T {
+    Box::leak(Box::new(value))
+}
+
+#[test]
+fn a_device_that_is_cut_off_between_two_runs_has_none_of_them() {
+    for (left, stuck) in (0..4).flat_map(|left| [(left, false), (left, true)]) {
+        let machine = leak(machine(PlatformName::Tdx));
+        let arena = leak(Arena::new(machine, 32 * GRANULE));
+        let pages = leak(Fragmented(arena, 2 * GRANULE));
+        let parts = leak(books(GRANULE, leak(book_words(GRANULE))));
+        let dma = Dma::new(machine, &[]).with_ledger(Ledger::new(parts).unwrap());
+        let dma = leak(dma.with_pages(pages));
+        let (iommu, device) = (SimIommu::new(4096), OnceLock::new());
+        let cut = leak(Cut { iommu, device, left: AtomicUsize::new(left) });
+        let window = IovaWindow::new(WINDOW, WINDOW).unwrap();
+        let domain =
+            leak(Domain::new(cut, window, words(Domain::words(WINDOW, 4096)).leak()).unwrap());
+        let device = dma.bind(Endpoint::new("gpu").translated(domain), Limits::NONE).unwrap();
+        let device = *cut.device.get_or_init(|| leak(device));
+        if stuck {
+            cut.iommu.fail_unmap(0);
+        }
+        let mut room = room(4);
+        let made = device.alloc_scattered(LEN, Context::Blocking, Attrs::NONE, &mut room);
+        let failed = made.map(|memory| memory.len()).unwrap_err();
+        assert_eq!(failed.error.reason, Refuse::TrustLost);
+        assert_eq!((failed.kept.is_some(), cut.iommu.entries().is_empty()), (stuck, !stuck));
+        if let Some(kept) = failed.kept {
+            assert_eq!((device.counters().allocations(), arena.taken()), (1, 8));
+            // SAFETY: a simulated device acts when told.
+            unsafe { device.free_scattered(kept) }.unwrap();
+        }
+        assert!(room.iter().all(Option::is_none));
+        assert_eq!((cut.iommu.entries(), cut.iommu.mistakes()), (vec![], vec![]));
+        assert_eq!((arena.taken(), domain.mapped(), domain.lost()), (0, 0, 0));
+        assert_eq!((device.counters().allocations(), machine.open_views()), (0, 0));
+        assert_eq!(machine.violations(), []);
+    }
 }

@@ -1,4 +1,6 @@
 //! How the CPU sees coherent memory of a device that does not see the caches.
+// UNSAFETY: freeing says that the device has stopped.
+#![expect(unsafe_code)]
 
 use coco_dma::Dma;
 use coco_dma::attrs::Attrs;
@@ -7,6 +9,8 @@ use coco_dma::coherent::RawCoherent;
 use coco_dma::convert::ShrinkFailed;
 use coco_dma::device::Device;
 use coco_dma::device::Endpoint;
+use coco_dma::iommu::Domain;
+use coco_dma::iommu::IovaWindow;
 use coco_dma::ledger::Ledger;
 use coco_dma::plan::AllocKind;
 use coco_dma::plan::Limits;
@@ -20,9 +24,12 @@ use coco_dma::state::State;
 use coco_dma_sim::Call;
 use coco_dma_sim::Faulty;
 use coco_dma_sim::Machine;
+use coco_dma_sim::SimIommu;
 use coco_dma_sim::Traced;
 
+use crate::support::Arena;
 use crate::support::GRANULE;
+use crate::support::alloc;
 use crate::support::book_words;
 use crate::support::books;
 use crate::support::convertible;
@@ -103,4 +110,57 @@ fn a_pool_keeps_its_state_while_a_revoked_device_has_coherent_memory_in_it() {
         assert_eq!((machine.open_views(), pool.used()), (1, 0));
         dma.shrink(pool).unwrap();
     });
+}
+
+/// Pages of our own that the CPU cannot see as it must are not missing, and were converted well.
+#[test]
+fn pages_without_a_view_are_refused_for_that_and_go_back() {
+    for (platform, skip) in [(PlatformName::Open, 0), (PlatformName::Tdx, 2)] {
+        let machine = machine(platform);
+        let arena = Arena::new(&machine, 4 * GRANULE);
+        let storage = book_words(GRANULE);
+        let parts = books(GRANULE, &storage);
+        let traced = Traced::new(Faulty::new(machine.clone()));
+        let dma = Dma::new(&traced, &[]).with_pages(&arena);
+        let guest = dma.regime().is_guest();
+        let dma = if guest { dma.with_ledger(Ledger::new(&parts).unwrap()) } else { dma };
+        let device = dma.bind(Endpoint::new("blind").not_coherent(), Limits::NONE).unwrap();
+        // In a guest the pages are wiped before they are shared and afterwards, by views too.
+        dma.platform().inner().fail_view(skip);
+        let refused = alloc(&device, 4096, Context::Blocking).map_err(|error| error.reason);
+        assert_eq!(refused.map(|_| ()), Err(Refuse::NoView), "{platform}");
+        assert_eq!((arena.taken(), dma.ledger().quarantined()), (0, 0), "{platform}");
+        assert_eq!((machine.open_views(), machine.violations()), (0, vec![]), "{platform}");
+    }
+}
+
+/// Behind an IOMMU the view is there before the entry, and ends after it.
+#[test]
+fn slots_that_are_not_mapped_have_no_view_and_those_that_are_keep_it() {
+    let machine = machine(PlatformName::Tdx);
+    let run = machine.take(4 * GRANULE).unwrap();
+    let (storage, slots) = (book_words(GRANULE), words(Pool::words(run.len())));
+    let parts = books(GRANULE, &storage);
+    let pools = [convertible(PoolLabel::GuestShared, run, &slots)];
+    let traced = Traced::new(Faulty::new(machine.clone()));
+    let dma = Dma::new(&traced, &pools).with_ledger(Ledger::new(&parts).unwrap());
+    dma.grow(&pools[0]).unwrap();
+    let iommu = SimIommu::new(4096);
+    let addresses = words(Domain::words(1 << 20, 4096));
+    let domain = Domain::new(&iommu, IovaWindow::new(1 << 20, 1 << 20).unwrap(), &addresses);
+    let domain = domain.unwrap();
+    let endpoint = Endpoint::new("blind").not_coherent().translated(&domain).quota(2);
+    let device = dma.bind(endpoint, Limits::NONE).unwrap();
+    iommu.fail_map(0);
+    let refused = ring(&device, AllocKind::Coherent).map(|_| ());
+    assert_eq!(refused.map_err(|error| error.reason), Err(Refuse::IommuFailed));
+    assert_eq!((machine.open_views(), pools[0].used(), device.charged()), (1, 0, 0));
+    let memory = ring(&device, AllocKind::Coherent).unwrap();
+    iommu.fail_unmap(0);
+    // SAFETY: there is no device.
+    let failed = unsafe { device.free_raw(memory) }.unwrap_err();
+    assert_eq!((machine.open_views(), pools[0].used(), device.charged()), (2, 2, 2));
+    free(&device, failed.memory);
+    assert_eq!((machine.open_views(), pools[0].used(), device.charged()), (1, 0, 0));
+    assert_eq!((machine.violations(), iommu.mistakes(), domain.mapped()), (vec![], vec![], 0));
 }

@@ -86,7 +86,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                     None => most = (most / 2).next_multiple_of(align),
                 }
             };
-            if run.len() != most || run.last() > last {
+            if !pages.suits(run, most) {
                 // SAFETY: nobody used it.
                 unsafe { source.give(run) };
                 return Err(Refuse::OutOfPages);

@@ -90,7 +90,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                 self.dma().ledger().unpin(pin);
             }
             self.undo(source, run, convert);
-            return Err(if convert { Refuse::ConversionFailed } else { Refuse::OutOfPages });
+            return Err(Refuse::NoView);
         };
         if !convert {
             // SAFETY: a view is writable for the whole run.

@@ -187,17 +187,19 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         attrs: Attrs,
     ) -> Result<RawCoherent, Refuse> {
         let (plan, whole, wish) = self.plan_alloc(len, kind, context, attrs)?;
-        let reservoir = plan.reservoir.and_then(|pools| self.take_reservoir(pools, whole, wish));
-        if let Some(memory) = reservoir {
-            return Ok(memory);
-        }
+        let reservoir = plan.reservoir.map(|pools| self.take_reservoir(pools, whole, wish));
+        let spared = match reservoir.transpose() {
+            Ok(Some(memory)) => return Ok(memory),
+            Ok(None) => None,
+            Err(why) => Some(why),
+        };
         let why = match plan.pages.map(|pages| self.take_pages(pages, wish)) {
             Some(Ok(memory)) => return Ok(memory),
             Some(Err(why)) => Some(why),
             None => None,
         };
         let slots = plan.pools.and_then(|pools| self.take_slots(pools, whole, wish));
-        slots.map_err(|pools| plan::nothing_left(why, pools))
+        slots.map_err(|pools| plan::nothing_left(spared, why, pools))
     }
 
     /// Maps memory in the device's domain for both directions, out of the caches before.

@@ -12,33 +12,33 @@ use crate::reason::Refuse;
 use crate::state::PoolOrigin;
 
 impl<P: Platform + ?Sized> Device<'_, P> {
-    /// `whole` bytes of the reservoir, grown by a region where plan allows it; `None` where it has
-    /// nothing for this device.
+    /// `whole` bytes of the reservoir, grown by a region where plan allows it and room is all that is
+    /// missing; or why it has nothing for this device.
     pub(super) fn take_reservoir(
         &self,
         reservoir: Reservoir<'_>,
         whole: u64,
         wish: Wish,
-    ) -> Option<RawCoherent> {
-        match self.take_slots(reservoir.pools, whole, wish) {
-            Ok(memory) => return Some(memory),
-            // More memory would be no help to a device that has had its share.
-            Err(Refuse::Quota) => return None,
-            Err(_) => {}
+    ) -> Result<RawCoherent, Refuse> {
+        let taken = self.take_slots(reservoir.pools, whole, wish);
+        // More memory would be no help to a device that has had its share, or wants for something
+        // else.
+        if !matches!(taken, Err(Refuse::PoolFull)) {
+            return taken;
         }
         let pools = reservoir.pools.filter(|_| reservoir.grow);
         for pool in pools.filter_map(|candidate| self.pool(candidate.index)).filter(can_grow) {
             match self.dma().grow(pool) {
                 Ok(()) | Err(GrowFailed::Open) => {
-                    return self.take_slots(reservoir.pools, whole, wish).ok();
+                    return self.take_slots(reservoir.pools, whole, wish);
                 }
                 // Nobody waits for another CPU's conversion.
                 Err(GrowFailed::Busy) => {}
                 // A host that refuses is asked once an allocation.
-                Err(_) => return None,
+                Err(_) => break,
             }
         }
-        None
+        taken
     }
 }
 

@@ -140,7 +140,8 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     /// `room` for, elsewhere in one. The driver syncs it
     /// ([`sync_scattered_for_device`](Self::sync_scattered_for_device)). With
     /// [`ALLOC_SINGLE_PAGES`](Attrs::ALLOC_SINGLE_PAGES) no run is longer than it has to be. Runs that
-    /// `room` holds are somebody's: it comes empty, or is refused as `too-scattered`.
+    /// `room` holds are somebody's: where there are any, nothing is put into it (`too-scattered`, unless
+    /// a pool serves).
     ///
     /// # Errors
     ///
@@ -180,10 +181,12 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     ) -> Result<Held<'s>, Failed<'s>> {
         let asked = self.plan_alloc(len, AllocKind::NonContiguous, context, attrs);
         let (plan, whole, wish) = asked.map_err(|reason| (reason, None))?;
-        let reservoir = plan.reservoir.and_then(|pools| self.take_reservoir(pools, whole, wish));
-        if let Some(memory) = reservoir {
-            return Ok(Held::One(memory));
-        }
+        let reservoir = plan.reservoir.map(|pools| self.take_reservoir(pools, whole, wish));
+        let spared = match reservoir.transpose() {
+            Ok(Some(memory)) => return Ok(Held::One(memory)),
+            Ok(None) => None,
+            Err(why) => Some(why),
+        };
         let why = match plan.pages {
             Some(pages) if plan.scattered => match self.take_scattered(pages, wish, room) {
                 Ok(many) => return Ok(Held::Many(many)),
@@ -197,7 +200,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             None => None,
         };
         let slots = plan.pools.and_then(|pools| self.take_slots(pools, whole, wish));
-        slots.map(Held::One).map_err(|pools| (plan::nothing_left(why, pools), None))
+        slots.map(Held::One).map_err(|pools| (plan::nothing_left(spared, why, pools), None))
     }
 
     /// Frees a scattered allocation of this device, as [`free_raw`](Self::free_raw) does: run by run,

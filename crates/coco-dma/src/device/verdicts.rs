@@ -2,6 +2,8 @@
 //! is bound, so that a bounce which depends on nothing else asks nobody. A test shows that the table
 //! says what `plan` says.
 
+use core::iter;
+
 use crate::addr::AlignMask;
 use crate::addr::Boundary;
 use crate::addr::DmaAddr;
@@ -84,7 +86,9 @@ impl<'d> Verdicts<'d> {
         let untracked = untracked.and_then(usually);
         let last = PhysAddr::new(dma.regime().memory_limit().raw());
         let pools = hull(faces);
-        let window = dma.ledger().window(last, pools.iter().chain(dma.peers()).copied());
+        // Without a run that holds all pools nothing is known to lie in none.
+        let others = pools.map(|pools| iter::once(pools).chain(dma.peers().iter().copied()));
+        let window = others.and_then(|others| dma.ledger().window(last, others));
         Self { usual, known, untracked, window, pools, last }
     }
 

@@ -188,16 +188,22 @@ fn own_pages(request: &AllocRequest<'_>, trace: &mut impl Trace) -> Option<OwnPa
 }
 
 impl OwnPages {
+    /// Whether this is what a source was asked for: `len` bytes, aligned, no farther than the device
+    /// reaches.
+    pub(crate) fn suits(&self, run: PhysRange, len: u64) -> bool {
+        run.len() == len && run.is_aligned(self.align) && run.last() <= self.last
+    }
+
     /// The address at which the device is given `run`, which was taken for this plan: `None` inside
     /// where a domain gives it, and `None` at all where it is out of reach (windows of a bus leave
-    /// holes below [`last`](Self::last)) or not as long as planned.
+    /// holes below [`last`](Self::last)) or not as long and aligned as planned.
     pub(crate) fn address(
         &self,
         regime: &Regime,
         device: &DeviceFace<'_>,
         run: PhysRange,
     ) -> Option<Option<DmaAddr>> {
-        if run.len() != self.len || run.last() > self.last {
+        if !self.suits(run, self.len) {
             return None;
         }
         if device.attachment.is_translated() {
@@ -208,9 +214,18 @@ impl OwnPages {
     }
 }
 
-/// What an allocation is refused for whose pages failed while it was made, and whose pools then
-/// gave nothing either. Failed pages outrank what is said of pools that were only second.
-pub(crate) fn nothing_left(pages: Option<Refuse>, pools: Refuse) -> Refuse {
+/// What an allocation is refused for whose reservoir and pages failed while it was made, and whose
+/// other pools then gave nothing either. Failed pages outrank what is said of pools that were only
+/// second; of the reservoir and the other pools, the one that was more than full is told.
+pub(crate) fn nothing_left(
+    reservoir: Option<Refuse>,
+    pages: Option<Refuse>,
+    pools: Refuse,
+) -> Refuse {
+    let pools = match (reservoir, pools) {
+        (Some(why), Refuse::PoolFull) => why,
+        _ => pools,
+    };
     match (pages, pools) {
         (_, Refuse::Quota | Refuse::Busy) | (None, _) => pools,
         (Some(why), _) => why,
@@ -243,6 +258,7 @@ mod tests {
         for (base, len, good) in [
             (0x4000_0000, 0x2000, true),
             (0x4000_0000, 0x1000, false),
+            (0x4000_0800, 0x2000, false),
             (0x4000_0000, 0x3000, false),
             (0xffff_e000, 0x2000, true),
             (0xffff_f000, 0x2000, false),

@@ -264,6 +264,8 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             // SAFETY: the buffer is readable and writable by condition 1 of `map_raw`.
             unsafe { self.carry(&ends, Moment::SyncForDevice, part) };
         }
+        // In place too, what the driver wrote is written.
+        barrier(mapping.buffer.as_ptr().cast());
     }
 
     /// Brings what the device wrote into `part` to the driver's buffer. Where the device only
@@ -281,5 +283,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             // SAFETY: the buffer is readable and writable by condition 1 of `map_raw`.
             unsafe { self.carry(&ends, Moment::SyncForCpu, part) };
         }
+        // In place too, what the device wrote is read anew.
+        barrier(mapping.buffer.as_ptr().cast());
     }
 }

@@ -29,6 +29,7 @@ use world::window;
 use world::words;
 
 use crate::addr::BusRanges;
+use crate::attrs::Attrs;
 use crate::device::Attested;
 use crate::device::Device;
 use crate::device::Endpoint;
@@ -38,11 +39,14 @@ use crate::iommu::IovaWindow;
 use crate::ledger::Initial;
 use crate::ledger::Ledger;
 use crate::ledger::Tracked;
+use crate::plan;
+use crate::plan::Plan;
 use crate::pool::Pool;
 use crate::regime::Parameters;
 use crate::regime::PlatformName;
 use crate::regime::Regime;
 use crate::state::Cipher;
+use crate::state::Direction;
 use crate::state::PoolLabel;
 use crate::state::PoolUse;
 use crate::state::State;
@@ -153,6 +157,28 @@ fn what_lies_in_a_pool_is_not_in_the_table() {
     let dma = dma.with_observer(&told);
     bind_all(&dma, &[], |device| ask_all(&machine, device, &told, &views, &mut made));
     assert!(made.contains("private private-memory"), "beside the pool: {made:?}");
+}
+
+/// From the lowest byte of all pools to the highest is everything: nothing is known to lie in none.
+#[test]
+fn pools_at_both_ends_of_the_addresses_leave_no_window_between_them() {
+    let machine = Machine::new(Regime::Open);
+    let storage = words(65);
+    let ram = run(0, 0x10_0000).unwrap();
+    let ranges = [Tracked::new(ram, 0x1000, Initial::Private, &storage).unwrap()];
+    let (mut low, mut high) = (Ground::new(), Ground::new());
+    let spec = (PoolLabel::Ordinary, true, PoolUse::All);
+    let top = u64::MAX - (POOL as u64 - 1);
+    let pools = [low.pool_at(0, 0, spec), high.pool_at(1, top, spec)];
+    let dma = Dma::new(&machine, &pools).with_ledger(Ledger::new(&ranges).unwrap());
+    bind_all(&dma, &[], |device| {
+        let (inside, outside) = (run(0x1000, 0x100), run(0x9_0000, 0x100));
+        for range in [inside, outside] {
+            let request = device.request(range, 0x100, Direction::Both, Attrs::NONE);
+            let bounced = matches!(plan::map(&request, &mut ()), Plan::Bounce { .. });
+            assert!(bounced || device.verdict(range, 0x100).is_none(), "{device:?}");
+        }
+    });
 }
 
 #[test]

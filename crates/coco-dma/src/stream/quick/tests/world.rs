@@ -154,8 +154,17 @@ impl Ground {
         Self { bytes: vec![0xEE; POOL], words, caches: [Cache::new()] }
     }
 
-    pub(super) fn pool(&mut self, number: usize, (label, restricted, purpose): Spec) -> Pool<'_> {
-        let range = run(POOLS[number], POOL as u64).unwrap();
+    pub(super) fn pool(&mut self, number: usize, spec: Spec) -> Pool<'_> {
+        self.pool_at(number, POOLS[number], spec)
+    }
+
+    pub(super) fn pool_at(
+        &mut self,
+        number: usize,
+        base: u64,
+        (label, restricted, purpose): Spec,
+    ) -> Pool<'_> {
+        let range = run(base, POOL as u64).unwrap();
         let view = NonNull::from(self.bytes.as_mut_slice()).cast();
         // SAFETY: the pool alone uses the bytes while it borrows them.
         let pool = unsafe { Pool::adopt(label, range, view, &self.words) }.unwrap();
