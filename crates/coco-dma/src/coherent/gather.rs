@@ -8,7 +8,6 @@ use super::raw::Wish;
 use super::scattered::Failed;
 use super::scattered::Many;
 use super::scattered::Run;
-use crate::attrs::Attrs;
 use crate::device::Device;
 use crate::iommu::Halfway;
 use crate::plan::OwnPages;
@@ -68,11 +67,8 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         wish: Wish,
         room: &mut [Option<Run>],
     ) -> Result<(), Refuse> {
-        let OwnPages { align, last, state, convert, len } = pages;
-        let (mut left, mut most) = (len, len);
-        if wish.attrs.contains(Attrs::ALLOC_SINGLE_PAGES) {
-            most = align;
-        }
+        let OwnPages { align, last, state, convert, len, longest } = pages;
+        let (mut left, mut most) = (len, longest);
         for place in room {
             if left == 0 {
                 break;

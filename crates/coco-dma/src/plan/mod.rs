@@ -8,6 +8,7 @@
 mod alloc;
 mod map;
 mod memory;
+mod pages;
 mod pools;
 mod reach;
 mod request;
@@ -18,7 +19,6 @@ mod walk;
 
 pub use alloc::AllocPlan;
 pub use alloc::LARGE_PAGE;
-pub use alloc::OwnPages;
 pub use alloc::Reservoir;
 pub use alloc::alloc;
 pub(crate) use alloc::nothing_left;
@@ -33,6 +33,7 @@ pub use memory::free;
 pub use memory::mmap;
 pub use memory::protection;
 pub use memory::registers;
+pub use pages::OwnPages;
 pub use pools::Candidate;
 pub use pools::Candidates;
 pub(crate) use pools::state_of;
