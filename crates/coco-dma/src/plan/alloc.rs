@@ -161,3 +161,29 @@ pub(crate) fn nothing_left(
         (Some(why), _) => why,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_sources_that_failed_the_one_that_says_most_is_told() {
+        use Refuse::{Busy, ConversionFailed, NoView, PoolFull, Quota};
+        for (reservoir, pages, pools, told) in [
+            (None, None, PoolFull, PoolFull),
+            (Some(Quota), None, PoolFull, Quota),
+            (Some(NoView), None, PoolFull, NoView),
+            (Some(NoView), None, Quota, Quota),
+            (Some(PoolFull), Some(ConversionFailed), PoolFull, ConversionFailed),
+            (Some(Quota), Some(ConversionFailed), PoolFull, Quota),
+            (None, Some(ConversionFailed), Busy, Busy),
+            (None, Some(NoView), PoolFull, NoView),
+        ] {
+            assert_eq!(
+                nothing_left(reservoir, pages, pools),
+                told,
+                "{reservoir:?} {pages:?} {pools}"
+            );
+        }
+    }
+}
