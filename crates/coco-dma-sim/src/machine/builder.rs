@@ -54,8 +54,9 @@ impl Builder {
         Self { seed, ..self }
     }
 
-    /// With caches that not everybody sees: devices that are [not coherent](crate::SimDevice::not_coherent)
-    /// and uncached views go past them. Without, everybody sees everything at once.
+    /// With caches that not everybody sees: devices that are
+    /// [not coherent](crate::SimDevice::not_coherent) and uncached views go past them. Without,
+    /// everybody sees everything at once.
     #[must_use]
     pub fn caches(self) -> Self {
         Self { caches: true, ..self }

@@ -137,14 +137,14 @@ impl Machine {
         self.live().ram.write(HOST, at.raw(), from).0
     }
 
-    /// Reads as the guest's own CPU does through its caches, of memory in any state. `false` where not all of it is
-    /// RAM; then nothing is read.
+    /// Reads as the guest's own CPU does through its caches, of memory in any state. `false` where
+    /// not all of it is RAM; then nothing is read.
     pub fn guest_read(&self, at: PhysAddr, into: &mut [u8]) -> bool {
         self.live().ram.copy_out(Path::Cpu, at.raw(), into)
     }
 
-    /// Writes as the guest's own CPU does, into its caches. `false` where not all of it is RAM; then nothing is
-    /// written.
+    /// Writes as the guest's own CPU does, into its caches. `false` where not all of it is RAM; then
+    /// nothing is written.
     pub fn guest_write(&self, at: PhysAddr, from: &[u8]) -> bool {
         self.live().ram.copy_in(Path::Cpu, at.raw(), from)
     }

@@ -60,8 +60,8 @@ impl Observer for Ends {
     }
 }
 
-/// What a test has: a device of three slots whose bounces fill a pool of four with another's, and who is
-/// woken for its quota and for the pool.
+/// What a test has: a device of three slots whose bounces fill a pool of four with another's, and
+/// who is woken for its quota and for the pool.
 struct Stage<'s> {
     machine: &'s Machine,
     device: Device<'s, Machine>,

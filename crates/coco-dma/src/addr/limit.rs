@@ -48,6 +48,11 @@ impl fmt::Display for AddressLimit {
     }
 }
 
+#[inline]
+const fn power_of_two(bytes: u64) -> Option<NonZeroU64> {
+    if bytes.is_power_of_two() { NonZeroU64::new(bytes) } else { None }
+}
+
 /// A segment boundary: no mapping may cross a multiple of this power of two (in bytes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Boundary(NonZeroU64);
@@ -56,9 +61,9 @@ impl Boundary {
     /// The boundary of `bytes`, a power of two; `None` for anything else.
     #[inline]
     pub const fn new(bytes: u64) -> Option<Self> {
-        match NonZeroU64::new(bytes) {
-            Some(some) if bytes.is_power_of_two() => Some(Self(some)),
-            _ => None,
+        match power_of_two(bytes) {
+            Some(bytes) => Some(Self(bytes)),
+            None => None,
         }
     }
 
@@ -90,9 +95,9 @@ impl CacheLine {
     /// The line of `bytes`, a power of two; `None` for anything else.
     #[inline]
     pub const fn new(bytes: u64) -> Option<Self> {
-        match NonZeroU64::new(bytes) {
-            Some(some) if bytes.is_power_of_two() => Some(Self(some)),
-            _ => None,
+        match power_of_two(bytes) {
+            Some(bytes) => Some(Self(bytes)),
+            None => None,
         }
     }
 

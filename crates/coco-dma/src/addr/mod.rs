@@ -120,6 +120,11 @@ impl PhysRange {
         }
     }
 
+    /// The run from `base` to `last`, both of it; `None` where there is none, and for all 2^64 bytes.
+    pub(crate) fn between(base: PhysAddr, last: PhysAddr) -> Option<Self> {
+        Self::new(base, last.offset_from(base)?.checked_add(1)?)
+    }
+
     /// The first address.
     #[inline]
     pub const fn base(self) -> PhysAddr {

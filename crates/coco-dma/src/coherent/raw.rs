@@ -2,6 +2,7 @@
 // UNSAFETY: raw memory that a device writes behind the compiler's back.
 #![expect(unsafe_code)]
 
+use core::convert::Infallible;
 use core::ptr::NonNull;
 
 use super::AllocError;
@@ -18,6 +19,7 @@ use crate::plan;
 use crate::plan::AllocKind;
 use crate::plan::AllocPlan;
 use crate::plan::AllocRequest;
+use crate::plan::OwnPages;
 use crate::platform::Platform;
 use crate::pool::Owner;
 use crate::pool::SlotRun;
@@ -187,19 +189,33 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         attrs: Attrs,
     ) -> Result<RawCoherent, Refuse> {
         let (plan, whole, wish) = self.plan_alloc(len, kind, context, attrs)?;
+        let own = |pages| self.take_pages(pages, wish).map_err(|why| (why, None::<Infallible>));
+        self.take_planned(plan, whole, wish, own).map_err(|(why, _)| why)
+    }
+
+    /// `whole` bytes from the first source of a plan that has them; `own` takes pages. Where that
+    /// fails and something could not be given back, no other source is asked.
+    pub(super) fn take_planned<T: From<RawCoherent>, K>(
+        &self,
+        plan: AllocPlan<'_>,
+        whole: u64,
+        wish: Wish,
+        own: impl FnOnce(OwnPages) -> Result<T, (Refuse, Option<K>)>,
+    ) -> Result<T, (Refuse, Option<K>)> {
         let reservoir = plan.reservoir.map(|pools| self.take_reservoir(pools, whole, wish));
         let spared = match reservoir.transpose() {
-            Ok(Some(memory)) => return Ok(memory),
+            Ok(Some(memory)) => return Ok(memory.into()),
             Ok(None) => None,
             Err(why) => Some(why),
         };
-        let why = match plan.pages.map(|pages| self.take_pages(pages, wish)) {
+        let why = match plan.pages.map(own) {
             Some(Ok(memory)) => return Ok(memory),
-            Some(Err(why)) => Some(why),
+            Some(Err((why, None))) => Some(why),
+            Some(Err(kept)) => return Err(kept),
             None => None,
         };
         let slots = plan.pools.and_then(|pools| self.take_slots(pools, whole, wish));
-        slots.map_err(|pools| plan::nothing_left(spared, why, pools))
+        slots.map(T::from).map_err(|pools| (plan::nothing_left(spared, why, pools), None))
     }
 
     /// Maps memory in the device's domain for both directions, out of the caches before.

@@ -18,7 +18,6 @@ use crate::attrs::Attrs;
 use crate::device::Device;
 use crate::iommu::Mapped;
 use crate::ledger::Pin;
-use crate::plan;
 use crate::plan::AllocKind;
 use crate::platform::Platform;
 use crate::pool::Owner;
@@ -82,6 +81,12 @@ impl fmt::Display for NotScattered<'_> {
 
 impl core::error::Error for NotScattered<'_> {}
 
+impl From<RawCoherent> for Held<'_> {
+    fn from(memory: RawCoherent) -> Self {
+        Self::One(memory)
+    }
+}
+
 /// Why there is nothing, and what cannot be given back.
 pub(super) type Failed<'s> = (Refuse, Option<Many<'s>>);
 
@@ -100,6 +105,14 @@ impl RawScattered<'_> {
         match &self.0 {
             Held::One(memory) => memory.bytes().len(),
             Held::Many(many) => many.len,
+        }
+    }
+
+    /// Whose it is, what it was made as, and its length.
+    pub(super) fn record(&self) -> (Owner, &Made, usize) {
+        match &self.0 {
+            Held::One(memory) => (memory.owner, &memory.made, memory.len),
+            Held::Many(many) => (many.owner, &many.made, many.len),
         }
     }
 
@@ -181,26 +194,13 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     ) -> Result<Held<'s>, Failed<'s>> {
         let asked = self.plan_alloc(len, AllocKind::NonContiguous, context, attrs);
         let (plan, whole, wish) = asked.map_err(|reason| (reason, None))?;
-        let reservoir = plan.reservoir.map(|pools| self.take_reservoir(pools, whole, wish));
-        let spared = match reservoir.transpose() {
-            Ok(Some(memory)) => return Ok(Held::One(memory)),
-            Ok(None) => None,
-            Err(why) => Some(why),
-        };
-        let why = match plan.pages {
-            Some(pages) if plan.scattered => match self.take_scattered(pages, wish, room) {
-                Ok(many) => return Ok(Held::Many(many)),
-                Err((reason, None)) => Some(reason),
-                Err(kept) => return Err(kept),
-            },
-            Some(pages) => match self.take_pages(pages, wish) {
-                Ok(memory) => return Ok(Held::One(memory)),
-                Err(reason) => Some(reason),
-            },
-            None => None,
-        };
-        let slots = plan.pools.and_then(|pools| self.take_slots(pools, whole, wish));
-        slots.map(Held::One).map_err(|pools| (plan::nothing_left(spared, why, pools), None))
+        let scattered = plan.scattered;
+        self.take_planned(plan, whole, wish, |pages| {
+            if scattered {
+                return self.take_scattered(pages, wish, room).map(Held::Many);
+            }
+            self.take_pages(pages, wish).map(Held::One).map_err(|reason| (reason, None))
+        })
     }
 
     /// Frees a scattered allocation of this device, as [`free_raw`](Self::free_raw) does: run by run,

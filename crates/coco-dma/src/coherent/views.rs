@@ -3,7 +3,6 @@
 
 use super::raw::Made;
 use super::raw::RawCoherent;
-use super::scattered::Held;
 use super::scattered::RawScattered;
 use crate::device::Device;
 use crate::plan;
@@ -27,10 +26,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         part: u64,
         trace: &mut impl Trace,
     ) -> Result<Protection, Refuse> {
-        if memory.owner != self.owner() {
-            return Err(Refuse::OutOfBounds);
-        }
-        plan::mmap(&self.to_mmap(&memory.made, memory.len, offset, part), trace)
+        self.mmap_record((memory.owner, &memory.made, memory.len), offset, part, trace)
     }
 
     /// The same for a scattered allocation: each of its runs is mapped so, in their order.
@@ -41,17 +37,20 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         part: u64,
         trace: &mut impl Trace,
     ) -> Result<Protection, Refuse> {
-        match &memory.0 {
-            Held::One(memory) => self.mmap(memory, offset, part, trace),
-            Held::Many(many) if many.owner != self.owner() => Err(Refuse::OutOfBounds),
-            Held::Many(many) => {
-                plan::mmap(&self.to_mmap(&many.made, many.len, offset, part), trace)
-            }
-        }
+        self.mmap_record(memory.record(), offset, part, trace)
     }
 
-    fn to_mmap(&self, made: &Made, len: usize, offset: u64, part: u64) -> MmapRequest<'_> {
-        MmapRequest {
+    fn mmap_record(
+        &self,
+        (owner, made, len): (Owner, &Made, usize),
+        offset: u64,
+        part: u64,
+        trace: &mut impl Trace,
+    ) -> Result<Protection, Refuse> {
+        if owner != self.owner() {
+            return Err(Refuse::OutOfBounds);
+        }
+        let request = MmapRequest {
             regime: self.regime(),
             kind: made.wish.kind,
             state: made.state,
@@ -60,7 +59,8 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             len: u64::try_from(len).unwrap_or(0),
             offset,
             part,
-        }
+        };
+        plan::mmap(&request, trace)
     }
 
     /// Shows the device what the driver wrote into an allocation that is not coherent. Nothing
@@ -93,10 +93,8 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     }
 
     fn is_synced_in_runs(&self, memory: &RawScattered<'_>) -> bool {
-        match &memory.0 {
-            Held::One(memory) => self.is_synced(memory.owner, &memory.made),
-            Held::Many(many) => self.is_synced(many.owner, &many.made),
-        }
+        let (owner, made, _) = memory.record();
+        self.is_synced(owner, made)
     }
 
     /// Whether an allocation is this device's and needs syncs.

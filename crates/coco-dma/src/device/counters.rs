@@ -112,14 +112,14 @@ impl Counters {
     /// The same by whoever has the turn to use the cache with this number, of the one pool whose
     /// turns count here.
     #[inline]
-    pub(crate) fn bounced_in(&self, turn: Option<usize>) {
-        match turn.and_then(|turn| self.turns.get(turn)) {
+    pub(crate) fn bounced_in(&self, turn: usize) {
+        match self.turns.get(turn) {
             Some(turn) => count_alone(&turn.bounced),
             None => self.bounced(),
         }
     }
 
-    /// As [`bounced_in`](Self::bounced_in).
+    /// As [`bounced_in`](Self::bounced_in); by whoever came without a turn where that is `None`.
     #[inline]
     pub(crate) fn finished_in(&self, turn: Option<usize>) {
         match turn.and_then(|turn| self.turns.get(turn)) {

@@ -183,5 +183,5 @@ impl Verdict {
 fn hull(pools: &[PoolFace]) -> Option<PhysRange> {
     let base = pools.iter().map(|pool| pool.range.base()).min()?;
     let last = pools.iter().map(|pool| pool.range.last()).max()?;
-    PhysRange::new(base, last.offset_from(base)?.checked_add(1)?)
+    PhysRange::between(base, last)
 }

@@ -42,9 +42,10 @@ pub unsafe trait Iommu: Sync {
 
     /// Takes `len` bytes from `iova` on out of the table, and flushes. They are whole pages that
     /// one `map` mapped, or several of them one behind the other; where the last of those failed,
-    /// there is nothing to take out behind the others, which is no error. Where it fails, what is still mapped is in doubt: the layer keeps the
-    /// addresses and the memory, and may ask for the same run again. What of it is gone already is
-    /// then no error, and is flushed with the rest. Any context.
+    /// there is nothing to take out behind the others, which is no error. Where it fails, what is
+    /// still mapped is in doubt: the layer keeps the addresses and the memory, and may ask for the
+    /// same run again. What of it is gone already is then no error, and is flushed with the rest.
+    /// Any context.
     ///
     /// # Safety
     ///

@@ -22,8 +22,8 @@ use crate::slots::SlotRun;
 use crate::word::Ordering;
 use crate::word::fence;
 
-/// What one map of an owner holds in a domain: where it begins in the window, in bytes, and its pages. Not `Copy`: who holds it holds
-/// the addresses. Small, since it is a part of every record.
+/// What one map of an owner holds in a domain: where it begins in the window, in bytes, and its
+/// pages. Not `Copy`: who holds it holds the addresses. Small, since it is a part of every record.
 #[derive(Debug)]
 #[must_use = "addresses that are not unmapped are lost"]
 pub(crate) struct Mapped {
@@ -78,7 +78,7 @@ impl Domain<'_> {
     pub(crate) fn pages_of(&self, range: PhysRange) -> Option<PhysRange> {
         let base = range.base().raw() & !(self.page - 1);
         let last = range.last().raw() | (self.page - 1);
-        PhysRange::new(PhysAddr::new(base), (last - base).checked_add(1)?)
+        PhysRange::between(PhysAddr::new(base), PhysAddr::new(last))
     }
 
     /// Takes addresses for `range`, which keep its place in the page, and further low bits of

@@ -56,7 +56,7 @@ impl<'m> Window<'m> {
 
 /// The part of a run that lies at `last` or below.
 fn up_to(run: PhysRange, last: PhysAddr) -> Option<PhysRange> {
-    between(run.base(), run.last().min(last))
+    PhysRange::between(run.base(), run.last().min(last))
 }
 
 /// The longer one of the two parts of a run beside another one.
@@ -65,14 +65,9 @@ fn without(run: PhysRange, other: PhysRange) -> Option<PhysRange> {
         return Some(run);
     }
     let before = other.base().raw().checked_sub(1).map(PhysAddr::new);
-    let below = before.and_then(|last| between(run.base(), last));
-    let above = other.last().checked_add(1).and_then(|base| between(base, run.last()));
+    let below = before.and_then(|last| PhysRange::between(run.base(), last));
+    let above = other.last().checked_add(1).and_then(|base| PhysRange::between(base, run.last()));
     [below, above].into_iter().flatten().max_by_key(|part| part.len())
-}
-
-/// The run from `base` to `last`.
-fn between(base: PhysAddr, last: PhysAddr) -> Option<PhysRange> {
-    PhysRange::new(base, last.offset_from(base)?.checked_add(1)?)
 }
 
 #[cfg(test)]

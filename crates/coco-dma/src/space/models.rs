@@ -98,15 +98,20 @@ fn judge(end: End, slots: &Slots<'_>, told: &Told, count: u64) -> (End, bool) {
     (end, told.any())
 }
 
+/// A slot comes back on a CPU while somebody waits for one on the first.
+fn given_on(cpu: usize, swap: bool, slots: &Arc<Slots<'static>>, told: &Told) -> (End, bool) {
+    let run = take(slots, 0, 1).unwrap();
+    let (giver, waiter) = (slots.clone(), slots.clone());
+    let (given, end) = race(swap, move || giver.give(cpu, &run), move || wait(&waiter, 0, 1));
+    assert!(given);
+    judge(end, slots, told, 1)
+}
+
 #[test]
 fn loom_waiting_misses_nothing_that_goes_to_the_bitmap() {
     let met = outcomes(|swap| {
         let (slots, told) = slots(1, 1, 0);
-        let run = take(&slots, 0, 1).unwrap();
-        let (giver, waiter) = (slots.clone(), slots.clone());
-        let (given, end) = race(swap, move || giver.give(0, &run), move || wait(&waiter, 0, 1));
-        assert!(given);
-        judge(end, &slots, told, 1)
+        given_on(0, swap, &slots, told)
     });
     let expected =
         [(End::First, false), (End::Second, false), (End::Second, true), (End::Asleep, true)];
@@ -118,11 +123,7 @@ fn loom_waiting_misses_nothing_that_goes_to_the_bitmap() {
 fn loom_waiting_misses_nothing_that_goes_to_a_cache() {
     let met = outcomes(|swap| {
         let (slots, told) = slots(KEPT, 1, 1);
-        let run = take(&slots, 0, 1).unwrap();
-        let (giver, waiter) = (slots.clone(), slots.clone());
-        let (given, end) = race(swap, move || giver.give(0, &run), move || wait(&waiter, 0, 1));
-        assert!(given);
-        judge(end, &slots, told, 1)
+        given_on(0, swap, &slots, told)
     });
     assert!(met.contains(&(End::First, false)), "{met:?}");
     assert!(met.contains(&(End::Asleep, true)), "{met:?}");
@@ -134,11 +135,7 @@ fn loom_waiting_misses_nothing_that_goes_to_a_cache() {
 fn loom_waiting_misses_nothing_that_comes_back_elsewhere() {
     let met = outcomes(|swap| {
         let (slots, told) = slots(2 * Word::BITS as u64, 1, 2);
-        let run = take(&slots, 0, 1).unwrap();
-        let (giver, waiter) = (slots.clone(), slots.clone());
-        let (given, end) = race(swap, move || giver.give(1, &run), move || wait(&waiter, 0, 1));
-        assert!(given);
-        judge(end, &slots, told, 1)
+        given_on(1, swap, &slots, told)
     });
     assert!(met.contains(&(End::First, false)), "{met:?}");
     assert!(met.contains(&(End::Asleep, true)), "{met:?}");

@@ -22,12 +22,20 @@ use crate::state::Direction;
 /// Where the bytes of a map are, and what it was made as.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ends {
-    pub(super) buffer: NonNull<[u8]>,
+    buffer: NonNull<[u8]>,
     /// The first byte as the device sees it: in slots, or the buffer's own.
-    pub(super) seen: NonNull<u8>,
-    pub(super) bounced: bool,
-    pub(super) direction: Direction,
-    pub(super) attrs: Attrs,
+    seen: NonNull<u8>,
+    bounced: bool,
+    direction: Direction,
+    attrs: Attrs,
+}
+
+impl Ends {
+    /// Those of a map without attributes through slots, in which its bytes begin at `seen`.
+    #[inline]
+    pub(super) fn in_slots(buffer: NonNull<[u8]>, seen: NonNull<u8>, direction: Direction) -> Self {
+        Self { buffer, seen, bounced: true, direction, attrs: Attrs::NONE }
+    }
 }
 
 impl<P: Platform + ?Sized> Device<'_, P> {

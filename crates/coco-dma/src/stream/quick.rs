@@ -68,7 +68,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         if self.stopped().is_some() || !self.charge(shape.count()) {
             return None;
         }
-        let count = |turn| self.count().bounced_in(Some(turn));
+        let count = |turn| self.count().bounced_in(turn);
         let Some(run) = hand.take_quickly(pool, &shape, self.owner(), count) else {
             self.discharge(shape.count());
             return None;
@@ -81,8 +81,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             self.discharge(shape.count());
             return None;
         };
-        let (bounced, attrs) = (true, Attrs::NONE);
-        let ends = Ends { buffer, seen: slots, bounced, direction, attrs };
+        let ends = Ends::in_slots(buffer, slots, direction);
         // SAFETY: the buffer is readable, and writable where the device writes, by condition 1 of
         // `map_raw`; the slots are ours.
         unsafe { self.carry(&ends, Moment::Map, 0..len) };
@@ -112,8 +111,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             && pool.holds(&run)
             && let Some(seen) = pool.bytes().at(run.offset(), buffer.len())
         {
-            let (bounced, attrs) = (true, Attrs::NONE);
-            let ends = Ends { buffer, seen, bounced, direction, attrs };
+            let ends = Ends::in_slots(buffer, seen, direction);
             // SAFETY: as in `map_quickly`.
             unsafe { self.carry(&ends, Moment::Finish, 0..written) };
         }
