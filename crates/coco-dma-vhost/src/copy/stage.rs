@@ -107,8 +107,8 @@ fn session<'a>(
         all.finished += now.finished;
         all.lost += now.lost;
         let (all, now) = (&mut report.adaptor, adaptor.counters());
-        all.strays += now.strays;
-        all.strangers += now.strangers;
+        all.failed_shares += now.failed_shares;
+        all.unknown_unshares += now.unknown_unshares;
         all.lost += now.lost;
     }
     ended
@@ -163,8 +163,8 @@ fn serve<'a>(
     });
     if ended.as_ref().is_err_and(CopyError::is_loss) {
         process.kill()?;
-        pipeline.take_back(input.lose().unwrap_or_default());
-        pipeline.take_back(output.lose().unwrap_or_default());
+        pipeline.sync_for_cpu(input.lose().unwrap_or_default());
+        pipeline.sync_for_cpu(output.lose().unwrap_or_default());
     }
     ended
 }

@@ -56,7 +56,7 @@ impl DeviceProcess {
         drop(images);
         let (child, ended, words) =
             started.map_err(|source| DeviceError::Spawn { program, source })?;
-        doors.iter_mut().for_each(Door::hand_over);
+        doors.iter_mut().for_each(Door::sync_for_device);
         let pid = child.id();
         Ok(Self { child: Mutex::new(child), pid, ended, doors, words, separation })
     }

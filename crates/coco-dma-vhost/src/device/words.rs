@@ -126,7 +126,7 @@ pub(super) fn spawn(mut command: Command) -> io::Result<(Child, OwnedFd, Words)>
         let (mine, theirs) = match started {
             Ok(Started { child, ended, words, pipe }) => match ended.try_clone() {
                 Ok(watch) => (Some((watch, pipe, words.clone())), Ok((child, ended, words))),
-                Err(error) => (None, Err(give_up(child, error))),
+                Err(error) => (None, Err(abandon(child, error))),
             },
             Err(error) => (None, Err(error)),
         };
@@ -160,12 +160,12 @@ fn start(command: &mut Command) -> io::Result<Started> {
     };
     match watch(&mut child) {
         Ok((ended, words, pipe)) => Ok(Started { child, ended, words, pipe }),
-        Err(error) => Err(give_up(child, error)),
+        Err(error) => Err(abandon(child, error)),
     }
 }
 
 /// Ends a child that cannot be watched.
-fn give_up(mut child: Child, error: io::Error) -> io::Error {
+fn abandon(mut child: Child, error: io::Error) -> io::Error {
     let _ = child.kill();
     let _ = child.wait();
     error

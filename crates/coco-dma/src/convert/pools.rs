@@ -4,8 +4,8 @@
 
 use core::fmt;
 
+use super::ConvertErrorKind;
 use super::ConvertFailed;
-use super::Why;
 use crate::addr::PhysRange;
 use crate::copy::zero;
 use crate::dma::Dma;
@@ -111,7 +111,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         let pin = match state {
             State::Guest(visibility) => {
                 Some(self.ledger().pin(run, visibility).map_err(|why| {
-                    let (why, to) = (Why::Ledger(why), visibility);
+                    let (why, to) = (ConvertErrorKind::Ledger(why), visibility);
                     GrowFailed::Convert(ConvertFailed {
                         run,
                         to,
@@ -125,7 +125,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         };
         let cache = plan::POOL_CACHE;
         // SAFETY: the memory is in this state, and the view ends when the pool is shrunk.
-        let view = unsafe { self.platform().view(run, state, cache, Context::Blocking) };
+        let view = unsafe { self.platform().map_cpu(run, state, cache, Context::Blocking) };
         let Ok(start) = view else {
             if let Some(pin) = pin {
                 self.ledger().unpin(pin);
@@ -205,7 +205,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
             unsafe { zero(start.as_ptr(), pool.len()) };
         }
         // SAFETY: `grow` made the view, and nobody uses it any more.
-        unsafe { self.platform().unview(start, run) };
+        unsafe { self.platform().unmap_cpu(start, run) };
         if self.regime().is_guest() {
             self.ledger().unpin(Pin::of_pool(run));
         }

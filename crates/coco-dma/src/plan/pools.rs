@@ -2,15 +2,15 @@
 
 use super::request::IOMMU_PAGE;
 use super::request::MapRequest;
-use super::request::PoolFace;
+use super::request::PoolInfo;
 use super::step::PoolVerdict;
 use super::step::Step;
 use super::step::Trace;
 use crate::addr::AlignMask;
+use crate::addr::Constraints;
 use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
-use crate::addr::Places;
-use crate::addr::Wish;
+use crate::addr::Placements;
 use crate::reason::Bounce;
 use crate::reason::Refuse;
 use crate::regime::Regime;
@@ -35,7 +35,7 @@ pub(crate) const fn state_of(regime: &Regime, label: PoolLabel) -> Option<State>
 }
 
 /// The restricted pool that holds all of `range`.
-pub(super) fn restricted_around(pools: &[PoolFace], range: PhysRange) -> Option<&PoolFace> {
+pub(super) fn restricted_around(pools: &[PoolInfo], range: PhysRange) -> Option<&PoolInfo> {
     pools.iter().find(|pool| pool.restricted && pool.range.contains(range))
 }
 
@@ -75,7 +75,7 @@ pub struct Candidate {
     pub base: Option<DmaAddr>,
     /// The places in it that suit the mapping, as offsets from its first byte. Behind a domain
     /// they are whole pages around the mapping, which nobody else has a part of.
-    pub places: Places,
+    pub places: Placements,
     /// How far into a place the mapping begins, in bytes: behind a domain the low bits of the
     /// address that the device wants kept, else 0.
     pub pad: u64,
@@ -186,7 +186,7 @@ fn choose<'a>(
 }
 
 /// Where a pool stands among those of one request (0 is first), or why it does not.
-fn order(request: &MapRequest<'_>, terms: Terms, pool: &PoolFace) -> Result<u8, PoolVerdict> {
+fn order(request: &MapRequest<'_>, terms: Terms, pool: &PoolInfo) -> Result<u8, PoolVerdict> {
     if terms.restricted && !pool.restricted {
         return Err(PoolVerdict::NotRestricted);
     }
@@ -207,7 +207,7 @@ fn judge(
     request: &MapRequest<'_>,
     terms: Terms,
     index: usize,
-    pool: &PoolFace,
+    pool: &PoolInfo,
 ) -> Result<Candidate, PoolVerdict> {
     order(request, terms, pool)?;
     let state = state_of(request.regime, pool.label).ok_or(PoolVerdict::Label)?;
@@ -220,39 +220,43 @@ fn judge(
         super::Place::At(base) => base.raw(),
         super::Place::Unlocated => 0,
     };
-    let wish = Wish {
+    let constraints = Constraints {
         len: request.len,
         original,
         keep: limits.min_align,
         align: request.align,
         boundary: limits.boundary,
     };
-    let (seen_from, wish, pad) = match base {
-        Some(base) => (base.raw(), wish, 0),
+    let (seen_from, constraints, pad) = match base {
+        Some(base) => (base.raw(), constraints, 0),
         None => {
-            let (wish, pad) = whole_pages(wish).ok_or(PoolVerdict::Size)?;
-            (pool.range.base().raw(), wish, pad)
+            let (constraints, pad) = whole_pages(constraints).ok_or(PoolVerdict::Size)?;
+            (pool.range.base().raw(), constraints, pad)
         }
     };
-    let places = Places::new(seen_from, pool.range.len(), &wish).ok_or(PoolVerdict::Size)?;
+    let places =
+        Placements::new(seen_from, pool.range.len(), &constraints).ok_or(PoolVerdict::Size)?;
     Ok(Candidate { index, state, base, places, pad })
 }
 
-/// What to wish for so that the pages of a domain show no byte but the mapping's own, and how far
+/// What to ask for so that the pages of a domain show no byte but the mapping's own, and how far
 /// into them it begins. What the device sees of the address the domain chooses, boundary and all;
 /// `None` where no address could be right.
-fn whole_pages(wish: Wish) -> Option<(Wish, u64)> {
-    if !wish.align.is_power_of_two() {
+fn whole_pages(constraints: Constraints) -> Option<(Constraints, u64)> {
+    if !constraints.align.is_power_of_two() {
         return None;
     }
-    let page = wish.align.max(IOMMU_PAGE);
-    let kept = wish.original & wish.keep.raw();
-    if wish.boundary.is_some_and(|boundary| boundary.crossed_by(kept, wish.len)) {
+    let page = constraints.align.max(IOMMU_PAGE);
+    let kept = constraints.original & constraints.keep.raw();
+    if constraints.boundary.is_some_and(|boundary| boundary.crossed_by(kept, constraints.len)) {
         return None;
     }
     let pad = kept & (page - 1);
-    let len = wish.len.checked_add(pad)?.checked_next_multiple_of(page)?;
-    Some((Wish { len, original: 0, keep: AlignMask::NONE, align: page, boundary: None }, pad))
+    let len = constraints.len.checked_add(pad)?.checked_next_multiple_of(page)?;
+    Some((
+        Constraints { len, original: 0, keep: AlignMask::NONE, align: page, boundary: None },
+        pad,
+    ))
 }
 
 /// How well a label fits the device: 0 best, 1 the other, `None` not at all.

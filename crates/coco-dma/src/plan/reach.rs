@@ -2,7 +2,7 @@
 
 use super::map::Source;
 use super::pools;
-use super::request::DeviceFace;
+use super::request::DeviceInfo;
 use super::request::IOMMU_PAGE;
 use super::request::MapRequest;
 use super::step::Misfit;
@@ -76,7 +76,7 @@ pub(super) fn reach(
 /// The address of `range` as the device would be given it, if that is within its reach.
 pub(super) fn bus_address(
     regime: &Regime,
-    device: &DeviceFace<'_>,
+    device: &DeviceInfo<'_>,
     state: State,
     range: PhysRange,
     mark: u64,
@@ -104,7 +104,7 @@ pub(super) fn bus_address(
 
 /// The last address of memory that the device reaches in this state, whatever shows it; `None` where
 /// it reaches none.
-pub(super) fn last(regime: &Regime, device: &DeviceFace<'_>, state: State) -> Option<PhysAddr> {
+pub(super) fn last(regime: &Regime, device: &DeviceInfo<'_>, state: State) -> Option<PhysAddr> {
     let most = PhysAddr::new(regime.memory_limit().raw());
     // An entry of a domain carries any state: what is asked for is the address alone.
     if device.attachment.is_translated() {

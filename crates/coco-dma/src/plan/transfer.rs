@@ -31,7 +31,7 @@ pub enum Moment {
     /// The driver wants to see what the device wrote meanwhile.
     SyncForCpu,
     /// The map ends.
-    Finish,
+    Unmap,
 }
 
 /// What is done to the bytes of a slot. Memory that is mapped in place is never copied.
@@ -73,8 +73,8 @@ pub fn transfer(map: &MapFace, moment: Moment, trace: &mut impl Trace) -> Transf
         // A driver may hand a buffer back this way after the device wrote: nothing is touched.
         Moment::SyncForDevice => Bytes::Stay,
         Moment::SyncForCpu if from => Bytes::Back,
-        Moment::Finish if from && !skips => Bytes::Back,
-        Moment::SyncForCpu | Moment::Finish => Bytes::Stay,
+        Moment::Unmap if from && !skips => Bytes::Back,
+        Moment::SyncForCpu | Moment::Unmap => Bytes::Stay,
     };
     let bytes = if map.bounced { bytes } else { Bytes::Stay };
     // Who leaves the cache work out at the map and at its end does it by syncs.
@@ -84,7 +84,7 @@ pub fn transfer(map: &MapFace, moment: Moment, trace: &mut impl Trace) -> Transf
             Moment::Map => !skips,
             Moment::SyncForDevice => true,
             Moment::SyncForCpu => from,
-            Moment::Finish => from && !skips,
+            Moment::Unmap => from && !skips,
         };
     let transfer = Transfer { bytes, cache_work };
     trace.step(Step::Transfer(transfer));
@@ -103,7 +103,7 @@ mod tests {
     fn the_table_of_copies() {
         use Bytes::{Back, Out, Stay, Zero};
         use Direction::{Both, FromDevice, ToDevice};
-        let moments = [Moment::Map, Moment::SyncForDevice, Moment::SyncForCpu, Moment::Finish];
+        let moments = [Moment::Map, Moment::SyncForDevice, Moment::SyncForCpu, Moment::Unmap];
         for (direction, row) in [
             (ToDevice, [Out, Out, Stay, Stay]),
             (FromDevice, [Zero, Stay, Back, Back]),
@@ -119,10 +119,10 @@ mod tests {
     #[test]
     fn nothing_comes_back_from_a_device_that_is_not_believed_or_where_the_driver_syncs() {
         let dead = MapFace { alive: false, ..map(Direction::Both, true) };
-        assert_eq!(transfer(&dead, Moment::Finish, &mut ()).bytes, Bytes::Stay);
+        assert_eq!(transfer(&dead, Moment::Unmap, &mut ()).bytes, Bytes::Stay);
         assert_eq!(transfer(&dead, Moment::SyncForCpu, &mut ()).bytes, Bytes::Stay);
         let skips = MapFace { attrs: Attrs::SKIP_CPU_SYNC, ..map(Direction::Both, true) };
-        assert_eq!(transfer(&skips, Moment::Finish, &mut ()).bytes, Bytes::Stay);
+        assert_eq!(transfer(&skips, Moment::Unmap, &mut ()).bytes, Bytes::Stay);
         assert_eq!(transfer(&skips, Moment::SyncForCpu, &mut ()).bytes, Bytes::Back);
         assert_eq!(transfer(&skips, Moment::Map, &mut ()).bytes, Bytes::Out, "as Linux does");
     }
@@ -130,8 +130,8 @@ mod tests {
     #[test]
     fn caches_are_maintained_for_memory_of_a_device_that_does_not_see_them() {
         use Direction::{Both, FromDevice, ToDevice};
-        let moments = [Moment::Map, Moment::SyncForDevice, Moment::SyncForCpu, Moment::Finish];
-        let works = |face: MapFace| moments.map(|at| transfer(&face, at, &mut ()).cache_work);
+        let moments = [Moment::Map, Moment::SyncForDevice, Moment::SyncForCpu, Moment::Unmap];
+        let works = |info: MapFace| moments.map(|at| transfer(&info, at, &mut ()).cache_work);
         for (direction, always, skipping) in [
             (ToDevice, [true, true, false, false], [false, true, false, false]),
             (FromDevice, [true, true, true, true], [false, true, true, false]),

@@ -22,7 +22,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     ///
     /// The mapping holds its memory in this state, with the bytes in their place, and the
     /// conditions of [`map_raw`](Self::map_raw) hold.
-    pub(super) unsafe fn put_behind(
+    pub(super) unsafe fn map_iommu(
         &self,
         mapping: &mut RawMapping,
         buffer: Option<PhysRange>,
@@ -61,7 +61,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         // SAFETY: as above.
         unsafe { pool.bytes().zero(end, start.checked_add(len)?.checked_sub(end)?) };
         let whole = NonNull::slice_from_raw_parts(pool.bytes().at(start, len)?, len);
-        self.platform().hand_over(whole, mapping.direction, !self.face().coherent);
+        self.platform().sync_for_device(whole, mapping.direction, !self.info().coherent);
         pool.range().slice(u64::try_from(*at).ok()?, u64::try_from(mapping.len()).ok()?)
     }
 }
