@@ -121,7 +121,7 @@ pub enum Step {
         /// The sum.
         addr: DmaAddr,
     },
-    /// An IOMMU domain gives the address; the state goes into its verdict.
+    /// An IOMMU domain gives the address; the state goes into its entry.
     Translated(State),
     /// The last byte against the last address in reach.
     Limit {
