@@ -265,7 +265,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             }
             // SAFETY: this function's condition.
             Source::Pages { run, converted, pin } => unsafe {
-                self.give_pages(bytes, run, converted, pin);
+                self.give_pages(bytes, run, converted, pin); // sabotage: free-asks-device
             },
         }
         self.count().freed();

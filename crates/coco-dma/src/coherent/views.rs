@@ -99,6 +99,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
 
     /// Whether an allocation is this device's and needs syncs.
     fn is_synced(&self, owner: Owner, made: &Made) -> bool {
+        // sabotage: driver-synced-pages
         owner == self.owner() && !self.face().coherent && made.wish.kind != AllocKind::Coherent
     }
 }

@@ -244,12 +244,12 @@ fn open_path(regime: &Regime, face: &DeviceFace<'_>, pools: &[PoolFace]) -> (u64
     let limits = &face.limits;
     let plain = *regime == Regime::Open
         && face.coherent
-        && !face.force_bounce
+        && !face.force_bounce // sabotage: open-forced-forgotten
         && !face.attachment.is_translated()
         && limits.segment.is_none()
         && limits.boundary.is_none()
         && !pools.iter().any(|pool| pool.restricted)
         && face.bus == BusRanges::IDENTITY;
-    let past = if plain { face.limit().raw() } else { 0 };
+    let past = if plain { face.limit().raw() } else { 0 }; // sabotage: open-without-mask
     (past, 0)
 }

@@ -190,7 +190,7 @@ impl Domain<'_> {
             if !whole {
                 break;
             }
-            at += part.len();
+            at += part.len(); // sabotage: gather-one-address
         }
         if at == 0 {
             self.give(&mapped, owner);
@@ -250,6 +250,7 @@ impl Domain<'_> {
             Begun::Over => return Ok(()),
         }
         // SAFETY: a run that has not ended is mapped, by us; this function's condition.
+        // sabotage: iommu-unmap-left-out
         match unsafe { self.iommu.unmap(addr, len) } {
             Ok(()) => {
                 self.slots.ended(run);

@@ -113,7 +113,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         {
             let ends = Ends::in_slots(buffer, seen, direction);
             // SAFETY: as in `map_quickly`.
-            unsafe { self.carry(&ends, Moment::Finish, 0..written) };
+            unsafe { self.carry(&ends, Moment::Finish, 0..written) }; // sabotage: whole-slot-back
         }
         if hand.give(pool, &run, |turn| self.count().finished_in(turn)) {
             self.discharge(run.count());
