@@ -59,8 +59,7 @@ fn matched<'a>(
     for sabotage in table {
         let name = sabotage.name.as_str();
         let Some((path, text, line)) = marked.remove(name) else {
-            wrong
-                .push(format!("{name}: no line is marked, or the name is used twice in the table"));
+            wrong.push(format!("{name}: no line is marked"));
             continue;
         };
         match replaced(text, line, |line| sabotage.applied(line)) {
@@ -143,7 +142,5 @@ mod tests {
             let (_, wrong) = matched(&text(&good.replacen(old, new, 1)), &table);
             assert!(!wrong.is_empty(), "{old} {new}");
         }
-        let twice = table::read(&(row("one") + &row("one"))).unwrap();
-        assert!(!matched(&text("a x; // sabotage: one\n"), &twice).1.is_empty());
     }
 }

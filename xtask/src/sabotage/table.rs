@@ -1,5 +1,7 @@
 //! The table of sabotages, `sabotages.table`: what is made wrong, how, and who has to see it.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context, Result, bail, ensure};
 
 use super::Failed;
@@ -90,12 +92,15 @@ pub(super) fn read(text: &str) -> Result<Vec<Sabotage>> {
     }
     let line = text.lines().count();
     table.extend(one.map(|one| one.finished(line)).transpose()?);
+    let mut names = BTreeSet::new();
+    for Sabotage { name, .. } in &table {
+        ensure!(names.insert(name), "two sabotages are called `{name}`");
+    }
     Ok(table)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
     use std::fs;
     use std::path::Path;
 
@@ -170,8 +175,10 @@ mod tests {
     #[test]
     fn a_table_says_all_of_it() {
         let good = "name: n\nrule: r\nwrong: w\n- a b\n+ c\nseen: case/x device\n";
-        let table = read(&format!("# c\n{good}\n{good}")).unwrap();
+        let other = good.replacen("name: n", "name: other", 1);
+        let table = read(&format!("# c\n{good}\n{other}")).unwrap();
         assert_eq!(table.len(), 2);
+        assert!(read(&format!("{good}\n{good}")).is_err());
         assert_eq!(table[0].applied("1 a b 2").unwrap(), "1 c 2");
         assert!(table[0].applied("a").is_err());
         assert!(table[0].applied("a b a b").is_err());
