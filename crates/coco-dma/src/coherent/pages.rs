@@ -78,7 +78,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         if convert {
             // SAFETY: the pages are ours by the contract of `PageSource`.
             if let Err((_, lost)) = unsafe { self.dma().try_share(run) } {
-                free_except(source, run, &lost);
+                free_except(source, run, &lost); // sabotage: doubtful-pages-reused
                 return Err(Refuse::ConversionFailed);
             }
         }
@@ -133,6 +133,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
 
     /// Gives pages back as they came, without what does not come back.
     fn undo(&self, source: &dyn PageSource, run: PhysRange, converted: bool) {
+        // sabotage: stays-converted
         let lost = if converted {
             // SAFETY: the pages are ours, and the device has stopped or never had them.
             unsafe { self.dma().reclaim_or_lose(run) }

@@ -265,7 +265,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             }
             // SAFETY: this function's condition.
             Source::Pages { run, converted, pin } => unsafe {
-                self.free_pages(bytes, run, converted, pin);
+                self.free_pages(bytes, run, converted, pin); // sabotage: free-asks-device
             },
         }
         self.count().freed();

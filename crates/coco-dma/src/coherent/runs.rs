@@ -100,6 +100,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     ///
     /// No device reaches them, and nobody uses their pointers any more.
     pub(super) unsafe fn free_runs(&self, room: &mut [Option<Run>], converted: bool) {
+        // sabotage: gather-leaks-first
         for Run { bytes, range, pin } in room.iter_mut().filter_map(Option::take) {
             // SAFETY: this function's condition.
             unsafe { self.free_pages(bytes, range, converted, pin) };

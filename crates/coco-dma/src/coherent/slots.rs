@@ -101,8 +101,8 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let start = pool.bytes().at(offset, len).ok_or(full)?;
         let range = pool.range().slice(at, whole).ok_or(full)?;
         // SAFETY: this function's condition.
-        unsafe { pool.bytes().zero(offset, len) };
-        let own = options.cache != plan::POOL_CACHE;
+        unsafe { pool.bytes().zero(offset, len) }; // sabotage: coherent-not-zeroed
+        let own = options.cache != plan::POOL_CACHE; // sabotage: pool-own-view
         let start = if own {
             let (state, cache) = (candidate.state, options.cache);
             // SAFETY: a pool's memory keeps its state while slots of it are held, and the view ends

@@ -99,6 +99,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
 
     /// Whether an allocation is this device's and needs syncs.
     fn is_synced(&self, owner: Owner, made: &AllocInfo) -> bool {
+        // sabotage: driver-synced-pages
         owner == self.owner() && !self.info().coherent && made.options.kind != AllocKind::Coherent
     }
 }

@@ -102,6 +102,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         }
         let (run, label) = (pool.range(), pool.label());
         let state = plan::state_of(self.regime(), label).ok_or(GrowFailed::Label(label))?;
+        // sabotage: grow-without-share
         if state == State::SHARED {
             // SAFETY: the region is the pool's by the condition of `convertible`.
             unsafe { self.share(run) }.map_err(GrowFailed::Convert)?;
@@ -181,6 +182,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
     /// Gives the region of a pool made by [`Pool::convertible`] back to its owner: private, zero,
     /// and not the pool's any more until it grows again. Refused while a slot is in use. Blocks.
     pub fn shrink(&self, pool: &Pool<'_>) -> Result<(), ShrinkFailed> {
+        // sabotage: adopted-reclaimed
         if pool.origin() == PoolOrigin::Adopted {
             return Err(ShrinkFailed::Adopted);
         }
@@ -209,6 +211,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         if self.regime().is_guest() {
             self.ledger().unpin(Pin::of_pool(run));
         }
+        // sabotage: shrink-without-reclaim
         if shared {
             // SAFETY: the region was the pool's alone, and nothing of it is in use.
             unsafe { self.reclaim(run) }.map_err(ShrinkFailed::Convert)?;

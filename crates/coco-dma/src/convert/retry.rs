@@ -58,7 +58,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
             Ok(()) => (run.len(), run.len()),
             Err(error) => {
                 let (done, doubt) = self.believed(run, error);
-                (done, done + doubt.max(self.regime().granule()))
+                (done, done + doubt.max(self.regime().granule())) // sabotage: retry-without-proof
             }
         };
         let back = match run.slice(0, proved) {

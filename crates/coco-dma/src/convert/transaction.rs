@@ -62,6 +62,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
             self.ledger().settle(conversion, 0, 0, to);
             return Err(failed(ConvertErrorKind::Stopped));
         }
+        // sabotage: share-without-wipe
         if self.keeps_contents_on_share() && !self.wipe(run, State::PRIVATE) {
             self.ledger().settle(conversion, 0, 0, to);
             return Err(failed(ConvertErrorKind::NoView));
@@ -69,6 +70,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         // SAFETY: the run is the caller's alone by this function's condition, and the ledger's
         // answer says that no device has it mapped.
         let why = match unsafe { self.platform().convert(run, to) } {
+            // sabotage: share-without-init
             Ok(()) if self.wipe(run, State::SHARED) => {
                 self.ledger().settle(conversion, run.len(), 0, to);
                 self.notify(&Event::Converted { run, to });
@@ -135,7 +137,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         };
         // What the host could write last is gone before anybody uses the memory again.
         let usable = match run.slice(0, done) {
-            Some(part) if self.wipe(part, State::PRIVATE) => done,
+            Some(part) if self.wipe(part, State::PRIVATE) => done, // sabotage: reclaim-not-wiped
             _ => 0,
         };
         let doubt = match rest {
@@ -164,6 +166,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
             None => 0,
             Some(part) => {
                 // SAFETY: the run is still the conversion's alone.
+                // sabotage: share-not-undone
                 let undone = match unsafe { self.platform().convert(part, Visibility::Private) } {
                     Ok(()) => done,
                     Err(error) => self.believed(part, error).0,
@@ -176,7 +179,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         };
         // `back` bytes are private again; what lies between them and the unchanged rest is in
         // doubt.
-        let lost = done - back + doubt;
+        let lost = done - back + doubt; // sabotage: doubt-unchanged
         let settled = self.ledger().settle(conversion, back, lost, Visibility::Private);
         let (to, quarantined) = (Visibility::Shared, settled.doubt);
         self.notify(&Event::ConversionFailed { run, to, quarantined, code: code(&why) });
@@ -213,6 +216,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
             let found = Found::Misaligned { granule };
             return Err(ConvertErrorKind::Ledger(Conflict { run, wanted, at: run.base(), found }));
         }
+        // sabotage: pool-in-use-converted
         let in_use = |pool: &&Pool<'_>| pool.is_open() && pool.range().overlaps(run);
         match self.pools().iter().find(in_use) {
             Some(pool) => Err(ConvertErrorKind::Pool(pool.range())),
@@ -242,7 +246,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
                 let done = error.done - error.done.checked_rem(granule).unwrap_or(0);
                 (done, known.min(run.len()) - done)
             }
-            None => (0, run.len()),
+            None => (0, run.len()), // sabotage: overclaim-believed
         }
     }
 

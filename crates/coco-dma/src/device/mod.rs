@@ -244,12 +244,12 @@ fn open_path(regime: &Regime, info: &DeviceInfo<'_>, pools: &[PoolInfo]) -> (u64
     let limits = &info.limits;
     let plain = *regime == Regime::Open
         && info.coherent
-        && !info.force_bounce
+        && !info.force_bounce // sabotage: open-forced-forgotten
         && !info.attachment.is_translated()
         && limits.segment.is_none()
         && limits.boundary.is_none()
         && !pools.iter().any(|pool| pool.restricted)
         && info.bus == BusRanges::IDENTITY;
-    let past = if plain { info.limit().raw() } else { 0 };
+    let past = if plain { info.limit().raw() } else { 0 }; // sabotage: open-without-mask
     (past, 0)
 }

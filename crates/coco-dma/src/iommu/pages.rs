@@ -191,7 +191,7 @@ impl Domain<'_> {
             if !whole {
                 break;
             }
-            at += part.len();
+            at += part.len(); // sabotage: gather-one-address
         }
         if at == 0 {
             self.free(&mapped, owner);
@@ -254,6 +254,7 @@ impl Domain<'_> {
             EndState::Over => return Ok(()),
         }
         // SAFETY: a run that has not ended is mapped, by us; this function's condition.
+        // sabotage: iommu-unmap-left-out
         match unsafe { self.iommu.unmap(addr, len) } {
             Ok(()) => {
                 self.slots.ended(run);

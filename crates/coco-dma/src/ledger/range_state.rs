@@ -56,6 +56,7 @@ impl RangeState {
                 GranuleState::Private => Memory::Known(State::PRIVATE),
                 GranuleState::Shared => Memory::Known(State::SHARED),
                 GranuleState::Encrypted => Memory::Known(State::ENCRYPTED),
+                // sabotage: sme-plain-as-encrypted
                 GranuleState::Plain => Memory::Known(State::PLAIN),
                 GranuleState::Converting => Memory::Converting,
                 GranuleState::Quarantined => Memory::Quarantined,

@@ -87,6 +87,7 @@ fn decide<'a>(request: &AllocRequest<'a>, trace: &mut impl Trace) -> Result<Allo
         return Err(Refuse::TrustLost);
     }
     let (pages, too_early) = match own_pages(request, trace) {
+        // sabotage: atomic-converts
         Some(pages) if pages.convert && request.context == Context::Atomic => {
             trace.step(Step::Atomic);
             (None, true)
@@ -119,7 +120,7 @@ fn decide<'a>(request: &AllocRequest<'a>, trace: &mut impl Trace) -> Result<Allo
         }
         pools => (None, pools),
     };
-    let grow = request.context == Context::Blocking;
+    let grow = request.context == Context::Blocking; // sabotage: atomic-grows
     let reservoir = reservoir.map(|pools| Reservoir { pools, grow });
     if trace.listens() {
         let first = reservoir.map(|_| Source::Reservoir { grow });

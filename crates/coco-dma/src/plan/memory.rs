@@ -54,6 +54,7 @@ pub fn protection(
 ) -> Result<Protection, Refuse> {
     let protection = match regime.cpu_mark(state) {
         None => Err(Refuse::InvalidRange),
+        // sabotage: cpu-mark-lost
         Some(mark) => Ok(Protection { mark, cache: cache(coherent, attrs) }),
     };
     match protection {
@@ -73,7 +74,7 @@ fn cache(cached: bool, attrs: Attrs) -> CacheMode {
 
 /// How the CPU sees an allocation.
 pub(super) fn cache_of(kind: AllocKind, coherent: bool, attrs: Attrs) -> CacheMode {
-    cache(is_cached(kind, coherent), attrs)
+    cache(is_cached(kind, coherent), attrs) // sabotage: coherent-cached
 }
 
 /// Pages that the driver syncs are cached, whatever their device sees.
@@ -85,6 +86,7 @@ fn is_cached(kind: AllocKind, coherent: bool) -> bool {
 /// `converted` says that we converted the memory, so that we convert it back.
 pub fn free(converted: bool, context: Context, trace: &mut impl Trace) -> Result<(), Refuse> {
     trace.step(Step::Free { converted });
+    // sabotage: atomic-free-converts
     if converted && context == Context::Atomic {
         trace.step(Step::Atomic);
         trace.step(Step::Refuse(Refuse::AtomicNeedsConversion));
@@ -132,7 +134,7 @@ pub fn mmap(request: &MmapRequest<'_>, trace: &mut impl Trace) -> Result<Protect
         trace.step(Step::Refuse(Refuse::OutOfBounds));
         return Err(Refuse::OutOfBounds);
     }
-    let cached = is_cached(request.kind, request.coherent);
+    let cached = is_cached(request.kind, request.coherent); // sabotage: driver-synced-uncached
     protection(request.regime, request.state, cached, request.attrs, trace)
 }
 

@@ -36,15 +36,18 @@ pub struct OwnPages {
 pub(super) fn own_pages(request: &AllocRequest<'_>, trace: &mut impl Trace) -> Option<OwnPages> {
     let (regime, device) = (request.regime, request.device);
     // A restricted pool is all that the device may touch.
+    // sabotage: restricted-pages
     if !request.pages || request.pools.iter().any(|pool| pool.restricted) {
         return None;
     }
     let (state, convert) = match (regime, device.trust) {
         (Regime::Open, _) => (State::Ordinary, false),
         (Regime::Host(_), _) => (State::ENCRYPTED, false),
+        // sabotage: accepted-shared-pages
         (Regime::Guest(_), Trust::Accepted) => (State::PRIVATE, false),
         (Regime::Guest(_), Trust::Untrusted) => (State::SHARED, true),
     };
+    // sabotage: pages-not-granules
     let align = if convert { regime.granule().max(request.align) } else { request.align };
     let len = request.len.checked_next_multiple_of(align)?;
     let Some(last) = reach::last(regime, device, state).filter(|last| last.raw() >= len - 1) else {

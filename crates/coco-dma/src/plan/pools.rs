@@ -27,6 +27,7 @@ pub(crate) const fn state_of(regime: &Regime, label: PoolLabel) -> Option<State>
     match (regime, label) {
         (Regime::Open, PoolLabel::Ordinary) => Some(State::Ordinary),
         (Regime::Host(_), PoolLabel::Ordinary) => Some(State::ENCRYPTED),
+        // sabotage: sme-plain-pool-encrypted
         (Regime::Host(_), PoolLabel::HostPlain) => Some(State::PLAIN),
         (Regime::Guest(_), PoolLabel::GuestShared) => Some(State::SHARED),
         (Regime::Guest(_), PoolLabel::GuestPrivate) => Some(State::PRIVATE),
@@ -187,17 +188,19 @@ fn choose<'a>(
 
 /// Where a pool stands among those of one request (0 is first), or why it does not.
 fn order(request: &MapRequest<'_>, terms: Terms, pool: &PoolInfo) -> Result<u8, PoolVerdict> {
+    // sabotage: restricted-slots-of-others
     if terms.restricted && !pool.restricted {
         return Err(PoolVerdict::NotRestricted);
     }
     let purpose = match (pool.purpose, terms.allocation) {
         (PoolUse::Coherent, Some(_)) => 0,
-        (PoolUse::Reserve, Some(Context::Atomic)) => 1,
+        (PoolUse::Reserve, Some(Context::Atomic)) => 1, // sabotage: reserve-waiters
         (PoolUse::All, Some(_)) => 2,
-        (PoolUse::All | PoolUse::Streaming, None) => 0,
+        (PoolUse::All | PoolUse::Streaming, None) => 0, // sabotage: reserve-maps
         _ => return Err(PoolVerdict::Purpose),
     };
     let label = rank(request, terms.forced, pool.label).ok_or(PoolVerdict::Label)?;
+    // sabotage: machine-pools-first, far-pools-first
     let (machines, far) = (u8::from(!pool.own), u8::from(pool.is_far(request.device)));
     Ok(purpose << PURPOSE | label << 2 | machines << 1 | far)
 }
@@ -211,6 +214,7 @@ fn judge(
 ) -> Result<Candidate, PoolVerdict> {
     order(request, terms, pool)?;
     let state = state_of(request.regime, pool.label).ok_or(PoolVerdict::Label)?;
+    // sabotage: pool-label-ignored
     let base = base(request, state, pool.range).ok_or(PoolVerdict::Reach)?;
     let limits = &request.device.limits;
     if limits.segment.is_some_and(|segment| request.len > segment) {
@@ -223,9 +227,9 @@ fn judge(
     let constraints = Constraints {
         len: request.len,
         original,
-        keep: limits.min_align,
+        keep: limits.min_align, // sabotage: min-align-lost
         align: request.align,
-        boundary: limits.boundary,
+        boundary: limits.boundary, // sabotage: pool-boundary
     };
     let (seen_from, constraints, pad) = match base {
         Some(base) => (base.raw(), constraints, 0),
@@ -251,7 +255,7 @@ fn whole_pages(constraints: Constraints) -> Option<(Constraints, u64)> {
     if constraints.boundary.is_some_and(|boundary| boundary.crossed_by(kept, constraints.len)) {
         return None;
     }
-    let pad = kept & (page - 1);
+    let pad = kept & (page - 1); // sabotage: iommu-page-offset
     let len = constraints.len.checked_add(pad)?.checked_next_multiple_of(page)?;
     Some((
         Constraints { len, original: 0, keep: AlignMask::NONE, align: page, boundary: None },
@@ -270,9 +274,10 @@ fn rank(request: &MapRequest<'_>, forced: bool, label: PoolLabel) -> Option<u8> 
         (Regime::Host(host), _, PoolLabel::HostPlain) => {
             let carries_mark =
                 device.attachment.is_translated() || device.limit().raw() >= host.mark();
-            (forced || !carries_mark).then_some(1)
+            (forced || !carries_mark).then_some(1) // sabotage: sme-plain-for-want
         }
         (Regime::Guest(_), Trust::Untrusted, PoolLabel::GuestShared) => Some(0),
+        // sabotage: accepted-shared-pool
         (Regime::Guest(_), Trust::Accepted, PoolLabel::GuestPrivate) => Some(0),
         _ => None,
     }
@@ -291,5 +296,5 @@ fn base(request: &MapRequest<'_>, state: State, pool: PhysRange) -> Option<Optio
     let bus = device.bus.to_bus(pool)?;
     let base = request.regime.dma_form(device.trust, state, bus)?;
     let last = base.checked_add(pool.len() - 1)?;
-    (last.raw() <= device.limit().raw()).then_some(Some(base))
+    (last.raw() <= device.limit().raw()).then_some(Some(base)) // sabotage: pool-half-in-reach
 }

@@ -98,7 +98,7 @@ impl DeviceInfo<'_> {
     /// The last address the device reaches: the tighter of mask and bus limit.
     #[inline]
     pub fn limit(&self) -> AddressLimit {
-        self.limits.mask.min(self.bus_limit)
+        self.limits.mask.min(self.bus_limit) // sabotage: bus-limit
     }
 }
 

@@ -60,20 +60,21 @@ pub struct Transfer {
 /// Decides what is done to the bytes of a map at one moment.
 #[inline]
 pub fn transfer(map: &MapFace, moment: Moment, trace: &mut impl Trace) -> Transfer {
+    // sabotage: sync-other-way
     let (to, from) = (map.direction.to_device(), map.direction.from_device());
     let skips = map.attrs.contains(Attrs::SKIP_CPU_SYNC);
     let bytes = match moment {
         // Linux copies the old buffer in where the device only writes; here it is zeroes.
         Moment::Map if to => Bytes::Out,
-        Moment::Map => Bytes::Zero,
+        Moment::Map => Bytes::Zero, // sabotage: old-bytes-out, slot-not-zeroed
         // A device that is dead or distrusted is shown nothing more, and nobody vouches for what
         // it left.
-        _ if !map.alive => Bytes::Stay,
+        _ if !map.alive => Bytes::Stay, // sabotage: revoked-brought-back
         Moment::SyncForDevice if to => Bytes::Out,
         // A driver may hand a buffer back this way after the device wrote: nothing is touched.
         Moment::SyncForDevice => Bytes::Stay,
         Moment::SyncForCpu if from => Bytes::Back,
-        Moment::Unmap if from && !skips => Bytes::Back,
+        Moment::Unmap if from && !skips => Bytes::Back, // sabotage: nothing-back
         Moment::SyncForCpu | Moment::Unmap => Bytes::Stay,
     };
     let bytes = if map.bounced { bytes } else { Bytes::Stay };
@@ -81,10 +82,10 @@ pub fn transfer(map: &MapFace, moment: Moment, trace: &mut impl Trace) -> Transf
     let cache_work = !map.coherent
         && !map.attrs.contains(Attrs::MMIO)
         && match moment {
-            Moment::Map => !skips,
-            Moment::SyncForDevice => true,
-            Moment::SyncForCpu => from,
-            Moment::Unmap => from && !skips,
+            Moment::Map => !skips,           // sabotage: map-without-clean
+            Moment::SyncForDevice => true,   // sabotage: sync-without-clean
+            Moment::SyncForCpu => from,      // sabotage: sync-without-invalidate
+            Moment::Unmap => from && !skips, // sabotage: unmap-without-invalidate
         };
     let transfer = Transfer { bytes, cache_work };
     trace.step(Step::Transfer(transfer));

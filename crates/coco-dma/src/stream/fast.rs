@@ -113,7 +113,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         {
             let ends = Ends::in_slots(buffer, seen, direction);
             // SAFETY: as in `map_fast`.
-            unsafe { self.transfer(&ends, Moment::Unmap, 0..written) };
+            unsafe { self.transfer(&ends, Moment::Unmap, 0..written) }; // sabotage: whole-slot-back
         }
         if hand.free(pool, &run, |turn| self.count().unmapped_in(turn)) {
             self.discharge(run.count());

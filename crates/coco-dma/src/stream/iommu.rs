@@ -30,7 +30,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     ) -> Result<(), Refuse> {
         let original = buffer.map_or(0, |range| range.base().raw());
         let mmio = mapping.attrs.contains(Attrs::MMIO);
-        let entry = self.entry(mapping.direction, state, mmio);
+        let entry = self.entry(mapping.direction, state, mmio); // sabotage: domain-entry-shared
         let range = match &mapping.place {
             Held::Open => None,
             Held::InPlace { .. } => buffer,
@@ -59,6 +59,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         // SAFETY: the slots are held by the mapping.
         unsafe { pool.bytes().zero(start, at.checked_sub(start)?) };
         // SAFETY: as above.
+        // sabotage: iommu-rest-not-scrubbed
         unsafe { pool.bytes().zero(end, start.checked_add(len)?.checked_sub(end)?) };
         let whole = NonNull::slice_from_raw_parts(pool.bytes().at(start, len)?, len);
         self.platform().sync_for_device(whole, mapping.direction, !self.info().coherent);

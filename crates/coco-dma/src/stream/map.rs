@@ -122,6 +122,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     ) -> Result<RawMapping, MapError> {
         let record =
             |addr, place| RawMapping { owner: self.owner(), addr, buffer, direction, attrs, place };
+        // sabotage: distrusted-maps
         if let Some(reason) = self.stopped() {
             return Err(self.refused(reason, buffer.len(), range, attrs));
         }
@@ -179,6 +180,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     /// Pins memory that is mapped in place, if it is in a state that can change.
     fn pin(&self, range: Option<PhysRange>, state: State, attrs: Attrs) -> Result<Option<Pin>, ()> {
         match range {
+            // sabotage: no-pin
             Some(range) if !attrs.contains(Attrs::MMIO) && !self.in_pool(range) => {
                 self.dma().ledger().pin_state(range, state).map_err(drop)
             }

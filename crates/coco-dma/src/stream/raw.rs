@@ -228,6 +228,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     pub(super) unsafe fn copy_back(&self, mapping: &RawMapping, written: usize) {
         if let Some(ends) = self.ends(mapping) {
             // SAFETY: the buffer is readable and writable by condition 1 of `map_raw`.
+            // sabotage: whole-slot-back-iommu
             unsafe { self.transfer(&ends, Moment::Unmap, 0..written) };
         }
         // What the device wrote is read anew.

@@ -65,7 +65,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     #[inline]
     pub(super) unsafe fn transfer(&self, ends: &Ends, moment: Moment, part: Range<usize>) {
         let Ends { buffer, seen, bounced, direction, attrs } = *ends;
-        let end = part.end.min(buffer.len());
+        let end = part.end.min(buffer.len()); // sabotage: length-past-end
         let start = part.start.min(end);
         let len = end - start;
         let (coherent, alive) = (self.info().coherent, self.is_alive());
