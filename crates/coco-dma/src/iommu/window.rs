@@ -48,6 +48,12 @@ impl IovaWindow {
     }
 }
 
+impl fmt::Display for IovaWindow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{}, {}]", self.base, self.last())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,11 +69,5 @@ mod tests {
         for (base, len) in [(0, 0), (1, 0), (u64::MAX, 0), (u64::MAX, 2)] {
             assert!(IovaWindow::new(base, len).is_none(), "{base:#x} {len:#x}");
         }
-    }
-}
-
-impl fmt::Display for IovaWindow {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "[{}, {}]", self.base, self.last())
     }
 }
