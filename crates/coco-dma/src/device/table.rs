@@ -67,6 +67,18 @@ pub(crate) struct FastPathTable<'d> {
 }
 
 impl<'d> FastPathTable<'d> {
+    /// The table without an entry: every bounce goes the whole way.
+    pub(super) fn empty() -> Self {
+        Self {
+            default_pool: None,
+            known: [None; GranuleState::ALL.len()],
+            untracked: None,
+            window: None,
+            pools: None,
+            last: PhysAddr::new(0),
+        }
+    }
+
     /// Asks `plan` about each kind of memory, wherever it may lie.
     pub(super) fn of<P: Platform + ?Sized>(
         dma: &Dma<'d, P>,

@@ -65,20 +65,17 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let entry = self.table_entry(range, len)?;
         let original = range.map_or(0, |range| range.base().raw());
         let shape = Shape::keeping(base.raw(), len, original, default_pool.keep)?;
-        if self.stopped().is_some() || !self.charge(shape.count()) {
+        if self.stopped().is_some() {
             return None;
         }
-        let count = |turn| self.count().bounced_in(turn);
-        let Some(run) = hand.alloc_fast(pool, &shape, self.owner(), count) else {
-            self.discharge(shape.count());
-            return None;
-        };
+        let count = |turn| self.count().bounced_fast(turn);
+        let alloc = || hand.alloc_fast(pool, &shape, self.owner(), count);
+        let run = self.alloc_run(shape.count(), alloc).ok()??;
         let at = run.offset();
         let (Some(slots), Some(addr)) = (pool.bytes().at(at, len), base.checked_add(at as u64))
         else {
             // The pool was not open, or is not where the device was told: both cannot be.
-            hand.free(pool, &run, |turn| self.count().unmapped_in(turn));
-            self.discharge(shape.count());
+            self.free_run(hand, pool, &run, |turn| self.count().unmapped_in(turn));
             return None;
         };
         let ends = Ends::in_slots(buffer, slots, direction);
@@ -115,9 +112,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             // SAFETY: as in `map_fast`.
             unsafe { self.transfer(&ends, Moment::Unmap, 0..written) }; // sabotage: whole-slot-back
         }
-        if hand.free(pool, &run, |turn| self.count().unmapped_in(turn)) {
-            self.discharge(run.count());
-        }
+        self.free_run(hand, pool, &run, |turn| self.count().unmapped_in(turn));
     }
 }
 
