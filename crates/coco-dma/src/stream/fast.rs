@@ -16,6 +16,7 @@ use crate::device::Device;
 use crate::observe::Event;
 use crate::plan::Moment;
 use crate::platform::Platform;
+use crate::pool::Pool;
 use crate::pool::Shape;
 use crate::pool::SlotAlloc;
 use crate::pool::SlotRun;
@@ -75,7 +76,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let (Some(slots), Some(addr)) = (pool.bytes().at(at, len), base.checked_add(at as u64))
         else {
             // The pool was not open, or is not where the device was told: both cannot be.
-            self.free_run(hand, pool, &run, |turn| self.count().unmapped_in(turn));
+            self.free_fast(hand, pool, &run);
             return None;
         };
         let ends = Ends::in_slots(buffer, slots, direction);
@@ -85,6 +86,12 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let (device, reason) = (self.name(), entry.reason);
         self.dma().notify_if(|| Event::Bounced { device, addr, len, reason });
         Some(run)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn free_fast(&self, hand: &mut impl SlotAlloc, pool: &Pool<'_>, run: &SlotRun) {
+        self.free_run(hand, pool, run, |turn| self.count().unmapped_in(turn));
     }
 
     /// Ends a map without attributes through the usual pool, which no IOMMU has to be told of.
