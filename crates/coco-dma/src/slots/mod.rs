@@ -106,13 +106,14 @@ impl<'m> Slots<'m> {
     /// The same with a cache for each CPU, all empty; a pool that is too small for so many keeps
     /// nothing.
     pub(crate) fn with_caches(self, caches: &'m [Cache]) -> Self {
-        let each = self.map.len().checked_div(caches.len().saturating_mul(SHARE_KEPT));
-        self.with_ways(caches, each.unwrap_or(0))
+        self.with_ways(caches, 0)
     }
 
-    /// The same, where each CPU keeps up to so many words of the bitmap, whatever that leaves.
-    pub(crate) fn with_ways(self, caches: &'m [Cache], ways: usize) -> Self {
-        let ways = ways.checked_ilog2().map_or(0, |power| 1 << power);
+    /// The same, where each CPU keeps at least so many words of the bitmap, whatever that leaves.
+    pub(crate) fn with_ways(self, caches: &'m [Cache], least: usize) -> Self {
+        let each = self.map.len().checked_div(caches.len().saturating_mul(SHARE_KEPT));
+        let each = each.unwrap_or(0).max(least);
+        let ways = each.checked_ilog2().map_or(0, |power| 1 << power);
         Self { caches, ways: ways.min(WAYS), ..self }
     }
 
