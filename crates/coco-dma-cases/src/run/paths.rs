@@ -3,7 +3,7 @@
 
 use coco_dma::device::Bounces;
 
-use super::{Failed, Got, Witness};
+use super::{Failed, Got, Witness, compare};
 use crate::case::Step;
 use crate::read::Place;
 
@@ -65,14 +65,19 @@ pub(super) struct Came {
 }
 
 impl Came {
+    /// What the step came to, with the addresses that it gave only where they are equal by right.
     pub(super) fn new(
         step: &Step,
         got: &Got,
-        outcome: String,
+        addresses: bool,
         slots: Vec<(usize, usize)>,
         events: Vec<&'static str>,
     ) -> Self {
         let (name, place, witness) = (step.name, step.place.clone(), Witness::of(&step.op));
+        let mut facts = Got { outcome: got.outcome, reason: got.reason.clone(), ..Got::default() };
+        let told = got.facts.iter().filter(|(key, _)| addresses || *key != "address");
+        facts.facts.extend(told.cloned());
+        let outcome = compare::short(&facts);
         Self { name, place, witness, outcome, bytes: got.bytes.clone(), slots, events }
     }
 

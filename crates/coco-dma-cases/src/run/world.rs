@@ -168,9 +168,17 @@ impl<'w> World<'w> {
         self.heed.judge(look::look(self, check, Some(&seen), &step.place))?;
         let outcome = compare::short(&got);
         let slots = self.ground.pools.iter().map(|pool| (pool.used(), pool.high_water()));
-        let came = Came::new(step, &got, outcome.clone(), slots.collect(), seen.events);
+        let came = Came::new(step, &got, self.lowest_first(), slots.collect(), seen.events);
         let told = Told { step: self.tell(step), outcome, rules: got.rules.0 };
         Ok((Some(told), Some(came)))
+    }
+
+    /// Whether slots are taken lowest address first on every path: all from one word of the bitmap, by
+    /// one CPU.
+    fn lowest_first(&self) -> bool {
+        let one_cpu = self.case.steps.iter().all(|step| step.cpu == 0);
+        let word = usize::try_from(usize::BITS).unwrap_or(usize::MAX);
+        one_cpu && self.ground.pools.iter().all(|pool| pool.capacity() <= word)
     }
 
     fn act(&mut self, op: &Op) -> Result<Got, String> {

@@ -16,7 +16,6 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         count: usize,
         alloc: impl FnOnce() -> Option<SlotRun>,
     ) -> Result<Option<SlotRun>, Refuse> {
-        // sabotage: fast-quota
         if !self.quota.charge(count) {
             return Err(Refuse::Quota);
         }
@@ -38,7 +37,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         then: impl FnOnce(Option<usize>),
     ) {
         if hand.free(pool, run, then) {
-            self.quota.discharge(run.count());
+            self.quota.discharge(run.count()); // sabotage: fast-discharge
         }
     }
 

@@ -113,7 +113,7 @@ impl<'d> FastPathTable<'d> {
     #[inline]
     pub(super) fn about(&self, seen: RangeState) -> Option<&TableEntry> {
         match seen {
-            RangeState::Uniform(state) => self.known.get(state as usize)?.as_ref(),
+            RangeState::Uniform(state) => self.known.get(state as usize)?.as_ref(), // sabotage: fast-state
             RangeState::Foreign(visibility) => self.about(RangeState::Uniform(visibility.into())),
             RangeState::Untracked => self.untracked.as_ref(),
             RangeState::Mixed { .. } | RangeState::Border { .. } => None,
@@ -143,7 +143,7 @@ impl TableEntry {
     /// Whether it is true of a map of `len` bytes (not 0).
     #[inline]
     pub(crate) fn holds_for(&self, len: usize) -> bool {
-        len <= self.most
+        len <= self.most // sabotage: fast-line
     }
 
     fn about<'d>(
@@ -180,12 +180,13 @@ impl TableEntry {
             return None;
         }
         let first = candidates.next()?;
-        let (base, range) = (first.base?, infos.get(first.index)?.range);
+        let (base, range) = (first.base?, infos.get(first.index)?.range); // sabotage: fast-form
         let limits = &device.limits;
         // What fits into no place of this pool belongs into another one, or into none.
         let longest =
             Placements::longest(base.raw(), range.len(), limits.min_align, limits.boundary);
         let crossed = |boundary: Boundary| boundary.crossed_by(base.raw(), range.len());
+        // sabotage: fast-reach
         if first.pad != 0 || limits.boundary.is_some_and(crossed) {
             return None;
         }

@@ -63,15 +63,16 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     ) -> Option<SlotRun> {
         let len = buffer.len();
         let (pool, base) = (default_pool.pool, default_pool.base);
-        let entry = self.table_entry(range, len)?;
+        let entry = self.table_entry(range, len)?; // sabotage: fast-range
         let original = range.map_or(0, |range| range.base().raw());
         let shape = Shape::keeping(base.raw(), len, original, default_pool.keep)?;
+        // sabotage: fast-life
         if self.stopped().is_some() {
             return None;
         }
         let count = |turn| self.count().bounced_fast(turn);
-        let alloc = || hand.alloc_fast(pool, &shape, self.owner(), count);
-        let run = self.alloc_run(shape.count(), alloc).ok()??;
+        let alloc = || hand.alloc_fast(pool, &shape, self.owner(), count); // sabotage: fast-owner
+        let run = self.alloc_run(shape.count(), alloc).ok()??; // sabotage: fast-quota
         let at = run.offset();
         let (Some(slots), Some(addr)) = (pool.bytes().at(at, len), base.checked_add(at as u64))
         else {
