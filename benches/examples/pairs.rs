@@ -10,7 +10,6 @@ use std::error::Error;
 use std::ptr::NonNull;
 
 use coco_dma_bench::Buffers;
-use coco_dma_bench::Hand;
 use coco_dma_bench::Handle;
 use coco_dma_bench::Linux;
 use coco_dma_bench::OFFERED;
@@ -19,6 +18,7 @@ use coco_dma_bench::Subject;
 use coco_dma_bench::Terms;
 use coco_dma_bench::Visit;
 use coco_dma_bench::Way;
+use coco_dma_bench::Worker;
 use coco_dma_bench::with;
 
 /// The pool, in bytes.
@@ -86,12 +86,12 @@ impl Visit for Pairs {
     type Out = ();
 
     fn visit<S: Subject>(self, subject: &S) {
-        let Some(mut hand) = subject.hand(0) else { return };
+        let Some(mut hand) = subject.worker(0) else { return };
         for _ in 0..self.pairs {
             // SAFETY: the buffer lives as long as `main` runs.
             if let Some(record) = unsafe { hand.map(self.buffer) } {
                 // SAFETY: as above; the record is of this subject.
-                unsafe { hand.finish(record) };
+                unsafe { hand.unmap(record) };
             }
         }
     }

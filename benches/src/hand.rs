@@ -26,22 +26,22 @@ pub enum Handle {
     Shared,
 }
 
-/// An implementation over a pool. Threads get a [`Hand`] each.
+/// An implementation over a pool. Threads get a [`Worker`] each.
 pub trait Subject: Sync {
     /// What one thread maps and finishes with.
-    type Hand<'s>: Hand
+    type Worker<'s>: Worker
     where
         Self: 's;
 
     /// The hand of the thread on this CPU; `None` where somebody has it.
-    fn hand(&self, cpu: usize) -> Option<Self::Hand<'_>>;
+    fn worker(&self, cpu: usize) -> Option<Self::Worker<'_>>;
 
     /// Slots in use now, for checks: exact while nobody maps.
     fn used(&self) -> usize;
 }
 
 /// One thread's side of an implementation.
-pub trait Hand: Send {
+pub trait Worker: Send {
     /// What is kept of a map. It may be finished by another hand of the same subject.
     type Record: Send;
 
@@ -57,7 +57,7 @@ pub trait Hand: Send {
     /// # Safety
     ///
     /// The condition of [`map`](Self::map) held until now, and the record is of this subject.
-    unsafe fn finish(&mut self, record: Self::Record);
+    unsafe fn unmap(&mut self, record: Self::Record);
 
     /// Where the mapping's bytes begin in the pool.
     fn offset(&self, record: &Self::Record) -> usize;

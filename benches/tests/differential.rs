@@ -10,12 +10,12 @@ use coco_dma::addr::PhysRange;
 use coco_dma::attrs::Attrs;
 use coco_dma::plan;
 use coco_dma::plan::Candidate;
-use coco_dma::plan::DeviceFace;
+use coco_dma::plan::DeviceInfo;
 use coco_dma::plan::Limits;
 use coco_dma::plan::MapRequest;
 use coco_dma::plan::Place;
 use coco_dma::plan::Plan;
-use coco_dma::plan::PoolFace;
+use coco_dma::plan::PoolInfo;
 use coco_dma::regime::Parameters;
 use coco_dma::regime::PlatformName;
 use coco_dma::state::Attachment;
@@ -37,7 +37,7 @@ const PAGE: u64 = 4096;
 fn ours(base: usize, ask: &Ask) -> Option<u64> {
     let regime = PlatformName::Tdx.regime(&Parameters::default()).unwrap();
     let range = PhysRange::new(PhysAddr::new(base as u64), (SLOTS * SLOT) as u64).unwrap();
-    let pools = [PoolFace::new(PoolLabel::GuestShared, range)];
+    let pools = [PoolInfo::new(PoolLabel::GuestShared, range)];
     // An alignment of the whole allocation is an IOMMU's matter.
     let behind = ask.align_mask != 0;
     let limits = Limits {
@@ -46,10 +46,10 @@ fn ours(base: usize, ask: &Ask) -> Option<u64> {
         ..Limits::NONE
     };
     let attachment = if behind { Attachment::Translated } else { Attachment::None };
-    let device = DeviceFace { limits, attachment, ..DeviceFace::PLAIN };
+    let device = DeviceInfo { limits, attachment, ..DeviceInfo::PLAIN };
     let request = MapRequest {
         regime: &regime,
-        device: &DeviceFace { force_bounce: true, ..device },
+        device: &DeviceInfo { force_bounce: true, ..device },
         place: Place::At(PhysAddr::new(ask.original as u64)),
         len: ask.len as u64,
         memory: Memory::Known(State::PRIVATE),

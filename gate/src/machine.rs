@@ -8,7 +8,7 @@ use core::ptr::NonNull;
 use coco_dma::addr::{PhysAddr, PhysRange};
 use coco_dma::platform::{ConvertError, NoView, Platform};
 use coco_dma::regime::Regime;
-use coco_dma::state::{Cache, Context, State, Visibility};
+use coco_dma::state::{CacheMode, Context, State, Visibility};
 
 /// The machine.
 #[derive(Debug)]
@@ -29,18 +29,18 @@ unsafe impl Platform for Machine {
         Err(ConvertError { done: 0, doubt: 0, code: 0 })
     }
 
-    unsafe fn view(
+    unsafe fn map_cpu(
         &self,
         run: PhysRange,
         _: State,
-        _: Cache,
+        _: CacheMode,
         _: Context,
     ) -> Result<NonNull<u8>, NoView> {
         let address = usize::try_from(run.base().raw()).map_err(|_| NoView)?;
         NonNull::new(core::ptr::with_exposed_provenance_mut(address)).ok_or(NoView)
     }
 
-    unsafe fn unview(&self, _: NonNull<u8>, _: PhysRange) {}
+    unsafe fn unmap_cpu(&self, _: NonNull<u8>, _: PhysRange) {}
 }
 
 /// Where bytes lie.

@@ -17,7 +17,7 @@ use coco_dma::platform::Platform;
 use coco_dma::regime::Parameters;
 use coco_dma::regime::PlatformName;
 use coco_dma::regime::Regime;
-use coco_dma::state::Cache;
+use coco_dma::state::CacheMode;
 use coco_dma::state::Context;
 use coco_dma::state::State;
 use coco_dma::state::Visibility;
@@ -103,11 +103,11 @@ unsafe impl Platform for OneCpu<Guest> {
         Ok(())
     }
 
-    unsafe fn view(
+    unsafe fn map_cpu(
         &self,
         run: PhysRange,
         state: State,
-        _: Cache,
+        _: CacheMode,
         _: Context,
     ) -> Result<NonNull<u8>, NoView> {
         let (start, last) = (run.base().raw(), run.last().raw());
@@ -127,5 +127,5 @@ unsafe impl Platform for OneCpu<Guest> {
         .ok_or(NoView)
     }
 
-    unsafe fn unview(&self, _: NonNull<u8>, _: PhysRange) {}
+    unsafe fn unmap_cpu(&self, _: NonNull<u8>, _: PhysRange) {}
 }

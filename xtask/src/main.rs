@@ -53,6 +53,8 @@ enum Command {
     Instructions,
     /// Boot the bare-metal guest: every device, every IOMMU, every way, and the attacks
     Guest,
+    /// Make the layer wrong on purpose, one thing at a time: do the cases that should see it?
+    Sabotage(sabotage::Options),
 }
 
 fn main() -> ExitCode {
@@ -76,5 +78,6 @@ fn run(command: Command) -> Result<()> {
         Command::OpenPath => checks::open_path::step(&mut shop),
         Command::Instructions => checks::instructions::step(&mut shop),
         Command::Guest => guest::command(&mut shop),
+        Command::Sabotage(options) => sabotage::command(&shop, &options),
     }
 }

@@ -41,6 +41,7 @@ pub(crate) const TEST: &[Step] = &[
     step("clippy", "lints, warnings denied", builds::clippy),
     step("build", "the command, as it is shipped", builds::release),
     step("test", "unit, integration and documentation tests", tests::all),
+    step("sabotage", "each sabotage has its line, and compiles", sabotage::compile_step),
     step(
         "exhaustive",
         "every point of the finite core of plan, a million steps on pools",

@@ -161,15 +161,15 @@ impl Contest<'_> {
                 lane.clear();
                 drop(lane);
                 let lanes = if point.work == Work::Handoff {
-                    handoff(subject.hand(0)?, subject.hand(1)?, buffers)
+                    handoff(subject.worker(0)?, subject.worker(1)?, buffers)
                 } else {
-                    active(subject.hand(0)?, buffers, region, point.direction, refused)
+                    active(subject.worker(0)?, buffers, region, point.direction, refused)
                 };
                 Some(Entry { lanes, floor: Some(vec![Box::new(floor), Box::new(Idle)]) })
             }
             Work::Failing => {
                 let (small, large) = (self.buffers.scratch(64), self.buffers.get(0));
-                let lane = Failing::new(subject.hand(0)?, small, large)?;
+                let lane = Failing::new(subject.worker(0)?, small, large)?;
                 Some(Entry { lanes: vec![Box::new(lane)], floor: None })
             }
         }
@@ -183,13 +183,13 @@ impl Contest<'_> {
         buffers: Vec<NonNull<[u8]>>,
         region: &'s Region,
         refused: &'s AtomicUsize,
-    ) -> Option<(Steady<'s, S::Hand<'s>>, Floor<'s>)> {
+    ) -> Option<(Steady<'s, S::Worker<'s>>, Floor<'s>)> {
         let point = self.point;
         let turn = point.pool_size / point.size.next_multiple_of(SLOT);
         let pairs = (turn + 2 * point.depth).clamp(*TRACE.start(), *TRACE.end());
         // Copies of a whole turn of large mappings take long; a few hundred megabytes will do.
         let pairs = pairs.min(((512 << 20) / point.size).max(4 * point.live()));
-        let mut lane = Steady::new(subject.hand(cpu)?, buffers.clone(), point.order, refused);
+        let mut lane = Steady::new(subject.worker(cpu)?, buffers.clone(), point.order, refused);
         stand_for(cpu);
         let floor = Floor::new(lane.trace(pairs), buffers, region, point.terms());
         Some((lane, floor))

@@ -100,7 +100,7 @@ impl Line {
 
 /// The turn of whoever holds an area's lock.
 #[derive(Debug)]
-pub(super) struct Turn<'a>(&'a Area);
+pub(super) struct AreaGuard<'a>(&'a Area);
 
 impl Area {
     const fn new() -> Self {
@@ -108,13 +108,13 @@ impl Area {
     }
 
     /// Spins until the area is ours: one compare-and-exchange where nobody else is at it.
-    pub(super) fn lock(&self) -> Turn<'_> {
+    pub(super) fn lock(&self) -> AreaGuard<'_> {
         while self.lock.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
             while self.lock.load(Ordering::Relaxed) != 0 {
                 core::hint::spin_loop();
             }
         }
-        Turn(self)
+        AreaGuard(self)
     }
 
     /// Slots in use.
@@ -128,7 +128,7 @@ impl Area {
     }
 }
 
-impl Turn<'_> {
+impl AreaGuard<'_> {
     pub(super) fn used(&self) -> usize {
         self.0.used()
     }
@@ -147,7 +147,7 @@ impl Turn<'_> {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for AreaGuard<'_> {
     fn drop(&mut self) {
         self.0.lock.store(0, Ordering::Release);
     }

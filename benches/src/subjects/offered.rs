@@ -75,8 +75,8 @@ pub fn with<V: Visit>(
     let caches = [const { Cache::new() }; CPUS];
     let pools = [pool.map_err(|error| wrong(&error))?.with_caches(&caches)];
     let [pool] = &pools;
-    let books = storage(Tracked::words(guest.ram().len(), Guest::GRANULE));
-    let ram = Tracked::new(guest.ram(), Guest::GRANULE, Initial::Private, &books);
+    let metadata = storage(Tracked::words(guest.ram().len(), Guest::GRANULE));
+    let ram = Tracked::new(guest.ram(), Guest::GRANULE, Initial::Private, &metadata);
     let ranges = [ram.map_err(|error| wrong(&error))?];
     let ledger = Ledger::new(&ranges).map_err(|error| wrong(&error))?;
     let dma = Dma::new(&guest, &pools).with_ledger(ledger);

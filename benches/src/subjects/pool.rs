@@ -5,13 +5,13 @@
 use core::ptr::NonNull;
 
 use coco_dma::addr::AlignMask;
-use coco_dma::addr::Wish;
+use coco_dma::addr::Constraints;
 use coco_dma::pool::Pool;
 use coco_dma::pool::PoolHandle;
 use coco_dma::pool::SlotRun;
 
-use crate::hand::Hand;
 use crate::hand::Subject;
+use crate::hand::Worker;
 use crate::memory::Region;
 use crate::memory::copy;
 use crate::memory::zero;
@@ -39,9 +39,9 @@ unsafe impl Send for Bounced {}
 
 impl Common<'_> {
     #[inline]
-    fn wish(&self, buffer: NonNull<[u8]>) -> Wish {
+    fn constraints(&self, buffer: NonNull<[u8]>) -> Constraints {
         let original = buffer.cast::<u8>().addr().get() as u64;
-        Wish { original, keep: self.keep, ..Wish::of(buffer.len() as u64) }
+        Constraints { original, keep: self.keep, ..Constraints::of(buffer.len() as u64) }
     }
 
     /// The bytes of a map that was made.
@@ -86,12 +86,12 @@ impl Common<'_> {
 pub(super) struct Claimed<'p>(pub(super) Common<'p>);
 
 impl Subject for Claimed<'_> {
-    type Hand<'s>
+    type Worker<'s>
         = ClaimedHand<'s>
     where
         Self: 's;
 
-    fn hand(&self, cpu: usize) -> Option<ClaimedHand<'_>> {
+    fn worker(&self, cpu: usize) -> Option<ClaimedHand<'_>> {
         Some(ClaimedHand { handle: self.0.pool.claim(cpu)?, common: self.0 })
     }
 
@@ -107,22 +107,22 @@ pub(super) struct ClaimedHand<'s> {
     common: Common<'s>,
 }
 
-impl Hand for ClaimedHand<'_> {
+impl Worker for ClaimedHand<'_> {
     type Record = Bounced;
 
     #[inline(always)]
     unsafe fn map(&mut self, buffer: NonNull<[u8]>) -> Option<Bounced> {
-        let run = self.handle.take_raw(&self.common.wish(buffer)).ok()?;
+        let run = self.handle.alloc_raw(&self.common.constraints(buffer)).ok()?;
         // SAFETY: this function's condition; the slots were just taken.
         Some(unsafe { self.common.made(run, buffer) })
     }
 
     #[inline(always)]
-    unsafe fn finish(&mut self, record: Bounced) {
+    unsafe fn unmap(&mut self, record: Bounced) {
         // SAFETY: this function's condition; the slots are the record's.
         unsafe { self.common.ended(&record) };
         // SAFETY: the run was taken from this pool, and its bytes are done with.
-        let held = unsafe { self.handle.give_raw(record.run) };
+        let held = unsafe { self.handle.free_raw(record.run) };
         debug_assert!(held, "nobody revoked it");
     }
 
@@ -136,12 +136,12 @@ impl Hand for ClaimedHand<'_> {
 pub(super) struct Shared<'p>(pub(super) Common<'p>);
 
 impl Subject for Shared<'_> {
-    type Hand<'s>
+    type Worker<'s>
         = SharedHand<'s>
     where
         Self: 's;
 
-    fn hand(&self, cpu: usize) -> Option<SharedHand<'_>> {
+    fn worker(&self, cpu: usize) -> Option<SharedHand<'_>> {
         Some(SharedHand { cpu, common: self.0 })
     }
 
@@ -157,22 +157,22 @@ pub(super) struct SharedHand<'s> {
     common: Common<'s>,
 }
 
-impl Hand for SharedHand<'_> {
+impl Worker for SharedHand<'_> {
     type Record = Bounced;
 
     #[inline(always)]
     unsafe fn map(&mut self, buffer: NonNull<[u8]>) -> Option<Bounced> {
-        let run = self.common.pool.take_raw(self.cpu, &self.common.wish(buffer)).ok()?;
+        let run = self.common.pool.alloc_raw(self.cpu, &self.common.constraints(buffer)).ok()?;
         // SAFETY: this function's condition; the slots were just taken.
         Some(unsafe { self.common.made(run, buffer) })
     }
 
     #[inline(always)]
-    unsafe fn finish(&mut self, record: Bounced) {
+    unsafe fn unmap(&mut self, record: Bounced) {
         // SAFETY: this function's condition; the slots are the record's.
         unsafe { self.common.ended(&record) };
         // SAFETY: the run was taken from this pool, and its bytes are done with.
-        let held = unsafe { self.common.pool.give_raw(self.cpu, record.run) };
+        let held = unsafe { self.common.pool.free_raw(self.cpu, record.run) };
         debug_assert!(held, "nobody revoked it");
     }
 

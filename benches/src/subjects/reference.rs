@@ -5,8 +5,8 @@
 use core::ptr;
 use core::ptr::NonNull;
 
-use crate::hand::Hand;
 use crate::hand::Subject;
+use crate::hand::Worker;
 use crate::memory::Region;
 use crate::memory::copy;
 use crate::memory::zero;
@@ -37,12 +37,12 @@ impl<'r> Linux<'r> {
 }
 
 impl Subject for Linux<'_> {
-    type Hand<'s>
+    type Worker<'s>
         = LinuxHand<'s>
     where
         Self: 's;
 
-    fn hand(&self, cpu: usize) -> Option<LinuxHand<'_>> {
+    fn worker(&self, cpu: usize) -> Option<LinuxHand<'_>> {
         Some(LinuxHand { pool: self, cpu })
     }
 
@@ -77,7 +77,7 @@ impl LinuxHand<'_> {
     }
 }
 
-impl Hand for LinuxHand<'_> {
+impl Worker for LinuxHand<'_> {
     type Record = Given;
 
     #[inline(always)]
@@ -106,7 +106,7 @@ impl Hand for LinuxHand<'_> {
     }
 
     #[inline(always)]
-    unsafe fn finish(&mut self, given: Given) {
+    unsafe fn unmap(&mut self, given: Given) {
         if self.pool.terms.copies_back()
             && let Some((original, bounced, len)) = self.ends(&given)
         {

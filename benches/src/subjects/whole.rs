@@ -18,15 +18,15 @@ use coco_dma::pool::PoolHandle;
 use coco_dma::regime::Parameters;
 use coco_dma::regime::PlatformName;
 use coco_dma::regime::Regime;
-use coco_dma::state::Cache;
+use coco_dma::state::CacheMode;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::State;
 use coco_dma::state::Visibility;
 use coco_dma::stream::RawMapping;
 
-use crate::hand::Hand;
 use crate::hand::Subject;
+use crate::hand::Worker;
 use crate::measure;
 use crate::memory::Buffers;
 use crate::memory::Region;
@@ -85,17 +85,17 @@ unsafe impl Platform for Guest {
         Err(ConvertError { done: 0, doubt: 0, code: 0 })
     }
 
-    unsafe fn view(
+    unsafe fn map_cpu(
         &self,
         _: PhysRange,
         _: State,
-        _: Cache,
+        _: CacheMode,
         _: Context,
     ) -> Result<NonNull<u8>, NoView> {
         Err(NoView)
     }
 
-    unsafe fn unview(&self, _: NonNull<u8>, _: PhysRange) {}
+    unsafe fn unmap_cpu(&self, _: NonNull<u8>, _: PhysRange) {}
 
     #[inline]
     fn cpu(&self) -> usize {
@@ -105,12 +105,12 @@ unsafe impl Platform for Guest {
     // What a coherent device needs: order before the descriptor that shows it the bytes, and after
     // the one that says that they came. On x86 that is no instruction.
     #[inline]
-    fn hand_over(&self, _: NonNull<[u8]>, _: Direction, _: bool) {
+    fn sync_for_device(&self, _: NonNull<[u8]>, _: Direction, _: bool) {
         fence(Ordering::Release);
     }
 
     #[inline]
-    fn take_back(&self, _: NonNull<[u8]>, _: Direction, _: bool) {
+    fn sync_for_cpu(&self, _: NonNull<[u8]>, _: Direction, _: bool) {
         fence(Ordering::Acquire);
     }
 }
@@ -134,12 +134,12 @@ impl<'d> Whole<'d> {
 }
 
 impl<'d> Subject for Whole<'d> {
-    type Hand<'s>
+    type Worker<'s>
         = WholeHand<'s>
     where
         Self: 's;
 
-    fn hand(&self, _: usize) -> Option<WholeHand<'_>> {
+    fn worker(&self, _: usize) -> Option<WholeHand<'_>> {
         Some(WholeHand { device: self.device, direction: self.direction })
     }
 
@@ -155,7 +155,7 @@ pub(super) struct WholeHand<'s> {
     direction: Direction,
 }
 
-impl Hand for WholeHand<'_> {
+impl Worker for WholeHand<'_> {
     type Record = RawMapping;
 
     #[inline(always)]
@@ -166,10 +166,10 @@ impl Hand for WholeHand<'_> {
     }
 
     #[inline(always)]
-    unsafe fn finish(&mut self, record: RawMapping) {
+    unsafe fn unmap(&mut self, record: RawMapping) {
         let len = record.len();
         // SAFETY: the device has stopped, and the conditions of the map held, as the caller says.
-        let finished = unsafe { self.device.finish_raw(record, len) };
+        let finished = unsafe { self.device.unmap_raw(record, len) };
         debug_assert!(finished.is_ok(), "the record is this device's");
     }
 
@@ -188,12 +188,12 @@ fn offset(record: &RawMapping) -> usize {
 pub(super) struct WholeClaimed<'d>(pub(super) Whole<'d>);
 
 impl<'d> Subject for WholeClaimed<'d> {
-    type Hand<'s>
+    type Worker<'s>
         = WholeClaimedHand<'s>
     where
         Self: 's;
 
-    fn hand(&self, cpu: usize) -> Option<WholeClaimedHand<'_>> {
+    fn worker(&self, cpu: usize) -> Option<WholeClaimedHand<'_>> {
         let Whole { device, pool, direction } = self.0;
         Some(WholeClaimedHand { handle: pool.claim(cpu)?, device, direction })
     }
@@ -211,7 +211,7 @@ pub(super) struct WholeClaimedHand<'s> {
     direction: Direction,
 }
 
-impl Hand for WholeClaimedHand<'_> {
+impl Worker for WholeClaimedHand<'_> {
     type Record = RawMapping;
 
     #[inline(always)]
@@ -222,10 +222,10 @@ impl Hand for WholeClaimedHand<'_> {
     }
 
     #[inline(always)]
-    unsafe fn finish(&mut self, record: RawMapping) {
+    unsafe fn unmap(&mut self, record: RawMapping) {
         let len = record.len();
         // SAFETY: as for `WholeHand`.
-        let finished = unsafe { self.device.finish_raw_with(&mut self.handle, record, len) };
+        let finished = unsafe { self.device.unmap_raw_with(&mut self.handle, record, len) };
         debug_assert!(finished.is_ok(), "the record is this device's");
     }
 

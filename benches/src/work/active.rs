@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use coco_dma::state::Direction;
 
-use crate::hand::Hand;
+use crate::hand::Worker;
 use crate::measure::Lane;
 use crate::measure::pause;
 use crate::memory::Region;
@@ -27,7 +27,7 @@ struct Desk {
 /// A driver that maps all `buffers`, has the device use them, and finishes them; and the device.
 /// The driver's time is that of its maps and finishes alone. The buffers live until both are
 /// dropped.
-pub(crate) fn active<'a, H: Hand + 'a>(
+pub(crate) fn active<'a, H: Worker + 'a>(
     hand: H,
     buffers: Vec<NonNull<[u8]>>,
     region: &'a Region,
@@ -45,7 +45,7 @@ pub(crate) fn active<'a, H: Hand + 'a>(
     vec![Box::new(driver), Box::new(Device { desk, region, direction, len })]
 }
 
-struct Driver<'a, H: Hand> {
+struct Driver<'a, H: Worker> {
     hand: H,
     buffers: Vec<NonNull<[u8]>>,
     records: Vec<H::Record>,
@@ -54,9 +54,9 @@ struct Driver<'a, H: Hand> {
 }
 
 // SAFETY: the buffers are raw memory that this lane alone uses, wherever it runs.
-unsafe impl<H: Hand> Send for Driver<'_, H> {}
+unsafe impl<H: Worker> Send for Driver<'_, H> {}
 
-impl<H: Hand> Lane for Driver<'_, H> {
+impl<H: Worker> Lane for Driver<'_, H> {
     fn run(&mut self, pairs: usize) -> Option<Duration> {
         let mut took = Duration::ZERO;
         for _ in 0..pairs.div_ceil(self.buffers.len().max(1)) {
@@ -77,7 +77,7 @@ impl<H: Hand> Lane for Driver<'_, H> {
             let start = Instant::now();
             for record in self.records.drain(..) {
                 // SAFETY: as above; the device is done, and the record is of this subject.
-                unsafe { self.hand.finish(record) };
+                unsafe { self.hand.unmap(record) };
             }
             took += start.elapsed();
         }

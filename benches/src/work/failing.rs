@@ -6,11 +6,11 @@ use core::ptr::NonNull;
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::hand::Hand;
+use crate::hand::Worker;
 use crate::measure::Lane;
 
 /// One thread that asks for what there is not.
-pub(crate) struct Failing<H: Hand> {
+pub(crate) struct Failing<H: Worker> {
     hand: H,
     buffer: NonNull<[u8]>,
     /// What keeps the pool as it is.
@@ -18,9 +18,9 @@ pub(crate) struct Failing<H: Hand> {
 }
 
 // SAFETY: the buffer is raw memory that this lane alone maps, wherever it runs.
-unsafe impl<H: Hand> Send for Failing<H> {}
+unsafe impl<H: Worker> Send for Failing<H> {}
 
-impl<H: Hand> Failing<H> {
+impl<H: Worker> Failing<H> {
     /// Takes every slot, and frees every other one, lowest first. `None` where a map of `buffer`
     /// has room all the same. Both buffers live until this is dropped.
     pub(crate) fn new(mut hand: H, small: NonNull<[u8]>, buffer: NonNull<[u8]>) -> Option<Self> {
@@ -36,7 +36,7 @@ impl<H: Hand> Failing<H> {
                 held.push(record);
             } else {
                 // SAFETY: as above; the record is of this subject.
-                unsafe { hand.finish(record) };
+                unsafe { hand.unmap(record) };
             }
         }
         // SAFETY: as above.
@@ -45,14 +45,14 @@ impl<H: Hand> Failing<H> {
     }
 }
 
-impl<H: Hand> Lane for Failing<H> {
+impl<H: Worker> Lane for Failing<H> {
     fn run(&mut self, pairs: usize) -> Option<Duration> {
         let start = Instant::now();
         for _ in 0..pairs {
             // SAFETY: the buffer lives as long as this lane, which alone uses it.
             if let Some(record) = unsafe { self.hand.map(self.buffer) } {
                 // SAFETY: as above; the record is of this subject.
-                unsafe { self.hand.finish(record) };
+                unsafe { self.hand.unmap(record) };
             }
         }
         Some(start.elapsed())

@@ -3,8 +3,8 @@
 #![expect(unsafe_code)]
 
 use super::Random;
-use crate::hand::Hand;
 use crate::hand::Subject;
+use crate::hand::Worker;
 use crate::measure::stand_for;
 use crate::memory::Buffers;
 
@@ -23,14 +23,14 @@ const CHURNS: usize = 8;
 const PATIENCE: usize = 64;
 
 /// What fills a pool: records of the hands of one subject.
-pub(crate) struct Filling<H: Hand> {
+pub(crate) struct Filling<H: Worker> {
     hands: Vec<H>,
     held: Vec<H::Record>,
     mix: &'static Mix,
     random: Random,
 }
 
-impl<H: Hand> Filling<H> {
+impl<H: Worker> Filling<H> {
     /// Nothing yet, made by these hands in turn.
     pub(crate) fn new(hands: Vec<H>, mix: &'static Mix) -> Self {
         Self { hands, held: Vec::new(), mix, random: Random::new(0x2545_f491_4f6c_dd1d) }
@@ -39,7 +39,7 @@ impl<H: Hand> Filling<H> {
     /// Maps until `slots` are in use, or as many as go in.
     pub(crate) fn up_to<'s, S>(&mut self, subject: &'s S, slots: usize, buffers: &Buffers)
     where
-        S: Subject<Hand<'s> = H>,
+        S: Subject<Worker<'s> = H>,
     {
         let mut refused = 0;
         while subject.used() < slots && refused < PATIENCE {
@@ -69,7 +69,7 @@ impl<H: Hand> Filling<H> {
         buffers: &Buffers,
         times: usize,
     ) where
-        S: Subject<Hand<'s> = H>,
+        S: Subject<Worker<'s> = H>,
     {
         for _ in 0..times {
             for _ in 0..self.held.len() / 8 {
@@ -80,14 +80,14 @@ impl<H: Hand> Filling<H> {
                 let Some(hand) = self.hands.get_mut(turn) else { return };
                 // SAFETY: the scratch buffer is there as long as the pool is; the record is of
                 // this subject.
-                unsafe { hand.finish(record) };
+                unsafe { hand.unmap(record) };
             }
             self.up_to(subject, slots, buffers);
         }
     }
 
     /// The first of the hands.
-    pub(crate) fn hand(&mut self) -> Option<&mut H> {
+    pub(crate) fn worker(&mut self) -> Option<&mut H> {
         self.hands.first_mut()
     }
 
@@ -116,13 +116,13 @@ pub(crate) fn fill<'s, S: Subject>(
     capacity: usize,
     buffers: &Buffers,
     (kept, size): (usize, usize),
-) -> Vec<<S::Hand<'s> as Hand>::Record> {
-    let hands = (0..2).filter_map(|cpu| subject.hand(cpu)).collect();
+) -> Vec<<S::Worker<'s> as Worker>::Record> {
+    let hands = (0..2).filter_map(|cpu| subject.worker(cpu)).collect();
     let slots = capacity * percent / 100;
     let mut filling = Filling::new(hands, MIXED);
     filling.up_to(subject, slots / 2, buffers);
     let mut room = Vec::new();
-    if let Some(hand) = filling.hand() {
+    if let Some(hand) = filling.worker() {
         // SAFETY: the scratch buffer is there as long as the pool is.
         room.extend((0..kept).filter_map(|_| unsafe { hand.map(buffers.scratch(size)) }));
     }
@@ -130,10 +130,10 @@ pub(crate) fn fill<'s, S: Subject>(
     let all = all.min(capacity);
     filling.up_to(subject, all, buffers);
     filling.churn(subject, all, buffers, CHURNS);
-    if let Some(hand) = filling.hand() {
+    if let Some(hand) = filling.worker() {
         for record in room {
             // SAFETY: as above; the record is of this subject.
-            unsafe { hand.finish(record) };
+            unsafe { hand.unmap(record) };
         }
     }
     filling.into_held()

@@ -16,7 +16,7 @@ use crate::terms::Terms;
 
 /// One pair as it was run, small, so that reading it costs little.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Turn {
+pub(crate) struct Pair {
     /// The buffer's number.
     pub(crate) buffer: u32,
     /// Where the mapping lay that was ended.
@@ -25,7 +25,7 @@ pub(crate) struct Turn {
     pub(crate) to: u32,
 }
 
-impl Turn {
+impl Pair {
     /// No mapping at all. (Pools are shorter than this.)
     pub(crate) const NOWHERE: u32 = u32::MAX;
 
@@ -37,7 +37,7 @@ impl Turn {
 
 /// Replays the copies of a trace, over and over.
 pub(crate) struct Floor<'a> {
-    turns: Vec<Turn>,
+    turns: Vec<Pair>,
     buffers: Vec<NonNull<[u8]>>,
     region: &'a Region,
     terms: Terms,
@@ -50,7 +50,7 @@ unsafe impl Send for Floor<'_> {}
 impl<'a> Floor<'a> {
     /// A trace that repeats itself is kept once.
     pub(crate) fn new(
-        mut turns: Vec<Turn>,
+        mut turns: Vec<Pair>,
         buffers: Vec<NonNull<[u8]>>,
         region: &'a Region,
         terms: Terms,
@@ -69,14 +69,14 @@ impl<'a> Floor<'a> {
     }
 
     #[inline]
-    fn turn(&self, turn: Turn) -> Option<()> {
+    fn turn(&self, turn: Pair) -> Option<()> {
         let buffer = self.buffers.get(turn.buffer as usize)?;
         let (buffer, len) = (buffer.cast::<u8>(), buffer.len());
-        if turn.back != Turn::NOWHERE && self.terms.copies_back() {
+        if turn.back != Pair::NOWHERE && self.terms.copies_back() {
             // SAFETY: `at` answers for the slots, whoever made the lane for the buffer.
             unsafe { copy(self.region.at(turn.back as usize, len), buffer, len) };
         }
-        if turn.to == Turn::NOWHERE {
+        if turn.to == Pair::NOWHERE {
             return Some(());
         }
         let slots = self.region.at(turn.to as usize, len);

@@ -4,8 +4,8 @@
 
 use super::fill::Filling;
 use super::fill::SMALL;
-use crate::hand::Hand;
 use crate::hand::Subject;
+use crate::hand::Worker;
 use crate::memory::Buffers;
 
 /// The occupancies that are tried, in percent.
@@ -23,18 +23,18 @@ pub(crate) fn lasts_to<const N: usize, S: Subject>(
     sizes: [usize; N],
     churns: usize,
 ) -> [usize; N] {
-    let mut filling = Filling::new(subject.hand(0).into_iter().collect(), SMALL);
+    let mut filling = Filling::new(subject.worker(0).into_iter().collect(), SMALL);
     let mut lasts = sizes.map(|size| (size, 0, true));
     for percent in steps() {
         let slots = capacity * percent / 100;
         filling.up_to(subject, slots, buffers);
         filling.churn(subject, slots, buffers, churns);
-        let Some(hand) = filling.hand() else { break };
+        let Some(hand) = filling.worker() else { break };
         for (size, last, lives) in lasts.iter_mut().filter(|(.., lives)| *lives) {
             // SAFETY: the scratch buffer is there as long as the pool is.
             match unsafe { hand.map(buffers.scratch(*size)) } {
                 // SAFETY: as above; the record is of this subject.
-                Some(record) => unsafe { hand.finish(record) },
+                Some(record) => unsafe { hand.unmap(record) },
                 None => *lives = false,
             }
             if *lives {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::hand::Hand;
+use crate::hand::Worker;
 use crate::measure::Lane;
 use crate::measure::pause;
 
@@ -38,7 +38,7 @@ unsafe impl<R: Send> Sync for Ring<R> {}
 
 /// The two lanes of a handoff: the first maps `buffers` in turn, the second finishes. The buffers
 /// live until both are dropped.
-pub(crate) fn handoff<'a, H: Hand + 'a>(
+pub(crate) fn handoff<'a, H: Worker + 'a>(
     mapper: H,
     finisher: H,
     buffers: Vec<NonNull<[u8]>>,
@@ -52,7 +52,7 @@ pub(crate) fn handoff<'a, H: Hand + 'a>(
     ]
 }
 
-struct Mapper<H: Hand> {
+struct Mapper<H: Worker> {
     hand: H,
     buffers: Vec<NonNull<[u8]>>,
     ring: Arc<Ring<H::Record>>,
@@ -60,9 +60,9 @@ struct Mapper<H: Hand> {
 }
 
 // SAFETY: the buffers are raw memory that the two lanes alone use, wherever they run.
-unsafe impl<H: Hand> Send for Mapper<H> {}
+unsafe impl<H: Worker> Send for Mapper<H> {}
 
-impl<H: Hand> Lane for Mapper<H> {
+impl<H: Worker> Lane for Mapper<H> {
     fn run(&mut self, pairs: usize) -> Option<Duration> {
         let start = Instant::now();
         let end = self.at + pairs;
@@ -93,16 +93,16 @@ impl<H: Hand> Lane for Mapper<H> {
     }
 }
 
-struct Finisher<H: Hand> {
+struct Finisher<H: Worker> {
     hand: H,
     ring: Arc<Ring<H::Record>>,
     at: usize,
 }
 
 // SAFETY: records are `Send`, hands are too, and the ring is shared as it is meant to be.
-unsafe impl<H: Hand> Send for Finisher<H> {}
+unsafe impl<H: Worker> Send for Finisher<H> {}
 
-impl<H: Hand> Lane for Finisher<H> {
+impl<H: Worker> Lane for Finisher<H> {
     fn run(&mut self, pairs: usize) -> Option<Duration> {
         let start = Instant::now();
         let end = self.at + pairs;
@@ -114,7 +114,7 @@ impl<H: Hand> Lane for Finisher<H> {
                 // SAFETY: `put` has passed this cell, and `taken` has not.
                 if let Some(record) = unsafe { (*cell.get()).take() } {
                     // SAFETY: the buffer lives as long as the lanes; the record is of this subject.
-                    unsafe { self.hand.finish(record) };
+                    unsafe { self.hand.unmap(record) };
                 }
                 self.at += 1;
             }

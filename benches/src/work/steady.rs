@@ -9,8 +9,8 @@ use std::time::Duration;
 use std::time::Instant;
 
 use super::Random;
-use super::floor::Turn;
-use crate::hand::Hand;
+use super::floor::Pair;
+use crate::hand::Worker;
 use crate::measure::Lane;
 use crate::row::Order;
 
@@ -21,7 +21,7 @@ pub(super) const DRAWN: usize = 4096;
 const LONG: Duration = Duration::from_millis(300);
 
 /// One thread that keeps `depth` mappings of buffers of its own.
-pub(crate) struct Steady<'a, H: Hand> {
+pub(crate) struct Steady<'a, H: Worker> {
     hand: H,
     buffers: Vec<NonNull<[u8]>>,
     held: Vec<Option<H::Record>>,
@@ -31,9 +31,9 @@ pub(crate) struct Steady<'a, H: Hand> {
 }
 
 // SAFETY: the buffers are raw memory that this lane alone maps, wherever it runs.
-unsafe impl<H: Hand> Send for Steady<'_, H> {}
+unsafe impl<H: Worker> Send for Steady<'_, H> {}
 
-impl<'a, H: Hand> Steady<'a, H> {
+impl<'a, H: Worker> Steady<'a, H> {
     /// One mapping for each of the buffers, which live until this is dropped. What is refused is
     /// counted in `refused`.
     pub(crate) fn new(
@@ -54,7 +54,7 @@ impl<'a, H: Hand> Steady<'a, H> {
 
     /// Runs as [`run`](Lane::run) does, and writes down which buffers were copied where; fewer
     /// pairs where they take long.
-    pub(crate) fn trace(&mut self, pairs: usize) -> Vec<Turn> {
+    pub(crate) fn trace(&mut self, pairs: usize) -> Vec<Pair> {
         let mut turns = Vec::with_capacity(pairs);
         let start = Instant::now();
         for pair in 0..pairs {
@@ -65,7 +65,7 @@ impl<'a, H: Hand> Steady<'a, H> {
             let back = self.offset(place);
             self.turn(place, buffer);
             let to = self.offset(place);
-            turns.push(Turn { buffer: u32::try_from(place).unwrap_or(0), back, to });
+            turns.push(Pair { buffer: u32::try_from(place).unwrap_or(0), back, to });
         }
         turns
     }
@@ -74,13 +74,13 @@ impl<'a, H: Hand> Steady<'a, H> {
     pub(crate) fn clear(&mut self) {
         for record in self.held.iter_mut().filter_map(Option::take) {
             // SAFETY: as in `turn`.
-            unsafe { self.hand.finish(record) };
+            unsafe { self.hand.unmap(record) };
         }
     }
 
     fn offset(&self, place: usize) -> u32 {
         let held = self.held.get(place).and_then(Option::as_ref);
-        Turn::offset(held.map(|record| self.hand.offset(record)))
+        Pair::offset(held.map(|record| self.hand.offset(record)))
     }
 
     #[inline]
@@ -96,7 +96,7 @@ impl<'a, H: Hand> Steady<'a, H> {
         let Some(held) = self.held.get_mut(place) else { return };
         if let Some(record) = held.take() {
             // SAFETY: the buffer lives as long as this lane; the record is of this subject.
-            unsafe { self.hand.finish(record) };
+            unsafe { self.hand.unmap(record) };
         }
         // SAFETY: the buffer lives as long as this lane, which alone uses it.
         *held = unsafe { self.hand.map(buffer) };
@@ -112,14 +112,14 @@ impl<'a, H: Hand> Steady<'a, H> {
             // SAFETY: as in `turn`.
             match unsafe { self.hand.map(buffer) } {
                 // SAFETY: as in `turn`.
-                Some(record) => unsafe { self.hand.finish(record) },
+                Some(record) => unsafe { self.hand.unmap(record) },
                 None => _ = self.refused.fetch_add(1, Ordering::Relaxed),
             }
         }
     }
 }
 
-impl<H: Hand> Lane for Steady<'_, H> {
+impl<H: Worker> Lane for Steady<'_, H> {
     fn run(&mut self, pairs: usize) -> Option<Duration> {
         if let [buffer] = *self.buffers {
             // What a trace left.
@@ -142,7 +142,7 @@ impl<H: Hand> Lane for Steady<'_, H> {
             let Some(held) = self.held.get_mut(place) else { return };
             if let Some(record) = held.take() {
                 // SAFETY: as in `turn`.
-                unsafe { self.hand.finish(record) };
+                unsafe { self.hand.unmap(record) };
             }
             let start = Instant::now();
             // SAFETY: as in `turn`.

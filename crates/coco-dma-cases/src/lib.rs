@@ -20,7 +20,7 @@
 //!     as = "m"
 //!     expect = { outcome = "direct", address = 0x4000_0000 }
 //!     [[step]]
-//!     op = "finish"
+//!     op = "unmap"
 //!     map = "m"
 //! "#;
 //! let cases = read_file("in-reach.toml", text)?;

@@ -11,10 +11,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let machine = Machine::builder(PlatformName::Snp).ram(0x4000_0000, 4 << 20).build()?;
     let region = machine.take(64 << 10)?;
     let ram = coco_dma::addr::PhysRange::new(coco_dma::addr::PhysAddr::new(0x4000_0000), 4 << 20);
-    let books: Vec<Word> = (0..Tracked::words(4 << 20, 4096)).map(|_| Word::new()).collect();
+    let metadata: Vec<Word> = (0..Tracked::words(4 << 20, 4096)).map(|_| Word::new()).collect();
     let slots: Vec<Word> = (0..Pool::words(64 << 10)).map(|_| Word::new()).collect();
 
-    let ranges = [Tracked::new(ram.ok_or("a range")?, 4096, Initial::Private, &books)?];
+    let ranges = [Tracked::new(ram.ok_or("a range")?, 4096, Initial::Private, &metadata)?];
     // SAFETY: the region was taken from the machine for this pool.
     let pools = [unsafe { Pool::convertible(PoolLabel::GuestShared, region, &slots) }?];
     let dma = Dma::new(&machine, &pools).with_ledger(Ledger::new(&ranges)?);
@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         String::from_utf8(seen.expect("shared"))?
     );
     println!("{}", dma.inspect());
-    let buffer = mapping.finish(0)?;
+    let buffer = mapping.unmap(0)?;
     println!("the driver has its buffer back: {:?}", String::from_utf8(buffer)?);
     Ok(())
 }

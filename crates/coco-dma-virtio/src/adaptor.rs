@@ -34,8 +34,8 @@ pub const UNREACHABLE: PhysAddr = 0xffff_ffff_ffff_f000;
 pub struct Adaptor<'d, P: Platform + ?Sized = dyn Platform + 'd> {
     device: Device<'d, P>,
     table: Table<'d>,
-    strays: AtomicUsize,
-    strangers: AtomicUsize,
+    failed_shares: AtomicUsize,
+    unknown_unshares: AtomicUsize,
     lost: AtomicUsize,
 }
 
@@ -43,9 +43,9 @@ pub struct Adaptor<'d, P: Platform + ?Sized = dyn Platform + 'd> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AdaptorCounters {
     /// Shares that were given [`UNREACHABLE`].
-    pub strays: usize,
+    pub failed_shares: usize,
     /// Unshares and deallocations that fitted no live record, and were ignored.
-    pub strangers: usize,
+    pub unknown_unshares: usize,
     /// What is kept for ever: allocations whose address was 0, and what an IOMMU could not unmap
     /// and found no place in the table.
     pub lost: usize,
@@ -57,8 +57,8 @@ impl<'d, P: Platform + ?Sized> Adaptor<'d, P> {
         Self {
             device,
             table: Table(records),
-            strays: AtomicUsize::new(0),
-            strangers: AtomicUsize::new(0),
+            failed_shares: AtomicUsize::new(0),
+            unknown_unshares: AtomicUsize::new(0),
             lost: AtomicUsize::new(0),
         }
     }
@@ -70,11 +70,11 @@ impl<'d, P: Platform + ?Sized> Adaptor<'d, P> {
 
     /// Whether all of `buffers` could be shared now, together. Ask before submitting a request
     /// with these buffers; the answer holds as long as nobody else takes from the same pools.
-    pub fn room_for(&self, buffers: &[NonNull<[u8]>]) -> Result<(), Refuse> {
+    pub fn capacity_for(&self, buffers: &[NonNull<[u8]>]) -> Result<(), Refuse> {
         if !self.table.has_free(buffers.len()) {
             return Err(Refuse::PoolFull);
         }
-        self.device.room_for(buffers)
+        self.device.capacity_for(buffers)
     }
 
     /// How many shares and allocations are live at this moment, those among them that
@@ -104,7 +104,7 @@ impl<'d, P: Platform + ?Sized> Adaptor<'d, P> {
             Live::Mapped(mapping) | Live::KeptMapping(mapping) => {
                 // SAFETY: the device had stopped when the driver ended it, or was revoked; with
                 // nothing written no byte of the buffer is touched.
-                let ended = unsafe { self.device.finish_raw(mapping, 0) };
+                let ended = unsafe { self.device.unmap_raw(mapping, 0) };
                 ended.err().map(|error| Live::KeptMapping(error.into_mapping()))
             }
             Live::Allocated(memory) | Live::KeptMemory(memory) => {
@@ -125,8 +125,8 @@ impl<'d, P: Platform + ?Sized> Adaptor<'d, P> {
     /// What went wrong so far.
     pub fn counters(&self) -> AdaptorCounters {
         AdaptorCounters {
-            strays: self.strays.load(Ordering::Relaxed),
-            strangers: self.strangers.load(Ordering::Relaxed),
+            failed_shares: self.failed_shares.load(Ordering::Relaxed),
+            unknown_unshares: self.unknown_unshares.load(Ordering::Relaxed),
             lost: self.lost.load(Ordering::Relaxed),
         }
     }
@@ -140,14 +140,14 @@ impl<'d, P: Platform + ?Sized> Adaptor<'d, P> {
         // SAFETY: the conditions of this function and of `Hal::share`.
         let mapped = unsafe { self.device.map_raw(buffer, translate(direction), Attrs::NONE) };
         let Ok(mapping) = mapped else {
-            self.strays.fetch_add(1, Ordering::Relaxed);
+            self.failed_shares.fetch_add(1, Ordering::Relaxed);
             return UNREACHABLE;
         };
         let addr = mapping.addr().raw();
         if let Err(live) = self.table.keep(Live::Mapped(mapping)) {
             // No device was given the address.
             self.put_aside(self.end(live));
-            self.strays.fetch_add(1, Ordering::Relaxed);
+            self.failed_shares.fetch_add(1, Ordering::Relaxed);
             return UNREACHABLE;
         }
         addr
@@ -172,12 +172,12 @@ impl<'d, P: Platform + ?Sized> Adaptor<'d, P> {
         }
         let found = self.table.remove(&Key::mapped(addr, buffer, translate(direction)));
         let Some(Live::Mapped(mapping)) = found else {
-            self.strangers.fetch_add(1, Ordering::Relaxed);
+            self.unknown_unshares.fetch_add(1, Ordering::Relaxed);
             return;
         };
         let len = mapping.len();
         // SAFETY: the device has stopped by this function's condition; the record was ours.
-        if let Err(error) = unsafe { self.device.finish_raw(mapping, len) } {
+        if let Err(error) = unsafe { self.device.unmap_raw(mapping, len) } {
             let mapping = error.into_mapping();
             // SAFETY: the buffer is there until this returns.
             unsafe { self.device.sync_for_cpu(&mapping, 0..len) };
@@ -239,7 +239,7 @@ impl<'d, P: Platform + ?Sized> Adaptor<'d, P> {
         let found = key.and_then(|key| self.table.remove(&key));
         match found {
             Some(live) => self.put_aside(self.end(live)),
-            None => _ = self.strangers.fetch_add(1, Ordering::Relaxed),
+            None => _ = self.unknown_unshares.fetch_add(1, Ordering::Relaxed),
         }
         0
     }
@@ -257,7 +257,7 @@ impl<'d, P: Platform + ?Sized> Adaptor<'d, P> {
         let view = range.and_then(|range| {
             // SAFETY: the range is registers by this function's condition; a driver of
             // `virtio-drivers` uses them for its whole life.
-            unsafe { self.device.platform().view(range, state, cache, Context::Blocking) }.ok()
+            unsafe { self.device.platform().map_cpu(range, state, cache, Context::Blocking) }.ok()
         });
         #[expect(clippy::expect_used, reason = "the interface has no error")]
         view.expect("the platform has a view of the registers that the bus named")

@@ -3,7 +3,7 @@
 //!
 //! [`Hal`] has no `self`, so each device gets a type of its own ([`hal!`]) that is bound to an
 //! [`Adaptor`] while its driver runs. [`Hal::share`] cannot fail, so ask
-//! [`Adaptor::room_for`] before submitting; a share that finds no room all the same is given
+//! [`Adaptor::capacity_for`] before submitting; a share that finds no room all the same is given
 //! [`UNREACHABLE`], an address that no device reaches, and is counted. [`Hal::unshare`] gives only
 //! an address, so each mapping stands in a private table, and one that the table does not know
 //! (another buffer, length or direction, or ended already) is counted and otherwise ignored.

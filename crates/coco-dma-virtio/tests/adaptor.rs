@@ -80,18 +80,18 @@ fn what_finds_no_room_is_a_stray_that_no_device_reaches() {
     with_adaptor(machine::POOL, 2, |_, adaptor| {
         let mut large = vec![1u8; POOL_LEN + 1];
         let large = NonNull::from(large.as_mut_slice());
-        assert_eq!(adaptor.room_for(&[large]), Err(Refuse::TooLarge));
+        assert_eq!(adaptor.capacity_for(&[large]), Err(Refuse::TooLarge));
         // SAFETY: the buffer is ours; there is no device.
         let addr = unsafe { adaptor.share(large, BufferDirection::Both) };
         assert_eq!(addr, UNREACHABLE);
         // SAFETY: as above.
         unsafe { adaptor.unshare(addr, large, BufferDirection::Both) };
-        assert_eq!(adaptor.counters().strays, 1);
+        assert_eq!(adaptor.counters().failed_shares, 1);
         // The table is full before the pool is.
         let mut small = [[0u8; 8]; 3];
         let small = small.each_mut().map(|buffer| NonNull::from(buffer.as_mut_slice()));
-        assert_eq!(adaptor.room_for(&small[..2]), Ok(()));
-        assert_eq!(adaptor.room_for(&small), Err(Refuse::PoolFull));
+        assert_eq!(adaptor.capacity_for(&small[..2]), Ok(()));
+        assert_eq!(adaptor.capacity_for(&small), Err(Refuse::PoolFull));
         // SAFETY: as above.
         let addrs = small.map(|buffer| unsafe { adaptor.share(buffer, BufferDirection::Both) });
         assert_eq!(addrs[2], UNREACHABLE);
@@ -100,8 +100,8 @@ fn what_finds_no_room_is_a_stray_that_no_device_reaches() {
             // SAFETY: as above.
             unsafe { adaptor.unshare(addr, buffer, BufferDirection::Both) };
         }
-        assert_eq!(adaptor.counters().strays, 2);
-        assert_eq!(adaptor.counters().strangers, 0);
+        assert_eq!(adaptor.counters().failed_shares, 2);
+        assert_eq!(adaptor.counters().unknown_unshares, 0);
         assert_eq!(adaptor.device().counters().live(), 0, "nothing is held");
     });
 }
@@ -127,14 +127,14 @@ fn an_unshare_that_fits_no_record_changes_nothing() {
             // SAFETY: what is tested is that nothing happens.
             unsafe { adaptor.unshare(addr, buffer, direction) };
         }
-        assert_eq!(adaptor.counters().strangers, wrong.len());
+        assert_eq!(adaptor.counters().unknown_unshares, wrong.len());
         assert_eq!((buffer, other), ([3; 100], [4; 100]));
         // SAFETY: as above, the right one; then once more.
         unsafe { adaptor.unshare(addr, bytes, BufferDirection::Both) };
         assert_eq!(buffer, [8; 100]);
         // SAFETY: as above.
         unsafe { adaptor.unshare(addr, bytes, BufferDirection::Both) };
-        assert_eq!(adaptor.counters().strangers, wrong.len() + 1);
+        assert_eq!(adaptor.counters().unknown_unshares, wrong.len() + 1);
     });
 }
 
@@ -146,7 +146,7 @@ fn address_0_is_never_given() {
         assert_eq!(adaptor.counters().lost, 1);
         // SAFETY: there is no device.
         assert_eq!(unsafe { adaptor.dma_dealloc(addr, start, 2) }, 0, "always a success");
-        assert_eq!(adaptor.counters().strangers, 1, "but another size frees nothing");
+        assert_eq!(adaptor.counters().unknown_unshares, 1, "but another size frees nothing");
         // SAFETY: as above.
         assert_eq!(unsafe { adaptor.dma_dealloc(addr, start, 1) }, 0);
         assert_eq!(adaptor.dma_alloc(usize::MAX).0, 0);
@@ -197,7 +197,7 @@ fn a_revoked_device_holds_nothing_and_gets_nothing() {
         assert_eq!(unsafe { adaptor.revoke() }, 1);
         assert_eq!((adaptor.live(), adaptor.device().counters().live()), (0, 0));
         assert_eq!(buffer, [9; 600], "what it left undone is nobody's");
-        assert_eq!(adaptor.room_for(&[bytes]), Err(Refuse::Revoked));
+        assert_eq!(adaptor.capacity_for(&[bytes]), Err(Refuse::Revoked));
         assert_eq!(adaptor.dma_alloc(1).0, 0);
         assert_eq!(adaptor.counters(), Default::default());
     });

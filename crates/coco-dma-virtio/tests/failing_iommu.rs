@@ -70,9 +70,9 @@ fn with_rigs(records: usize, test: impl Fn(&Rig<'_>)) {
         let (memory, slots) = (machine.adopt_pool(label, POOL).unwrap(), words(Pool::words(POOL)));
         // SAFETY: the machine gave the memory to this pool alone, in that state.
         let pool = unsafe { Pool::adopt(label, memory.range, memory.view, &slots) }.unwrap();
-        let books = words(Tracked::words(SIZE, PAGE));
+        let metadata = words(Tracked::words(SIZE, PAGE));
         let ram = PhysRange::new(PhysAddr::new(BASE), SIZE).unwrap();
-        let ranges = [Tracked::new(ram, PAGE, Initial::Private, &books).unwrap()];
+        let ranges = [Tracked::new(ram, PAGE, Initial::Private, &metadata).unwrap()];
         let pools = [pool];
         let dma = Dma::new(&machine, &pools).with_ledger(Ledger::new(&ranges).unwrap());
         let iommu = SimIommu::new(PAGE);
@@ -118,8 +118,8 @@ impl Rig<'_> {
         unsafe { self.adaptor.unshare(addr, buffer.bytes(), BufferDirection::Both) };
     }
 
-    fn counters(&self, strays: usize, lost: usize) {
-        let wanted = AdaptorCounters { strays, strangers: 0, lost };
+    fn counters(&self, failed_shares: usize, lost: usize) {
+        let wanted = AdaptorCounters { failed_shares, unknown_unshares: 0, lost };
         assert_eq!(self.adaptor.counters(), wanted);
     }
 
@@ -144,7 +144,7 @@ impl Rig<'_> {
 fn a_share_that_is_not_mapped_is_a_stray_and_holds_nothing() {
     with_rigs(4, |rig| {
         let buffer = rig.buffer(7);
-        assert_eq!(rig.adaptor.room_for(&[buffer.bytes()]), Ok(()), "nobody could know");
+        assert_eq!(rig.adaptor.capacity_for(&[buffer.bytes()]), Ok(()), "nobody could know");
         rig.iommu.fail_map(0);
         let addr = rig.share(&buffer);
         assert_eq!(addr, UNREACHABLE);
@@ -210,7 +210,7 @@ fn what_is_not_unmapped_is_kept_until_it_is() {
         assert_eq!(other.read(), [5; 64]);
         // A second unshare is a stranger's, and ends nothing.
         rig.unshare(addr, &buffer);
-        assert_eq!((rig.adaptor.counters().strangers, rig.adaptor.kept()), (1, 1));
+        assert_eq!((rig.adaptor.counters().unknown_unshares, rig.adaptor.kept()), (1, 1));
         let before = buffer.read();
         rig.iommu.fail_unmap(0);
         assert_eq!((rig.adaptor.retry(), rig.holds()), (1, (used, 1, 1, PAGE)));
@@ -287,9 +287,9 @@ fn a_revoked_device_keeps_what_is_not_unmapped_and_nothing_else() {
         for addr in [addrs[0], addrs[1], memory] {
             assert_eq!(rig.disk.write(addr, &[3; 64]), Outcome::Fault);
         }
-        assert_eq!(rig.adaptor.room_for(&[first.bytes()]), Err(Refuse::Revoked));
+        assert_eq!(rig.adaptor.capacity_for(&[first.bytes()]), Err(Refuse::Revoked));
         // SAFETY: as above; the memory went with the device.
         assert_eq!(unsafe { rig.adaptor.dma_dealloc(memory, start, 1) }, 0);
-        assert_eq!(rig.adaptor.counters().strangers, 1);
+        assert_eq!(rig.adaptor.counters().unknown_unshares, 1);
     });
 }

@@ -15,7 +15,7 @@ use coco_dma::plan::Limits;
 use coco_dma::platform::{ConvertError, NoView, Platform};
 use coco_dma::pool::Pool;
 use coco_dma::regime::{Parameters, PlatformName, Regime};
-use coco_dma::state::{Cache, Context, Direction, PoolLabel, State, Visibility};
+use coco_dma::state::{CacheMode, Context, Direction, PoolLabel, State, Visibility};
 use coco_dma::{Dma, Word};
 
 const POOL_LEN: usize = 32 << 10;
@@ -53,17 +53,17 @@ unsafe impl Platform for Firmware {
         Err(ConvertError { done: 0, doubt: 0, code: 0 })
     }
 
-    unsafe fn view(
+    unsafe fn map_cpu(
         &self,
         _: PhysRange,
         _: State,
-        _: Cache,
+        _: CacheMode,
         _: Context,
     ) -> Result<NonNull<u8>, NoView> {
         Err(NoView)
     }
 
-    unsafe fn unview(&self, _: NonNull<u8>, _: PhysRange) {}
+    unsafe fn unmap_cpu(&self, _: NonNull<u8>, _: PhysRange) {}
 }
 
 fn main() {
@@ -83,11 +83,11 @@ fn main() {
     println!("the ring is at {}, inside {}", ring.addr(), pool.range());
     // Command tables of 128 bytes, 32 of them in a page.
     let layout = ObjectLayout::new(128, 128).expect("a layout");
-    let tables = ObjectPool::new(&disk, layout, &TABLES).expect("books of its own");
-    let mut table = tables.take(Context::Atomic).expect("room for a table");
+    let tables = ObjectPool::new(&disk, layout, &TABLES).expect("metadata of its own");
+    let mut table = tables.alloc(Context::Atomic).expect("room for a table");
     table.bytes().write_u32_le(4, 512).expect("within the table");
     println!("a command table is at {}", table.addr());
-    table.give();
+    table.free();
     assert!(tables.close(Context::Atomic).is_ok(), "no table is in use");
 
     let mut sector = [0u8; 512];

@@ -13,7 +13,7 @@ use coco_dma::plan::Limits;
 use coco_dma::platform::{ConvertError, NoView, Platform};
 use coco_dma::pool::Pool;
 use coco_dma::regime::{Parameters, PlatformName, Regime};
-use coco_dma::state::{Cache, Context, Direction, PoolLabel, State, Visibility};
+use coco_dma::state::{CacheMode, Context, Direction, PoolLabel, State, Visibility};
 use coco_dma::{Dma, Word};
 
 /// A machine whose memory lies where its pointers say, as in a kernel with an identity map.
@@ -37,17 +37,17 @@ unsafe impl Platform for Kernel {
     }
 
     // A guest gives an alias with the protection of the state here.
-    unsafe fn view(
+    unsafe fn map_cpu(
         &self,
         _: PhysRange,
         _: State,
-        _: Cache,
+        _: CacheMode,
         _: Context,
     ) -> Result<NonNull<u8>, NoView> {
         Err(NoView)
     }
 
-    unsafe fn unview(&self, _: NonNull<u8>, _: PhysRange) {}
+    unsafe fn unmap_cpu(&self, _: NonNull<u8>, _: PhysRange) {}
 }
 
 /// A driver: it does not know what machine it is on.

@@ -171,7 +171,7 @@ impl<'m, P: Platform + ?Sized> Dma<'m, P> {
     /// it decoded. Counts it, and tells the listener. Any context.
     pub fn fault(&self, fault: &Fault) {
         self.faults.fetch_add(1, Ordering::Relaxed);
-        self.tell(&Event::Fault(*fault));
+        self.notify(&Event::Fault(*fault));
     }
 
     /// Faults that were told so far.
@@ -181,15 +181,15 @@ impl<'m, P: Platform + ?Sized> Dma<'m, P> {
 
     /// Tells the listener, if there is one.
     #[inline]
-    pub(crate) fn tell_if<'e>(&self, event: impl FnOnce() -> Event<'e>) {
+    pub(crate) fn notify_if<'e>(&self, event: impl FnOnce() -> Event<'e>) {
         if self.observer.is_some() {
-            self.tell(&event());
+            self.notify(&event());
         }
     }
 
     /// Tells the listener.
     #[inline]
-    pub(crate) fn tell(&self, event: &Event<'_>) {
+    pub(crate) fn notify(&self, event: &Event<'_>) {
         if let Some(observer) = self.observer {
             observer.event(event);
         }

@@ -50,8 +50,8 @@ impl<P: Platform + ?Sized> fmt::Display for Inspect<'_, Dma<'_, P>> {
 impl<P: Platform + ?Sized> fmt::Display for Inspect<'_, Device<'_, P>> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let device = self.0;
-        let (face, counters) = (device.face(), device.counters());
-        writeln!(f, "device {} ({}): {:?}", device.name(), face.trust, face.limits)?;
+        let (info, counters) = (device.info(), device.counters());
+        writeln!(f, "device {} ({}): {:?}", device.name(), info.trust, info.limits)?;
         if let Some(reason) = device.stopped() {
             writeln!(f, "  stopped: {reason}")?;
         }
@@ -66,7 +66,7 @@ impl<P: Platform + ?Sized> fmt::Display for Inspect<'_, Device<'_, P>> {
             "  {} direct, {} bounced, {} refused, {} finished, {live} live",
             counters.direct, counters.bounced, counters.refused, counters.finished
         )?;
-        for pool in device.pool_faces() {
+        for pool in device.pool_infos() {
             writeln!(f, "  may use {} at {}", pool.label, pool.range)?;
         }
         Ok(())

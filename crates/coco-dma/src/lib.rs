@@ -52,7 +52,7 @@
 //!
 //! ```
 //! use coco_dma::addr::{AddressLimit, PhysAddr};
-//! use coco_dma::plan::{self, DeviceFace, Limits, MapRequest, Place, Plan, PoolFace};
+//! use coco_dma::plan::{self, DeviceInfo, Limits, MapRequest, Place, Plan, PoolInfo};
 //! use coco_dma::reason::Bounce;
 //! use coco_dma::regime::{Parameters, PlatformName};
 //! use coco_dma::state::{Direction, Memory, PoolLabel, State};
@@ -62,10 +62,10 @@
 //! let numbers = Parameters { ipa_bits: Some(40), ..Parameters::default() };
 //! let regime = PlatformName::Cca.regime(&numbers)?;
 //! let range = PhysRange::new(PhysAddr::new(0x9000_0000), 64 << 20).unwrap();
-//! let pools = [PoolFace::new(PoolLabel::GuestShared, range)];
+//! let pools = [PoolInfo::new(PoolLabel::GuestShared, range)];
 //! let request = MapRequest {
 //!     regime: &regime,
-//!     device: &DeviceFace::PLAIN,
+//!     device: &DeviceInfo::PLAIN,
 //!     place: Place::At(PhysAddr::new(0x8000_0000)),
 //!     len: 4096,
 //!     memory: Memory::Known(State::PRIVATE),
@@ -108,9 +108,9 @@ pub mod reason;
 pub mod regime;
 pub mod shared;
 mod slots;
-pub mod space;
 pub mod state;
 pub mod stream;
+pub mod waiters;
 mod word;
 
 pub use dma::Dma;

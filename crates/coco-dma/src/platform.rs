@@ -9,7 +9,7 @@ use core::ptr::NonNull;
 use crate::addr::PhysAddr;
 use crate::addr::PhysRange;
 use crate::regime::Regime;
-use crate::state::Cache;
+use crate::state::CacheMode;
 use crate::state::Context;
 use crate::state::Direction;
 use crate::state::State;
@@ -24,8 +24,8 @@ use crate::state::Visibility;
 ///    bytes are valid.
 /// 3. `convert` returns `Ok` only when every granule of the run is in the wanted state, and its
 ///    error tells the truth about the rest.
-/// 4. `view` returns a pointer through which the whole run can be read and written with the
-///    protection of the state and as the memory type, until `unview`. Where that is not
+/// 4. `map_cpu` returns a pointer through which the whole run can be read and written with the
+///    protection of the state and as the memory type, until `unmap_cpu`. Where that is not
 ///    write-back, the caches hold nothing of the run any more when it answers: what other mappings
 ///    wrote has reached memory.
 pub unsafe trait Platform: Sync {
@@ -53,11 +53,11 @@ pub unsafe trait Platform: Sync {
     ///
     /// The run is memory or registers of this machine in that state, and the caller ends the view
     /// before the state changes.
-    unsafe fn view(
+    unsafe fn map_cpu(
         &self,
         run: PhysRange,
         state: State,
-        cache: Cache,
+        cache: CacheMode,
         context: Context,
     ) -> Result<NonNull<u8>, NoView>;
 
@@ -66,8 +66,8 @@ pub unsafe trait Platform: Sync {
     ///
     /// # Safety
     ///
-    /// `view` answered with `start` for this run, and nobody uses the pointer any more.
-    unsafe fn unview(&self, start: NonNull<u8>, run: PhysRange);
+    /// `map_cpu` answered with `start` for this run, and nobody uses the pointer any more.
+    unsafe fn unmap_cpu(&self, start: NonNull<u8>, run: PhysRange);
 
     /// The number of the CPU that this runs on, from 0 on, as a hint: it chooses the cache of a pool
     /// ([`Pool::with_caches`](crate::pool::Pool::with_caches)). A wrong one, or one that is stale
@@ -83,7 +83,7 @@ pub unsafe trait Platform: Sync {
     /// The default orders them before whatever the driver writes next, for devices that are as
     /// close as another CPU (on x86 that takes no instruction). A platform whose devices are
     /// farther away orders by its own barrier (Arm: `dmb oshst`).
-    fn hand_over(&self, bytes: NonNull<[u8]>, direction: Direction, cache_work: bool) {
+    fn sync_for_device(&self, bytes: NonNull<[u8]>, direction: Direction, cache_work: bool) {
         let _ = (bytes, direction, cache_work);
         core::sync::atomic::fence(core::sync::atomic::Ordering::Release);
     }
@@ -92,7 +92,7 @@ pub unsafe trait Platform: Sync {
     ///
     /// The default orders them behind whatever the driver read last (Arm, farther away: `dmb
     /// oshld`).
-    fn take_back(&self, bytes: NonNull<[u8]>, direction: Direction, cache_work: bool) {
+    fn sync_for_cpu(&self, bytes: NonNull<[u8]>, direction: Direction, cache_work: bool) {
         let _ = (bytes, direction, cache_work);
         core::sync::atomic::fence(core::sync::atomic::Ordering::Acquire);
     }
@@ -102,19 +102,19 @@ pub unsafe trait Platform: Sync {
 ///
 /// # Safety
 ///
-/// What `take` answers belongs to the caller alone until `give`: nothing uses it, no reference
+/// What `alloc` answers belongs to the caller alone until `free`: nothing uses it, no reference
 /// points into it. It is private in a guest, and as memory is elsewhere.
 pub unsafe trait PageSource: Sync {
     /// `len` bytes in one run, aligned to `align` (a power of two), ending at or below `last`.
     /// Must not block where the context is atomic.
-    fn take(&self, len: u64, align: u64, last: PhysAddr, context: Context) -> Option<PhysRange>;
+    fn alloc(&self, len: u64, align: u64, last: PhysAddr, context: Context) -> Option<PhysRange>;
 
     /// Takes back what `take` gave, or a part of it.
     ///
     /// # Safety
     ///
     /// The run is one that `take` gave or a part of one, and the caller has stopped using it.
-    unsafe fn give(&self, run: PhysRange);
+    unsafe fn free(&self, run: PhysRange);
 }
 
 /// A conversion that did not go through.

@@ -218,7 +218,7 @@ pub enum Context {
 
 /// A memory type: how the CPU's page tables map memory, as far as DMA depends on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Cache {
+pub enum CacheMode {
     /// As all memory is.
     #[default]
     WriteBack,

@@ -20,7 +20,7 @@ use coco_dma::regime::PlatformName;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::PoolLabel;
-use coco_dma::stream::FinishError;
+use coco_dma::stream::UnmapRawError;
 use machine::Machine;
 use machine::POOL;
 use proptest::prelude::*;
@@ -66,7 +66,7 @@ fn bytes_go_out_and_come_back_on_every_platform() {
         assert!(seen.iter().enumerate().all(|(n, byte)| *byte == n as u8), "{platform}");
         machine.device_writes(at, &[0xAB; 100]);
         // SAFETY: as above.
-        unsafe { device.finish_raw(mapping, 64) }.expect("its own");
+        unsafe { device.unmap_raw(mapping, 64) }.expect("its own");
         assert!(buffer[..64].iter().all(|byte| *byte == 0xAB), "{platform}: what arrived");
         assert!((64..5000).all(|n| buffer[n] == n as u8), "{platform}: what did not arrive");
         assert_eq!(pools[0].used(), 0);
@@ -88,7 +88,7 @@ fn a_map_from_the_device_shows_no_old_byte_in_either_direction() {
     machine.device_writes(at, b"typed-by-host");
     // The device claims more than there is, and more than it wrote.
     // SAFETY: as above.
-    unsafe { device.finish_raw(mapping, usize::MAX) }.expect("its own");
+    unsafe { device.unmap_raw(mapping, usize::MAX) }.expect("its own");
     assert_eq!(&buffer[..13], b"typed-by-host");
     assert_eq!(buffer[13..], vec![0; 2987], "zeroes, never old bytes");
 }
@@ -132,7 +132,7 @@ fn syncs_move_the_part_they_name_and_only_where_the_direction_lets_them() {
             unsafe { device.sync_for_cpu(&mapping, range) };
         }
         // SAFETY: as above.
-        unsafe { device.finish_raw(mapping, 0) }.expect("its own");
+        unsafe { device.unmap_raw(mapping, 0) }.expect("its own");
     }
     assert_eq!(pools[0].used(), 0);
 }
@@ -153,20 +153,24 @@ fn memory_in_the_pool_is_given_in_place_and_a_full_pool_says_so() {
     assert!(!mapping.is_bounced());
     assert_eq!(mapping.addr(), ring.addr());
     // SAFETY: the device is this test.
-    unsafe { device.finish_raw(mapping, 0) }.expect("its own");
+    unsafe { device.unmap_raw(mapping, 0) }.expect("its own");
     let mut large = vec![0u8; POOL_LEN - 8191];
     let large = NonNull::from(large.as_mut_slice());
     // SAFETY: never written.
     let full = unsafe { device.map_raw(large, Direction::Both, Attrs::NONE) };
     assert_eq!(full.expect_err("full").reason, Refuse::PoolFull);
-    assert_eq!(device.room_for(&[large]), Err(Refuse::PoolFull));
+    assert_eq!(device.capacity_for(&[large]), Err(Refuse::PoolFull));
     let mut half = vec![0u8; POOL_LEN / 2];
     let half = NonNull::from(half.as_mut_slice());
-    assert_eq!(device.room_for(&[half]), Ok(()));
-    assert_eq!(device.room_for(&[half, half]), Err(Refuse::PoolFull), "together they do not fit");
+    assert_eq!(device.capacity_for(&[half]), Ok(()));
+    assert_eq!(
+        device.capacity_for(&[half, half]),
+        Err(Refuse::PoolFull),
+        "together they do not fit"
+    );
     // SAFETY: the device is this test.
     assert!(unsafe { device.free_raw(ring) }.is_ok());
-    assert_eq!(device.room_for(&[half, half]), Ok(()));
+    assert_eq!(device.capacity_for(&[half, half]), Ok(()));
     assert_eq!(pools[0].used(), 0);
     let counters = device.counters();
     assert_eq!((counters.direct, counters.refused, counters.live()), (1, 1, 0));
@@ -183,11 +187,11 @@ fn another_devices_mapping_comes_back() {
     // SAFETY: the buffer is ours; the device is this test.
     let mapping = unsafe { one.map_raw(bytes, Direction::ToDevice, Attrs::NONE) }.expect("mapped");
     // SAFETY: as above.
-    let back = unsafe { two.finish_raw(mapping, 0) }.expect_err("not its own");
-    let FinishError::NotThisDevice(back) = back else { panic!("{back}") };
+    let back = unsafe { two.unmap_raw(mapping, 0) }.expect_err("not its own");
+    let UnmapRawError::NotThisDevice(back) = back else { panic!("{back}") };
     assert_eq!(pools[0].used(), 1);
     // SAFETY: as above.
-    unsafe { one.finish_raw(back, 0) }.expect("its own");
+    unsafe { one.unmap_raw(back, 0) }.expect("its own");
     assert_eq!(pools[0].used(), 0);
 }
 
@@ -226,7 +230,7 @@ fn an_open_machine_maps_in_place_up_to_the_mask() {
     let mapping = unsafe { wide.map_raw(bytes, Direction::Both, Attrs::NONE) }.expect("mapped");
     assert!(!mapping.is_bounced());
     // SAFETY: as above.
-    unsafe { wide.finish_raw(mapping, 64) }.expect("its own");
+    unsafe { wide.unmap_raw(mapping, 64) }.expect("its own");
     assert_eq!(wide.counters(), Default::default(), "nothing was stored");
     // SAFETY: as above.
     let refused = unsafe { short.map_raw(bytes, Direction::Both, Attrs::NONE) };
@@ -263,7 +267,7 @@ proptest! {
             let (number, buffer, mapping) = live.swap_remove(pick % live.len());
             let len = buffer.len();
             // SAFETY: as above.
-            unsafe { device.finish_raw(mapping, len) }.expect("its own");
+            unsafe { device.unmap_raw(mapping, len) }.expect("its own");
             prop_assert!(buffer.iter().all(|byte| *byte == number + 100));
         }
         prop_assert_eq!(pools[0].used(), 0);

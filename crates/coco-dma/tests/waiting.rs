@@ -22,7 +22,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use coco_dma::Dma;
-use coco_dma::addr::Wish;
+use coco_dma::addr::Constraints;
 use coco_dma::attrs::Attrs;
 use coco_dma::device::Device;
 use coco_dma::device::Endpoint;
@@ -31,11 +31,11 @@ use coco_dma::pool::Cache;
 use coco_dma::pool::Pool;
 use coco_dma::reason::Refuse;
 use coco_dma::regime::PlatformName;
-use coco_dma::space::SpaceListener;
-use coco_dma::space::Watch;
 use coco_dma::state::Direction;
 use coco_dma::state::PoolLabel;
 use coco_dma::stream::RawMapping;
+use coco_dma::waiters::CapacityListener;
+use coco_dma::waiters::Watch;
 use machine::Machine;
 
 const SLOT: usize = 2048;
@@ -53,8 +53,8 @@ struct Wakers {
     slept: AtomicUsize,
 }
 
-impl SpaceListener for Wakers {
-    fn space(&self) {
+impl CapacityListener for Wakers {
+    fn capacity(&self) {
         self.told.fetch_add(1, Ordering::SeqCst);
         let list = std::mem::take(&mut *self.list.lock().expect("the list"));
         list.into_iter().for_each(Waker::wake);
@@ -103,7 +103,7 @@ fn map(device: &OnMachine<'_>, buffer: &mut [u8]) -> Result<RawMapping, Refuse> 
 
 fn finish(device: &OnMachine<'_>, mapping: RawMapping) {
     // SAFETY: no device is at it.
-    unsafe { device.finish_raw(mapping, 0) }.expect("its own");
+    unsafe { device.unmap_raw(mapping, 0) }.expect("its own");
 }
 
 /// One try of who waits, as the documentation of the module has it.
@@ -118,7 +118,7 @@ fn try_map(
         Err(reason) => reason,
     };
     wakers.list.lock().expect("the list").push(context.waker().clone());
-    match (device.watch_space(refused), map(device, buffer)) {
+    match (device.watch_capacity(refused), map(device, buffer)) {
         (_, Ok(mapping)) => Poll::Ready(Ok(mapping)),
         (Watch::Never, Err(reason)) => Poll::Ready(Err(reason)),
         (Watch::Set, Err(reason)) if reason == refused => {
@@ -157,13 +157,13 @@ fn who_asked_is_told_once_and_who_did_not_never() {
     finish(&device, first);
     assert_eq!(wakers.told(), 0, "nobody asked");
     let first = next().expect("room");
-    assert_eq!(device.watch_space(Refuse::PoolFull), Watch::Set);
+    assert_eq!(device.watch_capacity(Refuse::PoolFull), Watch::Set);
     assert_eq!(next().err(), Some(Refuse::PoolFull));
     assert_eq!(wakers.told(), 0, "nothing was given back yet");
     finish(&device, first);
     finish(&device, second);
     assert_eq!(wakers.told(), 1, "once for one question");
-    assert_eq!(device.watch_space(Refuse::PoolFull), Watch::Set);
+    assert_eq!(device.watch_capacity(Refuse::PoolFull), Watch::Set);
     // SAFETY: there is no device, and no other thread.
     unsafe { device.revoke() };
     assert_eq!(wakers.told(), 2, "there will be none");
@@ -178,10 +178,14 @@ fn where_nobody_would_tell_the_answer_says_so() {
     let (own, dma) = ([&more[0]], Dma::new(&machine, &pools));
     let one = dma.bind(Endpoint::new("one"), Limits::NONE).expect("bound");
     let two = dma.bind(Endpoint::new("two").pools(&own), Limits::NONE).expect("bound");
-    assert_eq!(one.watch_space(Refuse::PoolFull), Watch::Set);
-    assert_eq!(two.watch_space(Refuse::PoolFull), Watch::Never, "one of the two has no listener");
+    assert_eq!(one.watch_capacity(Refuse::PoolFull), Watch::Set);
+    assert_eq!(
+        two.watch_capacity(Refuse::PoolFull),
+        Watch::Never,
+        "one of the two has no listener"
+    );
     for reason in [Refuse::Quota, Refuse::IovaFull, Refuse::Busy, Refuse::TooLarge] {
-        assert_eq!(one.watch_space(reason), Watch::Never, "{reason:?}");
+        assert_eq!(one.watch_capacity(reason), Watch::Never, "{reason:?}");
     }
 }
 
@@ -189,34 +193,37 @@ fn where_nobody_would_tell_the_answer_says_so() {
 #[test]
 fn what_cpus_keep_comes_to_who_waits() {
     let (_, pool, wakers) = pool_of(256, caches(1));
-    let (one, all) = (Wish::of(1), Wish::of(256 * SLOT as u64));
+    let (one, all) = (Constraints::of(1), Constraints::of(256 * SLOT as u64));
     // SAFETY: nobody uses the bytes.
-    let give = |run| assert!(unsafe { pool.give_raw(0, run) });
-    give(pool.take_raw(0, &one).expect("room"));
-    assert_eq!(pool.watch_space(), Watch::Retry, "the CPU kept a word");
-    assert_eq!(pool.watch_space(), Watch::Set);
+    let give = |run| assert!(unsafe { pool.free_raw(0, run) });
+    give(pool.alloc_raw(0, &one).expect("room"));
+    assert_eq!(pool.watch_capacity(), Watch::Retry, "the CPU kept a word");
+    assert_eq!(pool.watch_capacity(), Watch::Set);
     let told = wakers.told();
-    let run = pool.take_raw(0, &one).expect("room");
+    let run = pool.alloc_raw(0, &one).expect("room");
     assert_eq!(wakers.told(), told + 1, "what came with it is not kept");
     give(run);
 
     let mut mine = pool.claim(0).expect("nobody has it");
-    let run = mine.take_raw(&one).expect("room");
-    assert!(pool.take_raw(0, &Wish::of(255 * SLOT as u64)).is_err(), "the handle keeps a word");
-    assert_eq!(pool.watch_space(), Watch::Set, "and counts as a user");
+    let run = mine.alloc_raw(&one).expect("room");
+    assert!(
+        pool.alloc_raw(0, &Constraints::of(255 * SLOT as u64)).is_err(),
+        "the handle keeps a word"
+    );
+    assert_eq!(pool.watch_capacity(), Watch::Set, "and counts as a user");
     let told = wakers.told();
     // SAFETY: nobody uses the bytes.
-    assert!(unsafe { mine.give_raw(run) });
+    assert!(unsafe { mine.free_raw(run) });
     assert_eq!(wakers.told(), told + 1);
-    give(pool.take_raw(0, &all).expect("all of it"));
+    give(pool.alloc_raw(0, &all).expect("all of it"));
 
-    let run = mine.take_raw(&one).expect("room");
-    assert_eq!(pool.watch_space(), Watch::Set);
+    let run = mine.alloc_raw(&one).expect("room");
+    assert_eq!(pool.watch_capacity(), Watch::Set);
     let told = wakers.told();
     drop(mine);
     assert_eq!(wakers.told(), told + 1, "the end of a handle is one, too");
     give(run);
-    give(pool.take_raw(0, &all).expect("all of it"));
+    give(pool.alloc_raw(0, &all).expect("all of it"));
 }
 
 #[test]
@@ -229,12 +236,12 @@ fn quota_is_waited_for_by_itself() {
     let mut buffer = [1; 100];
     let mapping = map(&device, &mut buffer).expect("room");
     assert_eq!(map(&device, &mut buffer).err(), Some(Refuse::Quota));
-    assert_eq!(device.watch_space(Refuse::Quota), Watch::Set);
+    assert_eq!(device.watch_capacity(Refuse::Quota), Watch::Set);
     assert_eq!(map(&device, &mut buffer).err(), Some(Refuse::Quota));
     assert_eq!(wakers.told(), 0);
     finish(&device, mapping);
     assert_eq!((wakers.told(), pool_wakers.told()), (1, 0), "nobody asked the pool");
-    assert_eq!(device.watch_space(Refuse::Quota), Watch::Set);
+    assert_eq!(device.watch_capacity(Refuse::Quota), Watch::Set);
     device.lose_trust().expect("there is no domain");
     assert_eq!(wakers.told(), 2, "there will be none");
 }
@@ -247,8 +254,8 @@ fn threads_that_wait_all_get_on() {
     for (slots, caches) in [(2, caches(0)), (256, caches(1)), (256, caches(2))] {
         let (machine, pool, wakers) = pool_of(slots, caches);
         // Two slots for all of them.
-        let filler = Wish::of(((slots - 2) * SLOT) as u64);
-        let filler = (slots > 2).then(|| pool.take_raw(0, &filler).expect("room"));
+        let filler = Constraints::of(((slots - 2) * SLOT) as u64);
+        let filler = (slots > 2).then(|| pool.alloc_raw(0, &filler).expect("room"));
         let pools = [pool];
         let dma = Dma::new(&machine, &pools);
         let device = dma.bind(Endpoint::new("disk"), Limits::NONE).expect("bound");
@@ -275,7 +282,7 @@ fn threads_that_wait_all_get_on() {
         assert_eq!((counters.bounced, counters.live()), (THREADS * MAPS + 2, 0));
         if let Some(filler) = filler {
             // SAFETY: nobody uses the bytes.
-            assert!(unsafe { pools[0].give_raw(0, filler) });
+            assert!(unsafe { pools[0].free_raw(0, filler) });
         }
         assert_eq!(pools[0].used(), 0);
     }
@@ -284,7 +291,7 @@ fn threads_that_wait_all_get_on() {
 /// Two devices, of which the first is at its quota, and one slot beside what that holds.
 fn at_quota(caches: &'static [Cache], look: impl FnOnce([&OnMachine<'_>; 2], &Pool<'_>)) {
     let (machine, pool, _) = pool_of(256, caches);
-    let filler = pool.take_raw(0, &Wish::of(254 * SLOT as u64)).expect("room");
+    let filler = pool.alloc_raw(0, &Constraints::of(254 * SLOT as u64)).expect("room");
     let (pools, wakers) = ([pool], Wakers::default());
     let dma = Dma::new(&machine, &pools);
     let greedy = Endpoint::new("greedy").quota(1).listener(&wakers);
@@ -296,7 +303,7 @@ fn at_quota(caches: &'static [Cache], look: impl FnOnce([&OnMachine<'_>; 2], &Po
     assert_eq!(greedy.charged(), 1);
     finish(&greedy, held);
     // SAFETY: nobody uses the bytes.
-    assert!(unsafe { pools[0].give_raw(0, filler) });
+    assert!(unsafe { pools[0].free_raw(0, filler) });
     assert_eq!((pools[0].used(), wakers.told()), (0, 1), "one finish in all, and it was asked for");
 }
 
@@ -329,7 +336,7 @@ fn who_is_at_its_quota_leaves_every_word_of_the_pool_alone() {
                 for _ in 0..10 {
                     // Not even that the pool is full is found out: it is not looked at.
                     assert_eq!(map(greedy, &mut buffer).err(), Some(Refuse::Quota));
-                    assert_eq!(greedy.watch_space(Refuse::Quota), Watch::Set);
+                    assert_eq!(greedy.watch_capacity(Refuse::Quota), Watch::Set);
                 }
             };
             assert_eq!(places(modest, pool, refused), alone);
@@ -349,7 +356,7 @@ fn who_is_at_its_quota_starves_nobody() {
             let tries = std::thread::scope(|scope| {
                 let tries = scope.spawn(|| {
                     let mut buffer = [3; 100];
-                    assert_eq!(greedy.watch_space(Refuse::Quota), Watch::Set);
+                    assert_eq!(greedy.watch_capacity(Refuse::Quota), Watch::Set);
                     while !done.load(Ordering::SeqCst) {
                         assert_eq!(map(greedy, &mut buffer).err(), Some(Refuse::Quota));
                         begun.fetch_add(1, Ordering::SeqCst);

@@ -19,7 +19,7 @@ use coco_dma::attrs::Attrs;
 use coco_dma::device::{Device, Endpoint};
 use coco_dma::iommu::{Domain, Entry, Fault, FaultReason, Iommu, IommuError, IovaWindow};
 use coco_dma::ledger::{Initial, Ledger, Tracked};
-use coco_dma::plan::{self, Candidates, DeviceFace, Limits, MapRequest, Place, Plan, PoolFace};
+use coco_dma::plan::{self, Candidates, DeviceInfo, Limits, MapRequest, Place, Plan, PoolInfo};
 use coco_dma::platform::PageSource;
 use coco_dma::pool::Pool;
 use coco_dma::regime::Regime;
@@ -49,8 +49,8 @@ fn check() -> u8 {
 /// The one decision, for any request, and the pools that it offers.
 fn decide() {
     let regime: Regime = black_box(Regime::Open);
-    let device: DeviceFace<'_> = black_box(DeviceFace::PLAIN);
-    let pools: &[PoolFace] = black_box(&[]);
+    let device: DeviceInfo<'_> = black_box(DeviceInfo::PLAIN);
+    let pools: &[PoolInfo] = black_box(&[]);
     let request = MapRequest {
         regime: &regime,
         device: &device,
@@ -119,7 +119,7 @@ fn stream(device: &Device<'_, Machine>) -> Option<()> {
     allocate(device);
     let mut buffer = [0; 64];
     let buffer: NonNull<[u8]> = NonNull::from(black_box(&mut buffer[..]));
-    black_box((device.max_mapping(), device.room_for(&[buffer]).is_ok()));
+    black_box((device.max_mapping(), device.capacity_for(&[buffer]).is_ok()));
     let (direction, attrs) = (black_box(Direction::Both), black_box(Attrs::NONE));
     // SAFETY: the buffer outlives the mapping; there is no device.
     let mapping = unsafe { device.map_raw(buffer, direction, attrs) }.ok()?;
@@ -129,7 +129,7 @@ fn stream(device: &Device<'_, Machine>) -> Option<()> {
     // SAFETY: as above.
     unsafe { device.sync_for_cpu(&mapping, black_box(0)..black_box(64)) };
     // SAFETY: as above.
-    unsafe { device.finish_raw(mapping, black_box(64)) }.ok()?;
+    unsafe { device.unmap_raw(mapping, black_box(64)) }.ok()?;
     device.lose_trust().ok()?;
     // SAFETY: there is no device.
     black_box(unsafe { device.revoke() });
@@ -161,11 +161,11 @@ struct Source;
 
 // SAFETY: the machine never gives a view of them, so that nobody uses them.
 unsafe impl PageSource for Source {
-    fn take(&self, len: u64, _: u64, _: PhysAddr, _: Context) -> Option<PhysRange> {
+    fn alloc(&self, len: u64, _: u64, _: PhysAddr, _: Context) -> Option<PhysRange> {
         PhysRange::new(black_box(PhysAddr::new(0x1000_0000)), black_box(len))
     }
 
-    unsafe fn give(&self, run: PhysRange) {
+    unsafe fn free(&self, run: PhysRange) {
         black_box(run);
     }
 }

@@ -61,7 +61,7 @@ fn bounce() -> Option<()> {
         // SAFETY: as above.
         unsafe { slot.cast::<[u8; 6]>().write(*b"DEVICE") };
         // SAFETY: the device is done. It says that it wrote three bytes.
-        unsafe { disk.finish_raw(mapping, 3) }.ok()?;
+        unsafe { disk.unmap_raw(mapping, 3) }.ok()?;
     }
     (buffer == *b"DEVver" && pools.first()?.used() == 0).then_some(())
 }

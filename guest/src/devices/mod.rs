@@ -7,8 +7,8 @@ pub mod shared_buffer;
 pub mod virtio;
 
 use coco_dma::iommu::UnmapError;
-use coco_dma::stream::FinishError;
-use coco_dma::stream::LendError;
+use coco_dma::stream::UnmapRawError;
+use coco_dma::stream::ScopedMapError;
 use coco_dma::stream::MapError;
 
 /// A device did not do what it was asked for.
@@ -45,20 +45,20 @@ impl From<MapError> for DeviceError {
 }
 
 /// What the device did with the loan does not matter any more: what is still mapped is kept.
-impl<R> From<LendError<R>> for DeviceError {
-    fn from(error: LendError<R>) -> Self {
+impl<R> From<ScopedMapError<R>> for DeviceError {
+    fn from(error: ScopedMapError<R>) -> Self {
         match error {
-            LendError::Refused(error) => Self::Map(error),
-            LendError::StillMapped { answer: _, kept } => Self::Unmap(kept.error()),
+            ScopedMapError::Refused(error) => Self::Map(error),
+            ScopedMapError::StillMapped { answer: _, kept } => Self::Unmap(kept.error()),
         }
     }
 }
 
-impl From<FinishError> for DeviceError {
-    fn from(error: FinishError) -> Self {
+impl From<UnmapRawError> for DeviceError {
+    fn from(error: UnmapRawError) -> Self {
         match error {
-            FinishError::StillMapped(_, error) => Self::Unmap(error),
-            FinishError::NotThisDevice(_) => Self::Gone,
+            UnmapRawError::StillMapped(_, error) => Self::Unmap(error),
+            UnmapRawError::NotThisDevice(_) => Self::Gone,
         }
     }
 }

@@ -73,7 +73,7 @@ impl SharedBuffer {
         let answer = work(mapping.addr().raw());
         let len = mapping.len();
         // SAFETY: as above.
-        unsafe { device.finish_raw(mapping, len) }?;
+        unsafe { device.unmap_raw(mapping, len) }?;
         Ok((answer, bounced))
     }
 
@@ -82,7 +82,7 @@ impl SharedBuffer {
         // SAFETY: the buffer is given up; `lend` ended every map.
         unsafe { layer.dma.reclaim(self.run) }?;
         // SAFETY: it is private again, and nobody's.
-        unsafe { SOURCE.give(self.run) };
+        unsafe { SOURCE.free(self.run) };
         Ok(())
     }
 }

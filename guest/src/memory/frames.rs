@@ -93,11 +93,11 @@ impl Frames {
 // SAFETY: a frame is taken once until it is given back, and nothing else uses frames. They are
 // private at the start, and who gives one back has reclaimed it.
 unsafe impl PageSource for OneCpu<Frames> {
-    fn take(&self, len: u64, align: u64, last: PhysAddr, _: Context) -> Option<PhysRange> {
+    fn alloc(&self, len: u64, align: u64, last: PhysAddr, _: Context) -> Option<PhysRange> {
         self.take_from(FRAMES, len, align, last.raw())
     }
 
-    unsafe fn give(&self, run: PhysRange) {
+    unsafe fn free(&self, run: PhysRange) {
         self.mark(run.base().raw(), run.len());
         let mut taken = self.taken.borrow_mut();
         for page in (run.base().raw()..=run.last().raw()).step_by(PAGE as usize) {

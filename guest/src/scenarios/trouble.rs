@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::ptr::NonNull;
 
 use coco_dma::attrs::Attrs;
-use coco_dma::convert::Why;
+use coco_dma::convert::ConvertErrorKind;
 use coco_dma::plan::Limits;
 use coco_dma::platform::PageSource;
 use coco_dma::state::Direction;
@@ -57,7 +57,7 @@ fn fill(device: &GuestDevice, tried: impl FnOnce()) -> Result<(usize, &'static s
     let count = held.len();
     for mapping in held {
         // No device was given the address.
-        mapping.finish(0)?;
+        mapping.unmap(0)?;
     }
     Ok((count, reason))
 }
@@ -88,8 +88,8 @@ pub fn exhaust(layer: &Layer, boot: &Boot) -> Result<(), Failure> {
         // A `Hal` cannot refuse, so a driver above it asks before it submits.
         let buffer = NonNull::from(&mut block[..]);
         (maps, reason) =
-            fill(device, || asked = adaptor.room_for(&[buffer]).err().map(|e| format!("{e}")))?;
-        adaptor.room_for(&[buffer]).map_err(|refuse| refuse.text())?;
+            fill(device, || asked = adaptor.capacity_for(&[buffer]).err().map(|e| format!("{e}")))?;
+        adaptor.capacity_for(&[buffer]).map_err(|refuse| refuse.text())?;
         if disk.read_blocks(0, &mut block).is_ok() {
             then = "ok";
         }
@@ -158,7 +158,7 @@ pub fn unplug(layer: &Layer, boot: &Boot) -> Result<(), Failure> {
     }
     // SAFETY: a device without power does no DMA, and nobody else maps for it.
     let freed = unsafe { device.revoke() };
-    let buffer = mapping.finish(io::CHUNK)?;
+    let buffer = mapping.unmap(io::CHUNK)?;
     let untouched = buffer == io::marked(io::CHUNK).into_boxed_slice();
     let refused = match nvme.read(0, &mut io::marked(512)) {
         Err(DeviceError::Map(error)) => error.reason.slug(),
@@ -224,11 +224,11 @@ pub fn refuse(layer: &Layer, boot: &Boot) -> Result<(), Failure> {
     // SAFETY: no device was given them.
     unsafe { layer.dma.reclaim(run) }?;
     // SAFETY: private again, and nobody's.
-    unsafe { SOURCE.give(run) };
+    unsafe { SOURCE.free(run) };
     let found = layer.find(edu::ID).ok_or("no edu")?;
     let device = layer.bind(layer.endpoint(boot, "other", found)?, Limits::NONE)?;
     let then = edu_goes_on(layer, boot)?;
-    let Why::Platform(error) = failed.why else { return Err("not the platform".into()) };
+    let ConvertErrorKind::Platform(error) = failed.why else { return Err("not the platform".into()) };
     row(layer, boot, device)
         .with("code", format!("{:#x}", error.code))
         .with("done", error.done)

@@ -17,7 +17,7 @@ pub(super) const FLOORS: &[Floor] = &[
         number: 1,
         modules: &[
             "addr", "attrs", "copy", "name", "observe", "reason", "regime", "shared", "slots",
-            "space", "state", "word",
+            "state", "waiters", "word",
         ],
         neighbours: true,
     },

@@ -1,4 +1,6 @@
-//! The table of sabotages, `sabotages.table`: what is made wrong, where, and who has to see it.
+//! The table of sabotages, `sabotages.table`: what is made wrong, how, and who has to see it.
+
+use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -6,17 +8,17 @@ use super::Failed;
 
 /// The table.
 pub(super) const TABLE: &str = include_str!("sabotages.table");
-/// Where the files of the table lie.
-const FOLDER: &str = "crates/coco-dma/src";
 /// Who can see something. What the layer says of itself counts for nothing here.
 const WITNESSES: [&str; 4] = ["device", "host", "driver", "machine"];
 
 /// One thing made wrong.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Sabotage {
+    /// What the marker in the sources calls it.
+    pub(super) name: String,
     rule: String,
     wrong: String,
-    file: String,
+    /// A part of the marked line, and what it becomes.
     is: String,
     becomes: String,
     /// Cases that have to fail, each with who has to see it.
@@ -25,18 +27,14 @@ pub(super) struct Sabotage {
 
 impl Sabotage {
     pub(super) fn told(&self) -> String {
-        format!("{}: {}", self.rule, self.wrong)
+        format!("{}: {}: {}", self.name, self.rule, self.wrong)
     }
 
-    pub(super) fn path(&self) -> String {
-        format!("{FOLDER}/{}", self.file)
-    }
-
-    /// The text of its file with the sabotage in it.
-    pub(super) fn applied(&self, right: &str) -> Result<String> {
-        let found = right.matches(&self.is).count();
-        ensure!(found == 1, "its text stands {found} times in {}, not once", self.path());
-        Ok(right.replacen(&self.is, &self.becomes, 1))
+    /// The marked line with the sabotage in it.
+    pub(super) fn applied(&self, line: &str) -> Result<String> {
+        let found = line.matches(&self.is).count();
+        ensure!(found == 1, "`{}` stands {found} times in `{}`, not once", self.is, line.trim());
+        Ok(line.replacen(&self.is, &self.becomes, 1))
     }
 
     /// What of the table did not come true.
@@ -50,7 +48,7 @@ impl Sabotage {
     }
 
     fn finished(self, line: usize) -> Result<Self> {
-        let texts = [&self.rule, &self.wrong, &self.file, &self.is];
+        let texts = [&self.name, &self.rule, &self.wrong, &self.is];
         ensure!(texts.iter().all(|text| !text.is_empty()), "line {line}: something is left out");
         ensure!(self.is != self.becomes, "line {line}: nothing is made wrong");
         ensure!(!self.seen.is_empty(), "line {line}: nobody sees it");
@@ -61,7 +59,7 @@ impl Sabotage {
     }
 }
 
-/// Reads a table. Sabotages are apart by empty lines; a line that starts with `#` says nothing.
+/// Reads a table. Sabotages are separated by empty lines; a line that starts with `#` is a comment.
 pub(super) fn read(text: &str) -> Result<Vec<Sabotage>> {
     let mut table = Vec::new();
     let mut one: Option<Sabotage> = None;
@@ -74,41 +72,39 @@ pub(super) fn read(text: &str) -> Result<Vec<Sabotage>> {
             continue;
         }
         let one = one.get_or_insert_default();
-        let (key, value) = match text.split_once(' ') {
-            Some((key, value)) => (key, value),
-            None => (text, ""),
-        };
-        match key {
-            "rule:" => value.clone_into(&mut one.rule),
-            "wrong:" => value.clone_into(&mut one.wrong),
-            "file:" => value.clone_into(&mut one.file),
-            "-" => add(&mut one.is, value),
-            "+" => add(&mut one.becomes, value),
+        let (key, value) = text.split_once(' ').unwrap_or((text, ""));
+        let field = match key {
+            "name:" => &mut one.name,
+            "rule:" => &mut one.rule,
+            "wrong:" => &mut one.wrong,
+            "-" => &mut one.is,
+            "+" => &mut one.becomes,
             "seen:" => {
                 let (case, witness) =
                     value.rsplit_once(' ').with_context(|| format!("line {line}: by whom?"))?;
                 one.seen.push((case.to_owned(), witness.to_owned()));
+                continue;
             }
             _ => bail!("line {line}: what is '{key}'?"),
-        }
+        };
+        ensure!(field.is_empty(), "line {line}: '{key}' is there twice");
+        value.clone_into(field);
     }
     let line = text.lines().count();
     table.extend(one.map(|one| one.finished(line)).transpose()?);
-    Ok(table)
-}
-
-/// Adds a line.
-fn add(text: &mut String, line: &str) {
-    if !text.is_empty() {
-        text.push('\n');
+    let mut names = BTreeSet::new();
+    for Sabotage { name, .. } in &table {
+        ensure!(names.insert(name), "two sabotages are called `{name}`");
     }
-    text.push_str(line);
+    Ok(table)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::fs;
     use std::path::Path;
+
+    use toml::de::DeTable;
 
     use super::*;
 
@@ -128,21 +124,6 @@ mod tests {
         ("unsafe-rare", "a check of the sources: cargo xtask unsafe"),
     ];
 
-    fn root() -> &'static Path {
-        Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
-    }
-
-    #[test]
-    fn the_table_fits_the_sources() {
-        let mut wrong = Vec::new();
-        for sabotage in read(TABLE).unwrap() {
-            let text = std::fs::read_to_string(root().join(sabotage.path()));
-            let applied = text.map_err(Into::into).and_then(|text| sabotage.applied(&text));
-            wrong.extend(applied.err().map(|error| format!("{}: {error}", sabotage.told())));
-        }
-        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    }
-
     #[test]
     fn every_rule_has_its_sabotages() {
         let table = read(TABLE).unwrap();
@@ -156,28 +137,69 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_table_says_all_of_it() {
-        let good = "rule: r\nwrong: w\nfile: f\n- a\n-   b\n+ c\nseen: case/x device\n";
-        let table = read(&format!("# c\n{good}\n{good}")).unwrap();
-        assert_eq!(table.len(), 2);
-        assert_eq!(table[0].applied("1 a\n  b 2").unwrap(), "1 c 2");
-        assert!(table[0].applied("a").is_err());
-        assert!(table[0].applied("a\n  b a\n  b").is_err());
-        for (old, new) in [
-            ("rule: r\n", ""),
-            ("device", "layer"),
-            ("seen: case/x device\n", ""),
-            ("+ c", "+ a\n+   b"),
-            ("file:", "fiel:"),
-        ] {
-            assert!(read(&good.replacen(old, new, 1)).is_err(), "{new}");
+    /// The names of the cases in a folder: a file's own, or one for each entry of its matrix.
+    fn add_cases(folder: &Path, names: &mut BTreeSet<String>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                add_cases(&path, names);
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            let file = DeTable::parse(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            let Some(name) = file.get_ref().get("name") else { continue };
+            let name = name.get_ref().as_str().unwrap();
+            match file.get_ref().get("matrix") {
+                None => drop(names.insert(name.to_owned())),
+                Some(matrix) => {
+                    names.extend(matrix.get_ref().as_array().unwrap().iter().map(|e| {
+                        format!("{name}/{}", e.get_ref()["entry"].get_ref().as_str().unwrap())
+                    }))
+                }
+            }
         }
     }
 
     #[test]
+    fn the_cases_that_see_a_sabotage_exist() {
+        let mut cases = BTreeSet::new();
+        add_cases(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../cases"), &mut cases);
+        assert!(cases.len() > 500, "{} cases", cases.len());
+        for sabotage in read(TABLE).unwrap() {
+            for (case, _) in &sabotage.seen {
+                assert!(cases.contains(case), "{}: no case {case}", sabotage.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_table_says_all_of_it() {
+        let good = "name: n\nrule: r\nwrong: w\n- a b\n+ c\nseen: case/x device\n";
+        let other = good.replacen("name: n", "name: other", 1);
+        let table = read(&format!("# c\n{good}\n{other}")).unwrap();
+        assert_eq!(table.len(), 2);
+        assert!(read(&format!("{good}\n{good}")).is_err());
+        assert_eq!(table[0].applied("1 a b 2").unwrap(), "1 c 2");
+        assert!(table[0].applied("a").is_err());
+        assert!(table[0].applied("a b a b").is_err());
+        for (old, new) in [
+            ("name: n\n", ""),
+            ("rule: r\n", ""),
+            ("device", "layer"),
+            ("seen: case/x device\n", ""),
+            ("+ c", "+ a b"),
+            ("+ c", "- c"),
+            ("wrong:", "worng:"),
+        ] {
+            assert!(read(&good.replacen(old, new, 1)).is_err(), "{new}");
+        }
+        let gone = read(&good.replacen("+ c", "+", 1)).unwrap();
+        assert_eq!(gone[0].applied("1 a b 2").unwrap(), "1  2");
+    }
+
+    #[test]
     fn what_the_table_says_has_to_come_true() {
-        let table = read("rule: r\nwrong: w\nfile: f\n- a\n+ b\nseen: x device\n").unwrap();
+        let table = read("name: n\nrule: r\nwrong: w\n- a\n+ b\nseen: x device\n").unwrap();
         let failed = |witness: &str| Failed::from([("x".to_owned(), witness.to_owned())]);
         assert!(table[0].lacking(&failed("device")).is_empty());
         assert_eq!(table[0].lacking(&failed("host")).len(), 1);

@@ -55,7 +55,7 @@ pub(crate) enum Thing {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Check {
     pub(crate) states: Vec<(Thing, Truth)>,
-    pub(crate) books: Vec<(Thing, Books)>,
+    pub(crate) metadata: Vec<(Thing, Books)>,
     pub(crate) pins: Vec<(usize, u64)>,
     pub(crate) used: Vec<(usize, u64)>,
     pub(crate) open: Vec<(usize, bool)>,
@@ -223,9 +223,9 @@ pub(super) fn check(
     }
     for (name, place, node) in entries(reader, "books")? {
         let word = text_of(node, "books")?;
-        let books = lookup("state in the books", word, &BOOKS);
-        let books = books.map_err(|text| node.place.wrong(text))?;
-        check.books.push((names.thing(name, place)?, books));
+        let metadata = lookup("state in the books", word, &BOOKS);
+        let metadata = metadata.map_err(|text| node.place.wrong(text))?;
+        check.metadata.push((names.thing(name, place)?, metadata));
     }
     for (name, place, node) in entries(reader, "pins")? {
         check.pins.push((names.memory(name, place)?, size_of(node, "pins")?));

@@ -3,7 +3,7 @@
 use coco_dma::attrs::Attrs;
 use coco_dma::plan::AllocKind;
 use coco_dma::platform::ConvertError;
-use coco_dma::state::{Cache, Context, Direction, Memory, State, Visibility};
+use coco_dma::state::{CacheMode, Context, Direction, Memory, State, Visibility};
 use coco_dma_sim::{Really, Refusal};
 
 use super::bytes::Bytes;
@@ -28,7 +28,7 @@ pub(crate) enum Op {
         attrs: Attrs,
         name: Option<String>,
     },
-    Finish {
+    Unmap {
         map: String,
         written: Option<u64>,
     },
@@ -120,7 +120,7 @@ pub(crate) enum Op {
         size: Option<u64>,
         /// What the driver maps it with, against the layer's word.
         mark: Option<u64>,
-        cache: Option<Cache>,
+        cache: Option<CacheMode>,
         name: Option<String>,
     },
     Check,
@@ -233,7 +233,7 @@ pub(super) const RULES: &[Rule] = &[
         facts: &[("segment", Kind::Number)],
         ..rule("map-list", DONE_OR_NOT)
     },
-    rule("finish", ENDED),
+    rule("unmap", ENDED),
     rule("sync-for-cpu", DONE),
     rule("sync-for-device", DONE),
     Rule {

@@ -85,6 +85,9 @@ fn find<'n>(
     found.ok_or_else(|| place.wrong(unknown(what, name, names)))
 }
 
+/// Former names of ops, accepted for one release: 0.1 said `finish`.
+const RENAMED: [(&str, &str); 1] = [("finish", "unmap")];
+
 pub(super) fn steps(
     tables: &[&Table],
     names: Names<'_>,
@@ -108,7 +111,8 @@ pub(super) fn steps(
         }
         reader.text("label")?;
         let word = reader.need("op", reader.text("op")?)?;
-        let Some(rule) = RULES.iter().find(|rule| rule.op == word) else {
+        let called = RENAMED.iter().find(|(old, _)| *old == word).map_or(word, |(_, new)| new);
+        let Some(rule) = RULES.iter().find(|rule| rule.op == called) else {
             let ops = RULES.iter().map(|rule| rule.op);
             return Err(reader.place_of("op").wrong(unknown("op", word, ops)));
         };

@@ -1,9 +1,9 @@
 //! Pools and memories of a case.
 
 use coco_dma::addr::{PhysAddr, PhysRange};
-use coco_dma::plan::PoolFace;
+use coco_dma::plan::PoolInfo;
 use coco_dma::regime::Regime;
-use coco_dma::state::{Cache, PoolLabel, PoolOrigin, PoolUse, State};
+use coco_dma::state::{CacheMode, PoolLabel, PoolOrigin, PoolUse, State};
 
 use super::bytes::Bytes;
 use super::expect::Truth;
@@ -30,9 +30,9 @@ pub(crate) struct PoolSpec {
 }
 
 impl PoolSpec {
-    pub(crate) fn face(&self) -> PoolFace {
+    pub(crate) fn info(&self) -> PoolInfo {
         let Self { label, range, restricted, purpose, node, of_devices: own, .. } = *self;
-        PoolFace { label, range, restricted, purpose, own, node }
+        PoolInfo { label, range, restricted, purpose, own, node }
     }
 }
 
@@ -54,10 +54,10 @@ pub(crate) enum MemoryState {
 
 impl MemoryState {
     /// How a driver maps it: registers are never cached.
-    pub(crate) fn cache(self) -> Cache {
+    pub(crate) fn cache(self) -> CacheMode {
         match self {
-            Self::Mmio | Self::Peer => Cache::Uncached,
-            _ => Cache::WriteBack,
+            Self::Mmio | Self::Peer => CacheMode::Uncached,
+            _ => CacheMode::WriteBack,
         }
     }
 }

@@ -4,7 +4,8 @@ use coco_dma::plan::AllocKind;
 use coco_dma::reason::{Bounce, Direct, Refuse};
 use coco_dma::regime::PlatformName;
 use coco_dma::state::{
-    Attachment, Cache, Context, Direction, PoolLabel, PoolOrigin, PoolUse, State, Trust, Visibility,
+    Attachment, CacheMode, Context, Direction, PoolLabel, PoolOrigin, PoolUse, State, Trust,
+    Visibility,
 };
 
 use crate::case::Truth;
@@ -53,10 +54,10 @@ pub(crate) const IOMMU: [(&str, Attachment); 3] = [
 pub(crate) const CONTEXTS: [(&str, Context); 2] =
     [("blocking", Context::Blocking), ("atomic", Context::Atomic)];
 
-pub(crate) const CACHES: [(&str, Cache); 3] = [
-    ("write-back", Cache::WriteBack),
-    ("write-combine", Cache::WriteCombine),
-    ("uncached", Cache::Uncached),
+pub(crate) const CACHES: [(&str, CacheMode); 3] = [
+    ("write-back", CacheMode::WriteBack),
+    ("write-combine", CacheMode::WriteCombine),
+    ("uncached", CacheMode::Uncached),
 ];
 
 pub(crate) const KINDS: [(&str, AllocKind); 3] = [

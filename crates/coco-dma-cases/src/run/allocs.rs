@@ -5,7 +5,7 @@ use coco_dma::attrs::Attrs;
 use coco_dma::coherent::NotFreed;
 use coco_dma::plan::{self, AllocKind};
 use coco_dma::platform::Platform as _;
-use coco_dma::state::{Cache, Context};
+use coco_dma::state::{CacheMode, Context};
 
 use super::allocated::Allocated;
 use super::ask::mapped;
@@ -109,7 +109,7 @@ impl World<'_> {
         &mut self,
         alloc: &str,
         (offset, size): (u64, Option<u64>),
-        (mark, cache): (Option<u64>, Option<Cache>),
+        (mark, cache): (Option<u64>, Option<CacheMode>),
         name: String,
     ) -> Result<Got, String> {
         let live = self.allocs.get(alloc).ok_or("it was freed")?;

@@ -6,7 +6,7 @@ use coco_dma::addr::{AddressLimit, BusRanges, PhysAddr};
 use coco_dma::attrs::Attrs;
 use coco_dma::device::{BindError, Device};
 use coco_dma::plan::{
-    self, AllocKind, AllocRequest, Candidates, DeviceFace, MapRequest, Place, Plan, PoolFace,
+    self, AllocKind, AllocRequest, Candidates, DeviceInfo, MapRequest, Place, Plan, PoolInfo,
     Protection,
 };
 use coco_dma::reason::{Direct, Refuse};
@@ -144,7 +144,7 @@ impl World<'_> {
         memory: Memory,
     ) -> Result<Got, String> {
         let spec = self.case.devices.get(index).ok_or("no such device")?;
-        let device = DeviceFace {
+        let device = DeviceInfo {
             trust: spec.trust,
             limits: spec.limits,
             bus_limit: spec.bus_limit.map_or(AddressLimit::NONE, AddressLimit::last),
@@ -158,10 +158,10 @@ impl World<'_> {
         let machine = self.case.pools.iter().enumerate().filter(|(_, pool)| !pool.of_devices);
         let order: Vec<usize> =
             spec.pools.iter().copied().chain(machine.map(|(index, _)| index)).collect();
-        let pools: Vec<PoolFace> = order
+        let pools: Vec<PoolInfo> = order
             .iter()
             .filter_map(|index| self.case.pools.get(*index))
-            .map(crate::case::PoolSpec::face)
+            .map(crate::case::PoolSpec::info)
             .collect();
         let (direction, attrs, align) = match operation {
             Operation::Map { direction, attrs, align } => (direction, attrs, align),

@@ -7,7 +7,7 @@ use coco_dma::device::{Attested, Endpoint};
 use coco_dma::iommu::{Domain, IovaWindow};
 use coco_dma::ledger::Ledger;
 use coco_dma::pool::Pool;
-use coco_dma::state::{Cache, PoolOrigin, State, Trust};
+use coco_dma::state::{CacheMode, PoolOrigin, State, Trust};
 use coco_dma::{Dma, Word};
 use coco_dma_sim::{Faulty, Machine, NoMemory, SimIommu, Traced};
 
@@ -68,9 +68,9 @@ pub(super) fn execute(case: &Case, heed: Heed, story: &mut Vec<Told>) -> Result<
     let own_of: Vec<Vec<&Pool<'_>>> = case.devices.iter().map(own_of).collect();
 
     let parts = parts(case);
-    let books: Vec<Vec<Word>> = parts.iter().map(|part| words(part.words(case))).collect();
+    let metadata: Vec<Vec<Word>> = parts.iter().map(|part| words(part.words(case))).collect();
     let mut tracked = Vec::new();
-    for (part, words) in parts.iter().zip(&books) {
+    for (part, words) in parts.iter().zip(&metadata) {
         let made = part.tracked(case, words);
         tracked.push(made.map_err(|error| failed(&spec.place, "a ledger", error))?);
     }
@@ -170,7 +170,7 @@ fn make_pool<'m>(
             // A label that this machine does not have: the memory is as it comes.
             Err(NoMemory::NoSuchLabel(_)) => {
                 take(pool.range)?;
-                pointer(machine, pool.range, comes, Cache::WriteBack)
+                pointer(machine, pool.range, comes, CacheMode::WriteBack)
                     .ok_or("no view of the pool")?
             }
             Err(error) => return Err(error.to_string()),

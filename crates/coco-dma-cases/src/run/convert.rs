@@ -2,7 +2,7 @@
 // UNSAFETY: whoever converts memory says that it is theirs.
 #![expect(unsafe_code)]
 
-use coco_dma::convert::{ConvertFailed, GrowFailed, ShrinkFailed, Why};
+use coco_dma::convert::{ConvertErrorKind, ConvertFailed, GrowFailed, ShrinkFailed};
 use coco_dma::ledger::Found;
 use coco_dma::state::Visibility;
 
@@ -21,7 +21,7 @@ impl Got {
 /// What a failed conversion is as an outcome.
 fn failed(error: &ConvertFailed) -> Got {
     let slug = match error.why {
-        Why::Ledger(conflict) => match conflict.found {
+        ConvertErrorKind::Ledger(conflict) => match conflict.found {
             Found::State(_) => "wrong-state",
             Found::Pinned | Found::TooManyPins => "pinned",
             Found::Foreign(_) => "foreign",
@@ -30,11 +30,11 @@ fn failed(error: &ConvertFailed) -> Got {
             Found::Misaligned { .. } => "misaligned",
             _ => "unknown",
         },
-        Why::Platform(_) => "platform",
-        Why::NoView => "no-view",
-        Why::QuarantineFull { .. } => "quarantine-full",
-        Why::Stopped => "stopped",
-        Why::NoGuest => "no-guest",
+        ConvertErrorKind::Platform(_) => "platform",
+        ConvertErrorKind::NoView => "no-view",
+        ConvertErrorKind::QuarantineFull { .. } => "quarantine-full",
+        ConvertErrorKind::Stopped => "stopped",
+        ConvertErrorKind::NoGuest => "no-guest",
         _ => "unknown",
     };
     let got = Got::refused(slug).number("converted", error.converted);

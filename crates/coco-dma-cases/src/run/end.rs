@@ -22,7 +22,7 @@ impl World<'_> {
         if self.case.machine.plan_only {
             return Ok(());
         }
-        self.heed.judge(self.end_of_books())?;
+        self.heed.judge(self.end_of_metadata())?;
         self.end_of_memory()?;
         self.end_of_entries()?;
         self.end_of_secrets()
@@ -52,7 +52,7 @@ impl World<'_> {
     }
 
     /// The layer holds nothing any more: no slot, no pin, no view, nothing in quarantine.
-    fn end_of_books(&self) -> Result<(), Failed> {
+    fn end_of_metadata(&self) -> Result<(), Failed> {
         let end = &self.case.end;
         let fail = |expected: &str, got| self.at_the_end(Witness::Layer, expected, got);
         let nothing_lives = self.nothing_lives();

@@ -1,7 +1,7 @@
 //! Looking at everything after a step: truth, books, pins, pools, counters, events.
 
 use coco_dma::addr::{PhysAddr, PhysRange};
-use coco_dma::ledger::{GranuleState as Booked, Seen as Peeked};
+use coco_dma::ledger::{GranuleState as Booked, RangeState as Peeked};
 use coco_dma::state::Visibility;
 use coco_dma_sim::{GranuleState, MachineCounts};
 
@@ -12,7 +12,7 @@ use crate::case::{BOOKS, Books, Check, CounterCheck, Thing, Truth, whole, word_o
 use crate::read::Place;
 
 /// What one step left behind.
-pub(super) struct Seen {
+pub(super) struct StepTrace {
     pub(super) before: MachineCounts,
     pub(super) events: Vec<&'static str>,
     pub(super) cache_work: bool,
@@ -35,18 +35,18 @@ pub(super) fn truths(world: &World<'_>, check: &Check, place: &Place) -> Result<
 pub(super) fn look(
     world: &World<'_>,
     check: &Check,
-    seen: Option<&Seen>,
+    seen: Option<&StepTrace>,
     place: &Place,
 ) -> Result<(), Failed> {
     let fail = |expected: String, got: String| {
         Err(Failed { witness: Witness::Layer, place: place.clone(), expected, got })
     };
-    for (thing, books) in &check.books {
-        let found = world.thing(*thing).map(|run| world.books_of(run));
-        if found != Some(*books) {
+    for (thing, metadata) in &check.metadata {
+        let found = world.thing(*thing).map(|run| world.metadata_of(run));
+        if found != Some(*metadata) {
             let name = world.called(*thing);
             return fail(
-                format!("that the books have '{name}' {}", word_of(*books, &BOOKS)),
+                format!("that the books have '{name}' {}", word_of(*metadata, &BOOKS)),
                 found.map_or("nothing", |found| word_of(found, &BOOKS)).to_owned(),
             );
         }
@@ -167,7 +167,7 @@ impl World<'_> {
     }
 
     /// What the books have of a run.
-    fn books_of(&self, run: PhysRange) -> Books {
+    fn metadata_of(&self, run: PhysRange) -> Books {
         match self.ground.dma.ledger().peek(run) {
             Peeked::Untracked => Books::Untracked,
             Peeked::Mixed { .. } | Peeked::Border { .. } => Books::Mixed,

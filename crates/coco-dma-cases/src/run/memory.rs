@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use coco_dma::addr::{PhysAddr, PhysRange};
 use coco_dma::platform::{PageSource, Platform};
-use coco_dma::state::{Cache, Context, State};
+use coco_dma::state::{CacheMode, Context, State};
 use coco_dma_sim::Machine;
 
 /// A memory of the driver.
@@ -29,7 +29,7 @@ impl Buffer {
         machine: &Machine,
         range: PhysRange,
         comes: State,
-        cache: Cache,
+        cache: CacheMode,
     ) -> Option<Self> {
         let start = pointer(machine, range, comes, cache)?;
         let len = usize::try_from(range.len()).ok()?;
@@ -76,12 +76,12 @@ pub(super) fn pointer(
     machine: &Machine,
     run: PhysRange,
     state: State,
-    cache: Cache,
+    cache: CacheMode,
 ) -> Option<NonNull<u8>> {
     // SAFETY: a simulated machine checks the state, and its memory stays where it is.
-    let start = unsafe { machine.view(run, state, cache, Context::Blocking) }.ok()?;
+    let start = unsafe { machine.map_cpu(run, state, cache, Context::Blocking) }.ok()?;
     // SAFETY: the view was made in the line above. The memory outlives it.
-    unsafe { machine.unview(start, run) };
+    unsafe { machine.unmap_cpu(start, run) };
     Some(start)
 }
 
@@ -115,7 +115,7 @@ impl Pages {
         for at in self.granules(run) {
             let taken = self.out().remove(&at);
             if let Some(part) = PhysRange::new(PhysAddr::new(at), self.granule).filter(|_| taken) {
-                self.machine.give(part);
+                self.machine.free(part);
             }
         }
     }
@@ -123,25 +123,25 @@ impl Pages {
 
 // SAFETY: the machine gives a run to nobody else until it comes back.
 unsafe impl PageSource for Pages {
-    fn take(&self, len: u64, align: u64, last: PhysAddr, _: Context) -> Option<PhysRange> {
+    fn alloc(&self, len: u64, align: u64, last: PhysAddr, _: Context) -> Option<PhysRange> {
         let run = match self.longest {
             None => self.machine.take(len).ok()?,
             Some(longest) if len > longest => return None,
             Some(_) => {
                 let run = self.machine.take(len.checked_add(self.granule)?).ok()?;
-                self.machine.give(run.slice(0, self.granule)?);
+                self.machine.free(run.slice(0, self.granule)?);
                 run.slice(self.granule, run.len() - self.granule)?
             }
         };
         if !run.base().raw().is_multiple_of(align) || run.last() > last {
-            self.machine.give(run);
+            self.machine.free(run);
             return None;
         }
         self.out().extend(self.granules(run));
         PhysRange::new(run.base(), len)
     }
 
-    unsafe fn give(&self, run: PhysRange) {
+    unsafe fn free(&self, run: PhysRange) {
         self.recover(run);
     }
 }

@@ -8,7 +8,7 @@ use coco_dma::attrs::Attrs;
 use coco_dma::plan::{self, MapFace, Moment, Plan};
 use coco_dma::platform::Platform as _;
 use coco_dma::state::Direction;
-use coco_dma::stream::FinishError;
+use coco_dma::stream::UnmapRawError;
 
 use super::world::{LiveMap, World};
 use super::{Got, Heed, Rules};
@@ -37,7 +37,7 @@ impl World<'_> {
                 let name = self.name(name.as_ref());
                 self.map_list(*device, memories, (*direction, *attrs), &name)
             }
-            Op::Finish { map, written } => self.finish(map, *written),
+            Op::Unmap { map, written } => self.unmap(map, *written),
             Op::Sync { of: Target::Alloc(alloc), for_device, .. } => {
                 self.sync_alloc(alloc, *for_device)
             }
@@ -142,9 +142,9 @@ impl World<'_> {
         Ok(Got::new("done"))
     }
 
-    fn finish(&mut self, map: &str, written: Option<u64>) -> Result<Got, String> {
+    fn unmap(&mut self, map: &str, written: Option<u64>) -> Result<Got, String> {
         let live = self.maps.remove(map).ok_or_else(|| format!("no map '{map}' lives"))?;
-        let rules = self.carried(&live, Moment::Finish);
+        let rules = self.carried(&live, Moment::Unmap);
         let written = match written {
             Some(written) => usize::try_from(written).unwrap_or(usize::MAX),
             None => live.mapping.len(),
@@ -152,10 +152,10 @@ impl World<'_> {
         let device = self.device(live.device)?;
         // SAFETY: the device acts when told, and is not told to any more.
         let ended =
-            self.ground.machine.atomic(|| unsafe { device.finish_raw(live.mapping, written) });
+            self.ground.machine.atomic(|| unsafe { device.unmap_raw(live.mapping, written) });
         match ended {
             Ok(()) => Ok(Got::new("done").ruled(rules)),
-            Err(FinishError::StillMapped(mapping, _)) => {
+            Err(UnmapRawError::StillMapped(mapping, _)) => {
                 self.maps.insert(map.to_owned(), LiveMap { mapping, ..live });
                 Ok(Got::new("still-mapped"))
             }
@@ -167,14 +167,14 @@ impl World<'_> {
     fn carried(&self, live: &LiveMap, moment: Moment) -> Rules {
         let mut rules = Rules::default();
         let Ok(device) = self.device(live.device) else { return rules };
-        let face = MapFace {
+        let info = MapFace {
             direction: live.mapping.direction(),
             attrs: live.attrs,
             bounced: live.mapping.is_bounced(),
-            coherent: device.face().coherent,
+            coherent: device.info().coherent,
             alive: device.is_alive(),
         };
-        let _ = plan::transfer(&face, moment, &mut rules);
+        let _ = plan::transfer(&info, moment, &mut rules);
         rules
     }
 

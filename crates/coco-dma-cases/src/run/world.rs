@@ -150,7 +150,7 @@ impl<'w> World<'w> {
             )
         });
         let events = self.ground.events.take();
-        let (seen, check) = (look::Seen { before, events, cache_work }, &step.expect.check);
+        let (seen, check) = (look::StepTrace { before, events, cache_work }, &step.expect.check);
         self.heed.judge(compare::outcome(step, &got))?;
         self.heed.judge(compare::bytes(self, step, &got))?;
         look::truths(self, check, &step.place)?;
@@ -162,7 +162,7 @@ impl<'w> World<'w> {
     fn act(&mut self, op: &Op) -> Result<Got, String> {
         let faulty = self.ground.dma.platform().inner();
         match op {
-            Op::Map { .. } | Op::MapList { .. } | Op::Finish { .. } | Op::Sync { .. } => {
+            Op::Map { .. } | Op::MapList { .. } | Op::Unmap { .. } | Op::Sync { .. } => {
                 return self.stream(op);
             }
             Op::Alloc { .. } | Op::Free { .. } | Op::Mmap { .. } => return self.coherent(op),
@@ -206,7 +206,7 @@ impl<'w> World<'w> {
             Op::MapList { device: d, memories, .. } => {
                 format!(" of {} memories for {}", memories.len(), device(d))
             }
-            Op::Finish { map: name, .. }
+            Op::Unmap { map: name, .. }
             | Op::Sync { of: Target::Map(name) | Target::Alloc(name), .. } => format!(" {name}"),
             Op::Alloc { device: d, size, kind, context, .. } => {
                 let (kind, context) = (word_of(*kind, &KINDS), word_of(*context, &CONTEXTS));

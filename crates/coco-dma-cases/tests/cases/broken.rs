@@ -26,7 +26,7 @@ memory = "buffer"
 as = "m"
 expect = { outcome = "bounce", reason = "private-memory" }
 [[step]]
-op = "finish"
+op = "unmap"
 map = "m"
 "#;
 
@@ -74,7 +74,7 @@ fn each_mistake_has_its_place_and_the_nearest_word() {
         // Wrong words.
         ("\"tdx\"", "\"tdz\"", "5:12", "unknown platform 'tdz'; did you mean 'tdx'?"),
         ("guest-shared", "guest_shared", "8:9", "did you mean 'guest-shared'?"),
-        ("op = \"finish\"", "op = \"finnish\"", "24:6", "did you mean 'finish'?"),
+        ("op = \"unmap\"", "op = \"unmaap\"", "24:6", "did you mean 'unmap'?"),
         ("device = \"disk\"", "device = \"disc\"", "19:10", "did you mean 'disk'?"),
         ("memory = \"buffer\"", "memory = \"bufer\"", "20:10", "did you mean 'buffer'?"),
         ("map = \"m\"", "map = \"n\"", "25:7", "did you mean 'm'?"),

@@ -27,7 +27,7 @@ secret = true
 "#;
 
 const MAP: &str = "[[step]]\nop = \"map\"\ndevice = \"disk\"\nmemory = \"buffer\"\nas = \"m\"\n";
-const FINISH: &str = "[[step]]\nop = \"finish\"\nmap = \"m\"\n";
+const FINISH: &str = "[[step]]\nop = \"unmap\"\nmap = \"m\"\n";
 
 fn outcome(steps: &str) -> Outcome {
     let cases = read_file("a.toml", &format!("{HEAD}{steps}")).unwrap();

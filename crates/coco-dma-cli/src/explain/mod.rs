@@ -10,11 +10,11 @@ use coco_dma::addr::AddressLimit;
 use coco_dma::addr::BusRanges;
 use coco_dma::addr::PhysAddr;
 use coco_dma::attrs::Attrs;
-use coco_dma::plan::DeviceFace;
+use coco_dma::plan::DeviceInfo;
 use coco_dma::plan::Limits;
 use coco_dma::plan::MapRequest;
 use coco_dma::plan::Place;
-use coco_dma::plan::PoolFace;
+use coco_dma::plan::PoolInfo;
 use coco_dma::regime::PlatformName;
 use coco_dma::state::Attachment;
 use coco_dma::state::Context;
@@ -91,7 +91,7 @@ fn decide(args: &ExplainArgs) -> Result<Answer<'_>, Failure> {
             if word == "none" { Attachment::None } else { Attachment::Passthrough }
         }
     };
-    let device = DeviceFace {
+    let device = DeviceInfo {
         trust,
         limits: Limits {
             mask: AddressLimit::bits(assumed.or(args.mask, 64, "mask", |bits| bits.to_string())),
@@ -112,7 +112,7 @@ fn decide(args: &ExplainArgs) -> Result<Answer<'_>, Failure> {
     let operation = assumed.or(args.operation, Operation::Map, "operation", |_| "map");
     let context = assumed.or(args.context, Context::Blocking, "context", |_| "blocking");
     let iommu_page = args.iommu_page.filter(|_| attachment.is_translated()).unwrap_or(1);
-    let pools: Vec<PoolFace> = args.pools.iter().map(|pool| pool.face).collect();
+    let pools: Vec<PoolInfo> = args.pools.iter().map(|pool| pool.info).collect();
     let request = MapRequest {
         regime: &regime,
         device: &device,

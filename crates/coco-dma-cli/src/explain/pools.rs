@@ -2,7 +2,7 @@
 
 use coco_dma::addr::PhysAddr;
 use coco_dma::addr::PhysRange;
-use coco_dma::plan::PoolFace;
+use coco_dma::plan::PoolInfo;
 use coco_dma::state::PoolLabel;
 use coco_dma::state::PoolUse;
 
@@ -15,11 +15,11 @@ use crate::words::unknown;
 #[derive(Clone, Debug)]
 pub(crate) struct NamedPool {
     pub(crate) name: String,
-    pub(crate) face: PoolFace,
+    pub(crate) info: PoolInfo,
 }
 
 /// What may stand before a label, and what it changes.
-type Change = fn(&mut PoolFace);
+type Change = fn(&mut PoolInfo);
 const PREFIXES: [(&str, Change); 5] = [
     ("restricted", |pool| pool.restricted = true),
     ("machine", |pool| pool.own = false),
@@ -48,16 +48,16 @@ pub(crate) fn pool(text: &str) -> Result<NamedPool, String> {
     };
     let range = PhysRange::new(PhysAddr::new(base), len)
         .ok_or_else(|| format!("the pool '{text}' is empty or wraps"))?;
-    let mut face = PoolFace { own: true, node, ..PoolFace::new(label, range) };
+    let mut info = PoolInfo { own: true, node, ..PoolInfo::new(label, range) };
     for prefix in prefixes.split(':').filter(|_| words.contains(':')) {
         let known = PREFIXES.iter().find(|(word, _)| *word == prefix);
         let (_, change) = known.ok_or_else(|| {
             unknown("kind of pool", prefix, PREFIXES.iter().map(|(word, _)| *word))
         })?;
-        change(&mut face);
+        change(&mut info);
     }
-    if face.restricted && !face.own {
+    if info.restricted && !info.own {
         return Err(format!("a restricted pool is its device's, not the machine's: '{text}'"));
     }
-    Ok(NamedPool { name: text.to_owned(), face })
+    Ok(NamedPool { name: text.to_owned(), info })
 }

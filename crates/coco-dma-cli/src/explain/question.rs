@@ -64,7 +64,7 @@ impl<'a> Question<'_, 'a> {
         };
         let answered = match self.operation {
             Operation::Map => self.map(&mut trace),
-            Operation::Unmap => self.carry(&[Moment::Finish], &mut trace),
+            Operation::Unmap => self.carry(&[Moment::Unmap], &mut trace),
             Operation::Sync => self.carry(self.syncs(), &mut trace),
             Operation::Alloc => self.alloc(&mut trace).map(|(outcome, _)| outcome),
             Operation::Free => self.free(&mut trace),
@@ -118,14 +118,14 @@ impl<'a> Question<'_, 'a> {
     ) -> Result<Outcome<'a>, Refuse> {
         let outcome = self.map(trace)?;
         for moment in moments {
-            let face = MapFace {
+            let info = MapFace {
                 direction: self.request.direction,
                 attrs: self.request.attrs,
                 bounced: outcome.pool.is_some(),
                 coherent: self.request.device.coherent,
                 alive: self.alive,
             };
-            let _ = plan::transfer(&face, *moment, trace);
+            let _ = plan::transfer(&info, *moment, trace);
         }
         Ok(Outcome { word: "done", ..outcome })
     }

@@ -45,8 +45,8 @@ pub(super) fn bench(args: &RunArgs) -> Result<(), Failure> {
     let export = Export { backing: Backing::Null { size: DISK }, writable: true };
     let launch = Launch { kind, exports: vec![export], embedded_program: None };
     let storage = Storage::of(&machine);
-    let books = storage.books(&machine).map_err(|error| failed(&error))?;
-    let layer = Layer::new(&machine, &books);
+    let metadata = storage.metadata(&machine).map_err(|error| failed(&error))?;
+    let layer = Layer::new(&machine, &metadata);
     let mut keeper = Keeper::new(&launch);
 
     let (windows, window) = if args.quick { QUICK } else { WHOLE };

@@ -103,8 +103,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
         embedded_program: None,
     };
     let storage = Storage::of(&machine);
-    let books = storage.books(&machine).map_err(|error| failed(&error))?;
-    let layer = Layer::new(&machine, &books);
+    let metadata = storage.metadata(&machine).map_err(|error| failed(&error))?;
+    let layer = Layer::new(&machine, &metadata);
     let mut keeper = Keeper::new(&launch);
 
     // The image is hashed from the file itself while it is copied.

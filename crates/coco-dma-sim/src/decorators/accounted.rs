@@ -14,7 +14,7 @@ use coco_dma::platform::ConvertError;
 use coco_dma::platform::NoView;
 use coco_dma::platform::Platform;
 use coco_dma::regime::Regime;
-use coco_dma::state::Cache;
+use coco_dma::state::CacheMode;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::State;
@@ -27,7 +27,7 @@ use crate::number;
 #[derive(Debug)]
 pub struct Accounted<P> {
     inner: P,
-    books: Mutex<Books>,
+    metadata: Mutex<Books>,
 }
 
 #[derive(Debug, Default)]
@@ -79,7 +79,7 @@ impl Account {
 impl<P: Platform> Accounted<P> {
     /// `inner`, with an account at zero.
     pub fn new(inner: P) -> Self {
-        Self { inner, books: Mutex::default() }
+        Self { inner, metadata: Mutex::default() }
     }
 
     /// The platform inside.
@@ -91,21 +91,21 @@ impl<P: Platform> Accounted<P> {
     /// by the name "".
     pub fn on_behalf<T>(&self, owner: &str, work: impl FnOnce() -> T) -> T {
         let me = thread::current().id();
-        lock(&self.books).owners.push((me, owner.to_owned()));
+        lock(&self.metadata).owners.push((me, owner.to_owned()));
         let answer = work();
-        let mut books = lock(&self.books);
-        if let Some(place) = books.owners.iter().rposition(|(thread, _)| *thread == me) {
-            books.owners.remove(place);
+        let mut metadata = lock(&self.metadata);
+        if let Some(place) = metadata.owners.iter().rposition(|(thread, _)| *thread == me) {
+            metadata.owners.remove(place);
         }
         answer
     }
 
     /// The account now.
     pub fn account(&self) -> Account {
-        let books = lock(&self.books);
+        let metadata = lock(&self.metadata);
         let granule = self.inner.regime().granule();
-        let mut account = books.account.clone();
-        for entry in books.granules.values() {
+        let mut account = metadata.account.clone();
+        for entry in metadata.granules.values() {
             let side = if entry.doubtful { &mut account.doubtful } else { &mut account.shared };
             *side.entry(entry.owner.clone()).or_default() += granule;
         }
@@ -155,47 +155,47 @@ unsafe impl<P: Platform> Platform for Accounted<P> {
             Ok(()) => (run.len(), 0),
             Err(error) => (error.done, error.doubt),
         };
-        let mut books = lock(&self.books);
+        let mut metadata = lock(&self.metadata);
         let mut end = 0;
         for granule in number::granules(run, self.inner.regime().granule()) {
             let start = end;
             end += granule.len();
             if end <= done {
-                books.enter(granule, to, false);
+                metadata.enter(granule, to, false);
             } else if start < done.saturating_add(doubt) {
-                books.enter(granule, to, true);
+                metadata.enter(granule, to, true);
             }
         }
         answer
     }
 
-    unsafe fn view(
+    unsafe fn map_cpu(
         &self,
         run: PhysRange,
         state: State,
-        cache: Cache,
+        cache: CacheMode,
         context: Context,
     ) -> Result<NonNull<u8>, NoView> {
         // SAFETY: the caller's condition.
-        let answer = unsafe { self.inner.view(run, state, cache, context) };
+        let answer = unsafe { self.inner.map_cpu(run, state, cache, context) };
         if answer.is_ok() {
-            lock(&self.books).account.views += 1;
+            lock(&self.metadata).account.views += 1;
         }
         answer
     }
 
-    unsafe fn unview(&self, start: NonNull<u8>, run: PhysRange) {
+    unsafe fn unmap_cpu(&self, start: NonNull<u8>, run: PhysRange) {
         // SAFETY: the caller's condition.
-        unsafe { self.inner.unview(start, run) };
-        let views = &mut lock(&self.books).account.views;
+        unsafe { self.inner.unmap_cpu(start, run) };
+        let views = &mut lock(&self.metadata).account.views;
         *views = views.saturating_sub(1);
     }
 
-    fn hand_over(&self, bytes: NonNull<[u8]>, direction: Direction, cache_work: bool) {
-        self.inner.hand_over(bytes, direction, cache_work);
+    fn sync_for_device(&self, bytes: NonNull<[u8]>, direction: Direction, cache_work: bool) {
+        self.inner.sync_for_device(bytes, direction, cache_work);
     }
 
-    fn take_back(&self, bytes: NonNull<[u8]>, direction: Direction, cache_work: bool) {
-        self.inner.take_back(bytes, direction, cache_work);
+    fn sync_for_cpu(&self, bytes: NonNull<[u8]>, direction: Direction, cache_work: bool) {
+        self.inner.sync_for_cpu(bytes, direction, cache_work);
     }
 }

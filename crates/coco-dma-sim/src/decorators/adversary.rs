@@ -11,7 +11,7 @@ use coco_dma::platform::ConvertError;
 use coco_dma::platform::NoView;
 use coco_dma::platform::Platform;
 use coco_dma::regime::Regime;
-use coco_dma::state::Cache;
+use coco_dma::state::CacheMode;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::State;
@@ -144,29 +144,29 @@ unsafe impl<P: Platform> Platform for Adversary<P> {
         Err(error)
     }
 
-    unsafe fn view(
+    unsafe fn map_cpu(
         &self,
         run: PhysRange,
         state: State,
-        cache: Cache,
+        cache: CacheMode,
         context: Context,
     ) -> Result<NonNull<u8>, NoView> {
         // SAFETY: the caller's condition.
-        unsafe { self.inner.view(run, state, cache, context) }
+        unsafe { self.inner.map_cpu(run, state, cache, context) }
     }
 
-    unsafe fn unview(&self, start: NonNull<u8>, run: PhysRange) {
+    unsafe fn unmap_cpu(&self, start: NonNull<u8>, run: PhysRange) {
         // SAFETY: the caller's condition.
-        unsafe { self.inner.unview(start, run) };
+        unsafe { self.inner.unmap_cpu(start, run) };
     }
 
-    fn hand_over(&self, bytes: NonNull<[u8]>, direction: Direction, cache_work: bool) {
-        self.inner.hand_over(bytes, direction, cache_work);
+    fn sync_for_device(&self, bytes: NonNull<[u8]>, direction: Direction, cache_work: bool) {
+        self.inner.sync_for_device(bytes, direction, cache_work);
         self.meddle(bytes);
     }
 
-    fn take_back(&self, bytes: NonNull<[u8]>, direction: Direction, cache_work: bool) {
+    fn sync_for_cpu(&self, bytes: NonNull<[u8]>, direction: Direction, cache_work: bool) {
         self.meddle(bytes);
-        self.inner.take_back(bytes, direction, cache_work);
+        self.inner.sync_for_cpu(bytes, direction, cache_work);
     }
 }

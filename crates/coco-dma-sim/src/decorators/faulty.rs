@@ -12,7 +12,7 @@ use coco_dma::platform::ConvertError;
 use coco_dma::platform::NoView;
 use coco_dma::platform::Platform;
 use coco_dma::regime::Regime;
-use coco_dma::state::Cache;
+use coco_dma::state::CacheMode;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::State;
@@ -202,11 +202,11 @@ unsafe impl<P: Platform> Platform for Faulty<P> {
         fault.says
     }
 
-    unsafe fn view(
+    unsafe fn map_cpu(
         &self,
         run: PhysRange,
         state: State,
-        cache: Cache,
+        cache: CacheMode,
         context: Context,
     ) -> Result<NonNull<u8>, NoView> {
         {
@@ -218,19 +218,19 @@ unsafe impl<P: Platform> Platform for Faulty<P> {
             }
         }
         // SAFETY: the caller's condition.
-        unsafe { self.inner.view(run, state, cache, context) }
+        unsafe { self.inner.map_cpu(run, state, cache, context) }
     }
 
-    unsafe fn unview(&self, start: NonNull<u8>, run: PhysRange) {
+    unsafe fn unmap_cpu(&self, start: NonNull<u8>, run: PhysRange) {
         // SAFETY: the caller's condition: the view came from the inner platform.
-        unsafe { self.inner.unview(start, run) };
+        unsafe { self.inner.unmap_cpu(start, run) };
     }
 
-    fn hand_over(&self, bytes: NonNull<[u8]>, direction: Direction, cache_work: bool) {
-        self.inner.hand_over(bytes, direction, cache_work);
+    fn sync_for_device(&self, bytes: NonNull<[u8]>, direction: Direction, cache_work: bool) {
+        self.inner.sync_for_device(bytes, direction, cache_work);
     }
 
-    fn take_back(&self, bytes: NonNull<[u8]>, direction: Direction, cache_work: bool) {
-        self.inner.take_back(bytes, direction, cache_work);
+    fn sync_for_cpu(&self, bytes: NonNull<[u8]>, direction: Direction, cache_work: bool) {
+        self.inner.sync_for_cpu(bytes, direction, cache_work);
     }
 }

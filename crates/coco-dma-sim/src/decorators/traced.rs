@@ -10,7 +10,7 @@ use coco_dma::platform::ConvertError;
 use coco_dma::platform::NoView;
 use coco_dma::platform::Platform;
 use coco_dma::regime::Regime;
-use coco_dma::state::Cache;
+use coco_dma::state::CacheMode;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::State;
@@ -46,25 +46,25 @@ pub enum Call {
         /// The answer.
         answer: Result<(), ConvertError>,
     },
-    /// `view`.
+    /// `map_cpu`.
     View {
         /// The run.
         run: PhysRange,
         /// The state.
         state: State,
         /// The memory type.
-        cache: Cache,
+        cache: CacheMode,
         /// The context.
         context: Context,
         /// Whether there was one.
         given: bool,
     },
-    /// `unview`.
+    /// `unmap_cpu`.
     Unview {
         /// The run.
         run: PhysRange,
     },
-    /// `hand_over`.
+    /// `sync_for_device`.
     HandOver {
         /// Where the bytes lie, if they are RAM.
         at: Option<PhysRange>,
@@ -73,7 +73,7 @@ pub enum Call {
         /// Whether caches need work.
         cache_work: bool,
     },
-    /// `take_back`.
+    /// `sync_for_cpu`.
     TakeBack {
         /// Where the bytes lie, if they are RAM.
         at: Option<PhysRange>,
@@ -130,32 +130,32 @@ unsafe impl<P: Platform> Platform for Traced<P> {
         answer
     }
 
-    unsafe fn view(
+    unsafe fn map_cpu(
         &self,
         run: PhysRange,
         state: State,
-        cache: Cache,
+        cache: CacheMode,
         context: Context,
     ) -> Result<NonNull<u8>, NoView> {
         // SAFETY: the caller's condition.
-        let answer = unsafe { self.inner.view(run, state, cache, context) };
+        let answer = unsafe { self.inner.map_cpu(run, state, cache, context) };
         self.note(Call::View { run, state, cache, context, given: answer.is_ok() });
         answer
     }
 
-    unsafe fn unview(&self, start: NonNull<u8>, run: PhysRange) {
+    unsafe fn unmap_cpu(&self, start: NonNull<u8>, run: PhysRange) {
         self.note(Call::Unview { run });
         // SAFETY: the caller's condition.
-        unsafe { self.inner.unview(start, run) };
+        unsafe { self.inner.unmap_cpu(start, run) };
     }
 
-    fn hand_over(&self, bytes: NonNull<[u8]>, direction: Direction, cache_work: bool) {
+    fn sync_for_device(&self, bytes: NonNull<[u8]>, direction: Direction, cache_work: bool) {
         self.note(Call::HandOver { at: self.inner.locate(bytes), direction, cache_work });
-        self.inner.hand_over(bytes, direction, cache_work);
+        self.inner.sync_for_device(bytes, direction, cache_work);
     }
 
-    fn take_back(&self, bytes: NonNull<[u8]>, direction: Direction, cache_work: bool) {
+    fn sync_for_cpu(&self, bytes: NonNull<[u8]>, direction: Direction, cache_work: bool) {
         self.note(Call::TakeBack { at: self.inner.locate(bytes), direction, cache_work });
-        self.inner.take_back(bytes, direction, cache_work);
+        self.inner.sync_for_cpu(bytes, direction, cache_work);
     }
 }

@@ -2,7 +2,7 @@
 //! them for itself or for a program: whatever mark and memory type they were given.
 
 use coco_dma::addr::PhysRange;
-use coco_dma::state::Cache;
+use coco_dma::state::CacheMode;
 
 use super::Machine;
 use crate::hardware::Sight;
@@ -24,8 +24,8 @@ pub struct CpuMapping {
 impl Machine {
     /// Maps `runs`, one after the other, with `mark` in the addresses of the page-table entries, as
     /// memory of type `cache`.
-    pub fn map_for_cpu(&self, runs: Vec<PhysRange>, mark: u64, cache: Cache) -> CpuMapping {
-        let path = if cache == Cache::WriteBack { Path::Cpu } else { Path::Memory };
+    pub fn map_for_cpu(&self, runs: Vec<PhysRange>, mark: u64, cache: CacheMode) -> CpuMapping {
+        let path = if cache == CacheMode::WriteBack { Path::Cpu } else { Path::Memory };
         CpuMapping { machine: self.clone(), runs, sight: self.hardware().for_cpu(mark), path }
     }
 }

@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 use coco_dma::Word;
 use coco_dma::addr::PhysRange;
 use coco_dma::pool::Pool;
-use coco_dma::state::Cache;
+use coco_dma::state::CacheMode;
 use coco_dma::state::PoolLabel;
 use coco_dma::state::State;
 
@@ -49,7 +49,7 @@ impl Machine {
     }
 
     /// Gives a run back. It has to be in the state in which it was given.
-    pub fn give(&self, run: PhysRange) {
+    pub fn free(&self, run: PhysRange) {
         let granule = self.rules().granule();
         let mut live = self.live();
         if let Some((at, found)) = live.ram.first_not(run, self.hardware().at_boot) {
@@ -81,7 +81,7 @@ impl Machine {
         let whole = len.checked_add(offset).ok_or(missing)?;
         let run = self.take(number::wide(whole))?;
         let range = run.slice(number::wide(offset), number::wide(len)).ok_or(missing)?;
-        let start = self.live().ram.pointer(range, Cache::WriteBack).ok_or(missing)?;
+        let start = self.live().ram.pointer(range, CacheMode::WriteBack).ok_or(missing)?;
         let bytes = NonNull::slice_from_raw_parts(start, len);
         Ok(GuestBuffer { machine: self.clone(), run, range, bytes })
     }
@@ -118,7 +118,7 @@ impl Machine {
     ) -> Result<PoolMemory, NoMemory> {
         let mut live = self.live();
         live.ram.set_state(run, GranuleState::In(state));
-        let view = live.ram.pointer(run, Cache::WriteBack).ok_or(NoMemory::NotFree { run })?;
+        let view = live.ram.pointer(run, CacheMode::WriteBack).ok_or(NoMemory::NotFree { run })?;
         Ok(PoolMemory { label, range: run, view })
     }
 }
@@ -182,7 +182,7 @@ impl GuestBuffer {
 
 impl Drop for GuestBuffer {
     fn drop(&mut self) {
-        self.machine.give(self.run);
+        self.machine.free(self.run);
     }
 }
 

@@ -12,7 +12,7 @@ use coco_dma::platform::ConvertError;
 use coco_dma::platform::NoView;
 use coco_dma::platform::Platform;
 use coco_dma::regime::Regime;
-use coco_dma::state::Cache;
+use coco_dma::state::CacheMode;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::State;
@@ -44,11 +44,11 @@ unsafe impl Platform for Machine {
         self.live().convert(self.rules(), run, to)
     }
 
-    unsafe fn view(
+    unsafe fn map_cpu(
         &self,
         run: PhysRange,
         state: State,
-        cache: Cache,
+        cache: CacheMode,
         _: Context,
     ) -> Result<NonNull<u8>, NoView> {
         let mut live = self.live();
@@ -61,7 +61,7 @@ unsafe impl Platform for Machine {
             return Err(NoView);
         }
         let start = live.ram.pointer(run, cache).ok_or(NoView)?;
-        if cache != Cache::WriteBack {
+        if cache != CacheMode::WriteBack {
             live.ram.drop_lines(run);
         }
         live.views.push(View { start: start.addr().get(), run, cache });
@@ -69,14 +69,14 @@ unsafe impl Platform for Machine {
         Ok(start)
     }
 
-    unsafe fn unview(&self, start: NonNull<u8>, run: PhysRange) {
+    unsafe fn unmap_cpu(&self, start: NonNull<u8>, run: PhysRange) {
         let mut live = self.live();
         live.look(Moment::View);
         let known = |view: &View| view.start == start.addr().get() && view.run == run;
         match live.views.iter().position(known) {
             Some(place) => {
                 let View { cache, .. } = live.views.swap_remove(place);
-                if cache != Cache::WriteBack {
+                if cache != CacheMode::WriteBack {
                     // Nobody saw it through the caches meanwhile: they fetch it anew.
                     live.ram.drop_lines(run);
                 }
@@ -85,7 +85,7 @@ unsafe impl Platform for Machine {
         }
     }
 
-    fn hand_over(&self, bytes: NonNull<[u8]>, _: Direction, cache_work: bool) {
+    fn sync_for_device(&self, bytes: NonNull<[u8]>, _: Direction, cache_work: bool) {
         fence(Ordering::SeqCst);
         let mut live = self.live();
         if let Some(run) = live.ram.cached(bytes).filter(|_| cache_work) {
@@ -95,7 +95,7 @@ unsafe impl Platform for Machine {
         live.look(Moment::HandOver);
     }
 
-    fn take_back(&self, bytes: NonNull<[u8]>, _: Direction, cache_work: bool) {
+    fn sync_for_cpu(&self, bytes: NonNull<[u8]>, _: Direction, cache_work: bool) {
         fence(Ordering::SeqCst);
         let mut live = self.live();
         if let Some(run) = live.ram.cached(bytes).filter(|_| cache_work) {

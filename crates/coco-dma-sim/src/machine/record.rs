@@ -4,7 +4,7 @@ use std::fmt;
 
 use coco_dma::addr::PhysAddr;
 use coco_dma::addr::PhysRange;
-use coco_dma::state::Cache;
+use coco_dma::state::CacheMode;
 use coco_dma::state::State;
 
 use crate::ram::GranuleState;
@@ -130,5 +130,5 @@ impl fmt::Display for Violation {
 pub(super) struct View {
     pub(super) start: usize,
     pub(super) run: PhysRange,
-    pub(super) cache: Cache,
+    pub(super) cache: CacheMode,
 }

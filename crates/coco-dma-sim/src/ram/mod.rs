@@ -12,7 +12,7 @@ use std::ptr::NonNull;
 
 use coco_dma::addr::PhysAddr;
 use coco_dma::addr::PhysRange;
-use coco_dma::state::Cache;
+use coco_dma::state::CacheMode;
 use coco_dma::state::State;
 use coco_dma::state::Visibility;
 
@@ -123,7 +123,7 @@ impl Ram {
     }
 
     /// A pointer to `run`, where it is memory.
-    pub(crate) fn pointer(&self, run: PhysRange, cache: Cache) -> Option<NonNull<u8>> {
+    pub(crate) fn pointer(&self, run: PhysRange, cache: CacheMode) -> Option<NonNull<u8>> {
         self.region(run.base())?.pointer(run, cache)
     }
 

@@ -4,7 +4,7 @@ use std::ptr::NonNull;
 
 use coco_dma::addr::PhysAddr;
 use coco_dma::addr::PhysRange;
-use coco_dma::state::Cache;
+use coco_dma::state::CacheMode;
 use coco_dma::state::State;
 
 use super::GranuleState;
@@ -80,8 +80,8 @@ impl Region {
     }
 
     /// A pointer into the caches, or past them.
-    pub(super) fn pointer(&self, run: PhysRange, cache: Cache) -> Option<NonNull<u8>> {
-        let past = self.caches.as_ref().filter(|_| cache != Cache::WriteBack);
+    pub(super) fn pointer(&self, run: PhysRange, cache: CacheMode) -> Option<NonNull<u8>> {
+        let past = self.caches.as_ref().filter(|_| cache != CacheMode::WriteBack);
         let bytes = past.map_or(&self.backing, Caches::memory);
         bytes.pointer(self.offset(run)?, number::size(run.len()))
     }

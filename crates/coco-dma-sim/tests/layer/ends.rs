@@ -15,11 +15,11 @@ use coco_dma::observe::Observer;
 use coco_dma::plan::Limits;
 use coco_dma::reason::Refuse;
 use coco_dma::regime::PlatformName;
-use coco_dma::space::SpaceListener;
-use coco_dma::space::Watch;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::PoolLabel;
+use coco_dma::waiters::CapacityListener;
+use coco_dma::waiters::Watch;
 use coco_dma_sim::Machine;
 
 use crate::support::BASE;
@@ -39,8 +39,8 @@ use crate::support::words;
 #[derive(Default)]
 struct Woken(AtomicUsize);
 
-impl SpaceListener for Woken {
-    fn space(&self) {
+impl CapacityListener for Woken {
+    fn capacity(&self) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
 }
@@ -92,8 +92,8 @@ impl Stage<'_> {
         let (one, two) = (first(), first());
         let refused = map(&self.device, buffer.bytes(), Direction::ToDevice, Attrs::NONE);
         assert_eq!(refused.unwrap_err().reason, Refuse::PoolFull);
-        assert_eq!(self.device.watch_space(Refuse::PoolFull), Watch::Set);
-        assert_eq!(self.device.watch_space(Refuse::Quota), Watch::Set);
+        assert_eq!(self.device.watch_capacity(Refuse::PoolFull), Watch::Set);
+        assert_eq!(self.device.watch_capacity(Refuse::Quota), Watch::Set);
         assert_eq!([self.quota, self.space].map(|woken| woken.0.load(Ordering::SeqCst)), [0, 0]);
         end(&self.device);
         let woken = [self.quota, self.space].map(|woken| woken.0.load(Ordering::SeqCst));

@@ -4,7 +4,7 @@
 use coco_dma::Dma;
 use coco_dma::addr::PhysRange;
 use coco_dma::attrs::Attrs;
-use coco_dma::convert::Why;
+use coco_dma::convert::ConvertErrorKind;
 use coco_dma::device::BindError;
 use coco_dma::device::Endpoint;
 use coco_dma::ledger::Conflict;
@@ -24,11 +24,11 @@ use coco_dma_sim::Refusal;
 use crate::stubborn::Stubborn;
 use crate::support::GRANULE;
 use crate::support::adopt;
-use crate::support::book_words;
-use crate::support::books;
 use crate::support::finish;
 use crate::support::machine;
 use crate::support::map;
+use crate::support::metadata;
+use crate::support::metadata_words;
 use crate::support::reclaim;
 use crate::support::revoke;
 use crate::support::share;
@@ -45,8 +45,8 @@ fn granules(run: PhysRange) -> Vec<PhysRange> {
 fn memory_that_never_comes_back_keeps_nothing_else_in_quarantine() {
     let machine = machine(PlatformName::Snp);
     let platform = Faulty::new(Stubborn::new(&machine));
-    let storage = book_words(GRANULE);
-    let tracked = books(GRANULE, &storage);
+    let storage = metadata_words(GRANULE);
+    let tracked = metadata(GRANULE, &storage);
     let ledger = Ledger::new(&tracked).unwrap();
     let dma = Dma::new(&platform, &[]).with_ledger(ledger);
     // Two runs: four granules, a gap, and two.
@@ -85,11 +85,11 @@ fn memory_that_never_comes_back_keeps_nothing_else_in_quarantine() {
 fn the_memory_of_a_devices_own_pool_is_not_converted_under_it() {
     let machine = machine(PlatformName::Tdx);
     let range = machine.take(4 * GRANULE).unwrap();
-    machine.give(range);
+    machine.free(range);
     let slots = words(Pool::words(range.len()));
     let pool = adopt(&machine, PoolLabel::GuestShared, range, &slots);
-    let storage = book_words(GRANULE);
-    let tracked = books(GRANULE, &storage);
+    let storage = metadata_words(GRANULE);
+    let tracked = metadata(GRANULE, &storage);
     let converts = Ledger::new(&tracked).unwrap();
     converts.declare(range, Visibility::Shared).unwrap();
     let dma = Dma::new(&machine, &[]).with_ledger(converts);
@@ -104,7 +104,10 @@ fn the_memory_of_a_devices_own_pool_is_not_converted_under_it() {
     let mapping = map(&device, buffer.bytes(), Direction::ToDevice, Attrs::NONE).unwrap();
     assert!(mapping.is_bounced());
     let why = reclaim(&dma, range).unwrap_err().why;
-    assert!(matches!(why, Why::Ledger(Conflict { found: Found::Foreign(_), .. })), "{why:?}");
+    assert!(
+        matches!(why, ConvertErrorKind::Ledger(Conflict { found: Found::Foreign(_), .. })),
+        "{why:?}"
+    );
     assert!(machine.all_in(range, State::SHARED));
     finish(&device, mapping, 0);
 }
@@ -114,17 +117,17 @@ fn the_memory_of_a_devices_own_pool_is_not_converted_under_it() {
 fn a_devices_own_pool_may_be_the_machines() {
     let machine = machine(PlatformName::Snp);
     let range = machine.take(2 * GRANULE).unwrap();
-    machine.give(range);
+    machine.free(range);
     let slots = words(Pool::words(range.len()));
     let pools = [adopt(&machine, PoolLabel::GuestShared, range, &slots)];
-    let storage = book_words(GRANULE);
-    let tracked = books(GRANULE, &storage);
+    let storage = metadata_words(GRANULE);
+    let tracked = metadata(GRANULE, &storage);
     let ledger = Ledger::new(&tracked).unwrap();
     ledger.declare(range, Visibility::Shared).unwrap();
     let dma = Dma::new(&machine, &pools).with_ledger(ledger);
     let own = [&pools[0]];
     assert!(dma.bind(Endpoint::new("nic").pools(&own), Limits::NONE).is_ok());
-    assert_eq!(reclaim(&dma, range).unwrap_err().why, Why::Pool(range));
+    assert_eq!(reclaim(&dma, range).unwrap_err().why, ConvertErrorKind::Pool(range));
 }
 
 /// Devices of two layers had the same number, so that revoking one freed the other's slots.
@@ -132,7 +135,7 @@ fn a_devices_own_pool_may_be_the_machines() {
 fn two_layers_over_one_pool_keep_their_slots_apart() {
     let machine = machine(PlatformName::Tdx);
     let range = machine.take(4 * GRANULE).unwrap();
-    machine.give(range);
+    machine.free(range);
     let slots = words(Pool::words(range.len()));
     let pool = adopt(&machine, PoolLabel::GuestShared, range, &slots);
     let own = [&pool];

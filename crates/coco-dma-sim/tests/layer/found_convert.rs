@@ -8,7 +8,7 @@ use coco_dma::Dma;
 use coco_dma::device::Endpoint;
 use coco_dma::ledger::GranuleState;
 use coco_dma::ledger::Ledger;
-use coco_dma::ledger::Seen;
+use coco_dma::ledger::RangeState;
 use coco_dma::observe::Event;
 use coco_dma::observe::Observer;
 use coco_dma::plan::Limits;
@@ -32,11 +32,11 @@ use crate::support::GUESTS;
 use crate::support::SIZE;
 use crate::support::adopt;
 use crate::support::alloc;
-use crate::support::book_words;
-use crate::support::books;
 use crate::support::convertible;
 use crate::support::free;
 use crate::support::machine;
+use crate::support::metadata;
+use crate::support::metadata_words;
 use crate::support::reclaim;
 use crate::support::run;
 use crate::support::share;
@@ -58,9 +58,9 @@ fn an_answer_in_parts_of_granules_never_reaches_the_platform_again() {
     for (done, doubt) in ODD {
         let machine = machine(PlatformName::Snp);
         let faulty = Faulty::new(machine.clone());
-        let storage = book_words(GRANULE);
-        let books = books(GRANULE, &storage);
-        let dma = Dma::new(&faulty, &[]).with_ledger(Ledger::new(&books).unwrap());
+        let storage = metadata_words(GRANULE);
+        let metadata = metadata(GRANULE, &storage);
+        let dma = Dma::new(&faulty, &[]).with_ledger(Ledger::new(&metadata).unwrap());
         let mine = machine.take(3 * GRANULE).unwrap();
         let says = Err(ConvertError { done, doubt, code: 9 });
         faulty.fail_convert(0, ConvertFault { says, really: Really::DoneAndDoubt });
@@ -88,14 +88,14 @@ fn books_with_smaller_granules_than_the_machine_convert_no_part_of_one() {
     let numbers = Parameters { granule: Some(4 * GRANULE), ..Parameters::default() };
     let builder = Machine::builder(PlatformName::Cca).numbers(numbers).ram(BASE, SIZE);
     let machine = builder.build().unwrap();
-    let storage = book_words(GRANULE);
-    let books = books(GRANULE, &storage);
-    let dma = Dma::new(&machine, &[]).with_ledger(Ledger::new(&books).unwrap());
+    let storage = metadata_words(GRANULE);
+    let metadata = metadata(GRANULE, &storage);
+    let dma = Dma::new(&machine, &[]).with_ledger(Ledger::new(&metadata).unwrap());
     let mine = machine.take(4 * GRANULE).unwrap();
     let part = mine.slice(0, GRANULE).unwrap();
     assert!(share(&dma, part).is_err());
     assert_eq!(machine.violations(), []);
-    assert_eq!(dma.ledger().peek(mine), Seen::Uniform(GranuleState::Private));
+    assert_eq!(dma.ledger().peek(mine), RangeState::Uniform(GranuleState::Private));
     share(&dma, mine).unwrap();
     assert!(reclaim(&dma, part).is_err());
     reclaim(&dma, mine).unwrap();
@@ -108,9 +108,9 @@ fn coherent_pages_that_do_not_come_back_are_in_quarantine_and_nowhere_else() {
         let machine = machine(PlatformName::Tdx);
         let faulty = Faulty::new(machine.clone());
         let arena = Arena::new(&machine, 8 * GRANULE);
-        let storage = book_words(GRANULE);
-        let books = books(GRANULE, &storage);
-        let ledger = Ledger::new(&books).unwrap();
+        let storage = metadata_words(GRANULE);
+        let metadata = metadata(GRANULE, &storage);
+        let ledger = Ledger::new(&metadata).unwrap();
         let dma = Dma::new(&faulty, &[]).with_ledger(ledger).with_pages(&arena);
         let device = dma.bind(Endpoint::new("nic"), Limits::NONE).unwrap();
         let memory = alloc(&device, 5000, Context::Blocking).unwrap();
@@ -130,9 +130,9 @@ fn a_view_that_fails_after_sharing_loses_nothing_either() {
     let machine = machine(PlatformName::Pkvm);
     let faulty = Faulty::new(machine.clone());
     let arena = Arena::new(&machine, 8 * GRANULE);
-    let storage = book_words(GRANULE);
-    let books = books(GRANULE, &storage);
-    let ledger = Ledger::new(&books).unwrap();
+    let storage = metadata_words(GRANULE);
+    let metadata = metadata(GRANULE, &storage);
+    let ledger = Ledger::new(&metadata).unwrap();
     let dma = Dma::new(&faulty, &[]).with_ledger(ledger).with_pages(&arena);
     let device = dma.bind(Endpoint::new("nic"), Limits::NONE).unwrap();
     // Two wipes of the share, then the view of the allocation.
@@ -174,13 +174,13 @@ fn what_a_retry_recovers_meanwhile_is_not_given_back_a_second_time() {
         let machine = machine(PlatformName::Snp);
         let faulty = Faulty::new(machine.clone());
         let arena = Arena::new(&machine, 8 * GRANULE);
-        let storage = book_words(GRANULE);
-        let books = books(GRANULE, &storage);
+        let storage = metadata_words(GRANULE);
+        let metadata = metadata(GRANULE, &storage);
         let (told, heard) = mpsc::sync_channel(0);
         let (go, wait) = mpsc::sync_channel(0);
         let pause = Pause(told, std::sync::Mutex::new(wait));
         let dma = Dma::new(&faulty, &[])
-            .with_ledger(Ledger::new(&books).unwrap())
+            .with_ledger(Ledger::new(&metadata).unwrap())
             .with_pages(&arena)
             .with_observer(&pause);
         let device = dma.bind(Endpoint::new("nic"), Limits::NONE).unwrap();
@@ -208,9 +208,9 @@ fn memory_that_a_pool_or_an_allocation_uses_is_not_converted() {
     for platform in GUESTS {
         let machine = machine(platform);
         let arena = Arena::new(&machine, 8 * GRANULE);
-        let storage = book_words(GRANULE);
-        let books = books(GRANULE, &storage);
-        let ledger = Ledger::new(&books).unwrap();
+        let storage = metadata_words(GRANULE);
+        let metadata = metadata(GRANULE, &storage);
+        let ledger = Ledger::new(&metadata).unwrap();
         let came = run(BASE + SIZE - 4 * GRANULE, 4 * GRANULE);
         let (came_words, pool_words) = (words(1 << 8), words(1 << 8));
         let pools = [adopt(&machine, PoolLabel::GuestShared, came, &came_words)];
@@ -243,9 +243,9 @@ fn memory_that_a_pool_or_an_allocation_uses_is_not_converted() {
 fn private_pages_of_an_accepted_device_are_not_shared_under_it() {
     let machine = machine(PlatformName::Cca);
     let arena = Arena::new(&machine, 8 * GRANULE);
-    let storage = book_words(GRANULE);
-    let books = books(GRANULE, &storage);
-    let ledger = Ledger::new(&books).unwrap();
+    let storage = metadata_words(GRANULE);
+    let metadata = metadata(GRANULE, &storage);
+    let ledger = Ledger::new(&metadata).unwrap();
     let dma = Dma::new(&machine, &[]).with_ledger(ledger).with_pages(&arena);
     let device = dma.bind(Endpoint::new("gpu").accepted(vouch()), Limits::NONE).unwrap();
     let memory = alloc(&device, 4096, Context::Blocking).unwrap();

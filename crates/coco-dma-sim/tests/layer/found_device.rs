@@ -23,12 +23,12 @@ use crate::support::GRANULE;
 use crate::support::SIZE;
 use crate::support::adopt;
 use crate::support::alloc;
-use crate::support::book_words;
-use crate::support::books;
 use crate::support::finish;
 use crate::support::free;
 use crate::support::machine;
 use crate::support::map;
+use crate::support::metadata;
+use crate::support::metadata_words;
 use crate::support::revoke;
 use crate::support::run;
 use crate::support::sync_cpu;
@@ -124,9 +124,10 @@ fn who_syncs_by_hand_gets_the_cache_work_that_the_map_left_out() {
 fn a_device_with_pages_of_its_own_is_not_bound_anew() {
     let machine = machine(PlatformName::Tdx);
     let arena = Arena::new(&machine, 4 * GRANULE);
-    let storage = book_words(GRANULE);
-    let books = books(GRANULE, &storage);
-    let dma = Dma::new(&machine, &[]).with_ledger(Ledger::new(&books).unwrap()).with_pages(&arena);
+    let storage = metadata_words(GRANULE);
+    let metadata = metadata(GRANULE, &storage);
+    let dma =
+        Dma::new(&machine, &[]).with_ledger(Ledger::new(&metadata).unwrap()).with_pages(&arena);
     let device = dma.bind(Endpoint::new("nic"), Limits::NONE).unwrap();
     let memory = alloc(&device, 4096, Context::Blocking).unwrap();
     let (device, _) =
@@ -144,9 +145,9 @@ fn nothing_blocks_in_atomic_context_and_at_the_end_of_what_was_not_converted() {
         let machine = machine(platform);
         let traced = Traced::new(machine.clone());
         let arena = Arena::new(&machine, 4 * GRANULE);
-        let storage = book_words(GRANULE);
-        let books = books(GRANULE, &storage);
-        let ledger = if accepted { Ledger::new(&books).unwrap() } else { Ledger::EMPTY };
+        let storage = metadata_words(GRANULE);
+        let metadata = metadata(GRANULE, &storage);
+        let ledger = if accepted { Ledger::new(&metadata).unwrap() } else { Ledger::EMPTY };
         let dma = Dma::new(&traced, &[]).with_ledger(ledger).with_pages(&arena);
         let endpoint = Endpoint::new("nic");
         let endpoint = if accepted { endpoint.accepted(vouch()) } else { endpoint };
@@ -170,12 +171,12 @@ fn what_was_in_pages_is_wiped_before_they_go_back() {
     {
         let machine = machine(platform);
         let arena = Arena::new(&machine, 4 * GRANULE);
-        let storage = book_words(GRANULE);
-        let books = books(GRANULE, &storage);
+        let storage = metadata_words(GRANULE);
+        let metadata = metadata(GRANULE, &storage);
         let ledger = if platform == PlatformName::Open {
             Ledger::EMPTY
         } else {
-            Ledger::new(&books).unwrap()
+            Ledger::new(&metadata).unwrap()
         };
         let dma = Dma::new(&machine, &[]).with_ledger(ledger).with_pages(&arena);
         let endpoint = Endpoint::new("nic");

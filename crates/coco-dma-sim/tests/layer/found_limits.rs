@@ -22,12 +22,12 @@ use crate::support::GRANULE;
 use crate::support::SIZE;
 use crate::support::adopt_part;
 use crate::support::alloc;
-use crate::support::book_words;
-use crate::support::books;
 use crate::support::finish;
 use crate::support::free;
 use crate::support::machine;
 use crate::support::map;
+use crate::support::metadata;
+use crate::support::metadata_words;
 use crate::support::run;
 use crate::support::vouch;
 use crate::support::words;
@@ -37,10 +37,10 @@ fn pages_lie_where_the_bus_shows_them_and_the_mask_reaches() {
     for platform in [PlatformName::Tdx, PlatformName::Cca, PlatformName::Open] {
         let machine = machine(platform);
         let arena = Arena::new(&machine, 32 * GRANULE);
-        let storage = book_words(GRANULE);
-        let books = books(GRANULE, &storage);
+        let storage = metadata_words(GRANULE);
+        let metadata = metadata(GRANULE, &storage);
         let guest = platform != PlatformName::Open;
-        let ledger = if guest { Ledger::new(&books).unwrap() } else { Ledger::EMPTY };
+        let ledger = if guest { Ledger::new(&metadata).unwrap() } else { Ledger::EMPTY };
         let dma = Dma::new(&machine, &[]).with_ledger(ledger).with_pages(&arena);
         // The bus shows the first half of the arena, far above; the mask reaches half of that.
         let (shown, bus) = (arena.run().slice(0, 16 * GRANULE).unwrap(), 1 << 44);
@@ -64,9 +64,9 @@ fn pages_lie_where_the_bus_shows_them_and_the_mask_reaches() {
 #[test]
 fn memory_that_no_window_shows_cannot_be_reached() {
     let machine = machine(PlatformName::Tdx);
-    let storage = book_words(GRANULE);
-    let books = books(GRANULE, &storage);
-    let dma = Dma::new(&machine, &[]).with_ledger(Ledger::new(&books).unwrap());
+    let storage = metadata_words(GRANULE);
+    let metadata = metadata(GRANULE, &storage);
+    let dma = Dma::new(&machine, &[]).with_ledger(Ledger::new(&metadata).unwrap());
     let windows = [BusRange::new(run(BASE, SIZE / 2), 0).unwrap()];
     let endpoint = Endpoint::new("gpu").accepted(vouch());
     let device = dma.bind(endpoint.bus(BusRanges::new(&windows)), Limits::NONE).unwrap();
@@ -184,9 +184,9 @@ fn the_required_mask_is_that_of_the_form_which_the_device_is_given() {
         (PlatformName::Pkvm, true, 31),
     ] {
         let machine = machine(platform);
-        let storage = book_words(GRANULE);
-        let books = books(GRANULE, &storage);
-        let dma = Dma::new(&machine, &[]).with_ledger(Ledger::new(&books).unwrap());
+        let storage = metadata_words(GRANULE);
+        let metadata = metadata(GRANULE, &storage);
+        let dma = Dma::new(&machine, &[]).with_ledger(Ledger::new(&metadata).unwrap());
         let endpoint = || {
             let endpoint = Endpoint::new("nic");
             if accepted { endpoint.accepted(vouch()) } else { endpoint }

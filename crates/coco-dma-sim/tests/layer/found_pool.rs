@@ -26,14 +26,14 @@ use crate::support::Hooked;
 use crate::support::SIZE;
 use crate::support::adopt;
 use crate::support::alloc;
-use crate::support::book_words;
-use crate::support::books;
 use crate::support::bytes_at;
 use crate::support::convertible;
 use crate::support::finish;
 use crate::support::free;
 use crate::support::machine;
 use crate::support::map;
+use crate::support::metadata;
+use crate::support::metadata_words;
 use crate::support::revoke;
 use crate::support::run;
 use crate::support::share;
@@ -50,15 +50,16 @@ fn memory_of_a_closed_pool_is_its_owners_and_private() {
     for platform in GUESTS {
         for restricted in [false, true] {
             let machine = machine(platform);
-            let storage = book_words(GRANULE);
-            let books = books(GRANULE, &storage);
+            let storage = metadata_words(GRANULE);
+            let metadata = metadata(GRANULE, &storage);
             let came = words(1 << 8);
             let mine = machine.take(2 * GRANULE).unwrap();
             let later = words(1 << 8);
             let pool = convertible(PoolLabel::GuestShared, mine, &later);
             let pool = if restricted { pool.restricted() } else { pool };
             let machine_pools = [adopt(&machine, PoolLabel::GuestShared, top(2), &came)];
-            let dma = Dma::new(&machine, &machine_pools).with_ledger(Ledger::new(&books).unwrap());
+            let dma =
+                Dma::new(&machine, &machine_pools).with_ledger(Ledger::new(&metadata).unwrap());
             let own = [&pool];
             let device = dma.bind(Endpoint::new("nic").pools(&own), Limits::NONE).unwrap();
             let buffer = bytes_at(&machine, mine.slice(0, 64).unwrap());
@@ -75,9 +76,9 @@ fn memory_of_a_closed_pool_is_its_owners_and_private() {
 #[test]
 fn a_private_pool_opens_over_private_memory_only() {
     let machine = machine(PlatformName::Tdx);
-    let storage = book_words(GRANULE);
-    let books = books(GRANULE, &storage);
-    let dma = Dma::new(&machine, &[]).with_ledger(Ledger::new(&books).unwrap());
+    let storage = metadata_words(GRANULE);
+    let metadata = metadata(GRANULE, &storage);
+    let dma = Dma::new(&machine, &[]).with_ledger(Ledger::new(&metadata).unwrap());
     let mine = machine.take(2 * GRANULE).unwrap();
     share(&dma, mine).unwrap();
     let storage = words(1 << 8);
@@ -91,9 +92,9 @@ fn a_private_pool_opens_over_private_memory_only() {
 fn a_pool_gives_its_region_back_zeroed_whatever_its_label() {
     for label in [PoolLabel::GuestPrivate, PoolLabel::GuestShared] {
         let machine = machine(PlatformName::Cca);
-        let storage = book_words(GRANULE);
-        let books = books(GRANULE, &storage);
-        let dma = Dma::new(&machine, &[]).with_ledger(Ledger::new(&books).unwrap());
+        let storage = metadata_words(GRANULE);
+        let metadata = metadata(GRANULE, &storage);
+        let dma = Dma::new(&machine, &[]).with_ledger(Ledger::new(&metadata).unwrap());
         let mine = machine.take(2 * GRANULE).unwrap();
         let storage = words(1 << 8);
         let pool = convertible(label, mine, &storage);
@@ -132,9 +133,9 @@ fn of_two_that_grow_a_pool_at_once_one_does_and_nobodys_slots_are_wiped() {
         }
     };
     let gate = Hooked { inner: machine.clone(), at_view: Box::new(at_view) };
-    let storage = book_words(GRANULE);
-    let books = books(GRANULE, &storage);
-    let dma = Dma::new(&gate, &[]).with_ledger(Ledger::new(&books).unwrap());
+    let storage = metadata_words(GRANULE);
+    let metadata = metadata(GRANULE, &storage);
+    let dma = Dma::new(&gate, &[]).with_ledger(Ledger::new(&metadata).unwrap());
     let mine = machine.take(2 * GRANULE).unwrap();
     let storage = words(1 << 8);
     let pool = convertible(PoolLabel::GuestPrivate, mine, &storage);
@@ -220,8 +221,8 @@ fn an_accepted_device_is_given_no_shared_slot_on_any_way() {
             continue;
         }
         let arena = Arena::new(&machine, 4 * GRANULE);
-        let storage = book_words(GRANULE);
-        let books = books(GRANULE, &storage);
+        let storage = metadata_words(GRANULE);
+        let metadata = metadata(GRANULE, &storage);
         let uses = [PoolUse::All, PoolUse::Streaming, PoolUse::Reserve];
         let storages = [words(1 << 8), words(1 << 8), words(1 << 8)];
         let mut place = BASE + SIZE;
@@ -234,7 +235,7 @@ fn an_accepted_device_is_given_no_shared_slot_on_any_way() {
                 adopt(&machine, PoolLabel::GuestShared, range, storage).only_for(purpose)
             })
             .collect();
-        let ledger = Ledger::new(&books).unwrap();
+        let ledger = Ledger::new(&metadata).unwrap();
         let dma = Dma::new(&machine, &pools).with_ledger(ledger).with_pages(&arena);
         let shared = machine.take(GRANULE).unwrap();
         share(&dma, shared).unwrap();

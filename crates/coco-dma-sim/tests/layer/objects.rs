@@ -29,16 +29,16 @@ use coco_dma_sim::SimDevice;
 use crate::support::Arena;
 use crate::support::BASE;
 use crate::support::GRANULE;
-use crate::support::book_words;
-use crate::support::books;
 use crate::support::convertible;
 use crate::support::machine;
+use crate::support::metadata;
+use crate::support::metadata_words;
 use crate::support::revoke;
 use crate::support::words;
 
 const SIZE: usize = 48;
 
-fn books_of(pages: usize) -> Vec<ObjectPage> {
+fn metadata_of(pages: usize) -> Vec<ObjectPage> {
     (0..pages).map(|_| ObjectPage::new()).collect()
 }
 
@@ -49,13 +49,13 @@ fn layout() -> ObjectLayout {
 /// A machine with a reservoir of eight pages, converted by hand or at need.
 fn with_device(platform: PlatformName, work: impl FnOnce(&Machine, &Dma<'_, Machine>, &Pool<'_>)) {
     let machine = machine(platform);
-    let storage = book_words(GRANULE);
-    let books = books(GRANULE, &storage);
+    let storage = metadata_words(GRANULE);
+    let metadata = metadata(GRANULE, &storage);
     let mine = machine.take(8 * GRANULE).unwrap();
     let pool_words = words(Pool::words(mine.len()));
     let pool = convertible(PoolLabel::GuestShared, mine, &pool_words);
     let pools = [pool.only_for(PoolUse::Coherent)];
-    let dma = Dma::new(&machine, &pools).with_ledger(Ledger::new(&books).unwrap());
+    let dma = Dma::new(&machine, &pools).with_ledger(Ledger::new(&metadata).unwrap());
     work(&machine, &dma, &pools[0]);
     assert_eq!(machine.violations(), []);
 }
@@ -64,27 +64,27 @@ fn with_device(platform: PlatformName, work: impl FnOnce(&Machine, &Dma<'_, Mach
 fn an_object_is_zero_whatever_was_in_it() {
     with_device(PlatformName::Tdx, |machine, dma, _| {
         let device = dma.bind(Endpoint::new("nic"), Limits::NONE).unwrap();
-        let pages = books_of(1);
+        let pages = metadata_of(1);
         let pool = ObjectPool::new(&device, layout(), &pages).unwrap();
         let host = SimDevice::new(machine, "nic", Trust::Untrusted);
-        let mut first = pool.take(Context::Blocking).unwrap();
+        let mut first = pool.alloc(Context::Blocking).unwrap();
         let addr = first.addr().raw();
         first.bytes().write(0, &[7; SIZE]).unwrap();
         host.write(addr + 20, &[9; 4]);
         assert_eq!(first.bytes().read_array::<1>(21), Ok([9]));
         // Its neighbour is another's, and stays as it is.
-        let mut second = pool.take(Context::Atomic).unwrap();
+        let mut second = pool.alloc(Context::Atomic).unwrap();
         second.bytes().write(0, &[5; SIZE]).unwrap();
-        first.give();
-        let mut again = pool.take(Context::Atomic).unwrap();
+        first.free();
+        let mut again = pool.alloc(Context::Atomic).unwrap();
         assert_eq!(again.addr().raw(), addr);
         let mut seen = [1; SIZE];
         host.read(addr, &mut seen);
         assert_eq!(seen, [0; SIZE], "the host sees nothing of the last owner");
         assert_eq!(again.bytes().read_array(0), Ok([0; SIZE]));
         assert_eq!(second.bytes().read_array(0), Ok([5; SIZE]));
-        again.give();
-        second.give();
+        again.free();
+        second.free();
         assert!(pool.close(Context::Atomic).is_ok(), "the reservoir converts nothing");
         assert_eq!(device.holds(), 0);
     });
@@ -96,12 +96,12 @@ fn objects_are_apart_aligned_and_within_their_boundary() {
         let device = dma.bind(Endpoint::new("nic"), Limits::NONE).unwrap();
         let (size, wall) = (96, Boundary::new(256).unwrap());
         let layout = ObjectLayout::new(size, 32).unwrap().within(wall).unwrap();
-        let pages = books_of(3);
+        let pages = metadata_of(3);
         let pool = ObjectPool::new(&device, layout, &pages).unwrap();
         let objects: Vec<_> =
-            (0..pool.capacity()).map(|_| pool.take(Context::Blocking).unwrap()).collect();
+            (0..pool.capacity()).map(|_| pool.alloc(Context::Blocking).unwrap()).collect();
         assert_eq!((objects.len(), pool.used(), pool.pages()), (3 * 4096 / 256 * 2, 96, 3));
-        let refused = pool.take(Context::Blocking).map(|_| ()).unwrap_err();
+        let refused = pool.alloc(Context::Blocking).map(|_| ()).unwrap_err();
         assert_eq!(refused.reason, Refuse::PoolFull);
         let places: BTreeSet<u64> = objects.iter().map(|object| object.addr().raw()).collect();
         for (place, next) in places.iter().zip(places.iter().skip(1)) {
@@ -113,7 +113,7 @@ fn objects_are_apart_aligned_and_within_their_boundary() {
         }
         assert_eq!(places.len(), objects.len());
         assert_eq!((machine.counts().shares, reservoir.used()), (1, 6), "one conversion in all");
-        objects.into_iter().for_each(|object| object.give());
+        objects.into_iter().for_each(|object| object.free());
         assert_eq!((pool.trim(Context::Atomic), pool.pages(), reservoir.used()), (3, 0, 0));
     });
 }
@@ -122,10 +122,10 @@ fn objects_are_apart_aligned_and_within_their_boundary() {
 fn what_is_still_in_use_is_kept_and_counted() {
     with_device(PlatformName::Cca, |_, dma, reservoir| {
         let device = dma.bind(Endpoint::new("nic"), Limits::NONE).unwrap();
-        let pages = books_of(2);
+        let pages = metadata_of(2);
         let pool = ObjectPool::new(&device, layout(), &pages).unwrap();
         assert_eq!(ObjectPool::new(&device, layout(), &pages).err(), Some(PagesInUse));
-        let lost = pool.take(Context::Blocking).unwrap();
+        let lost = pool.alloc(Context::Blocking).unwrap();
         drop(lost);
         assert_eq!((pool.lost(), pool.used(), pool.trim(Context::Blocking)), (1, 1, 0));
         let pool = pool.close(Context::Blocking).unwrap_err();
@@ -143,18 +143,18 @@ fn what_is_still_in_use_is_kept_and_counted() {
 fn a_page_that_was_converted_goes_back_where_it_may() {
     let machine = machine(PlatformName::Tdx);
     let arena = Arena::new(&machine, 8 * GRANULE);
-    let storage = book_words(GRANULE);
-    let books = books(GRANULE, &storage);
-    let ledger = Ledger::new(&books).unwrap();
+    let storage = metadata_words(GRANULE);
+    let metadata = metadata(GRANULE, &storage);
+    let ledger = Ledger::new(&metadata).unwrap();
     let dma = Dma::new(&machine, &[]).with_ledger(ledger).with_pages(&arena);
     let device = dma.bind(Endpoint::new("nic"), Limits::NONE).unwrap();
-    let pages = books_of(2);
+    let pages = metadata_of(2);
     let pool = ObjectPool::new(&device, layout(), &pages).unwrap();
-    let refused = machine.atomic(|| pool.take(Context::Atomic).map(|_| ()).unwrap_err());
+    let refused = machine.atomic(|| pool.alloc(Context::Atomic).map(|_| ()).unwrap_err());
     assert_eq!(refused.reason, Refuse::AtomicNeedsConversion);
-    pool.take(Context::Blocking).unwrap().give();
+    pool.alloc(Context::Blocking).unwrap().free();
     // Now a page is there.
-    machine.atomic(|| pool.take(Context::Atomic).unwrap().give());
+    machine.atomic(|| pool.alloc(Context::Atomic).unwrap().free());
     assert_eq!(machine.atomic(|| pool.trim(Context::Atomic)), 0);
     assert_eq!((arena.taken(), machine.counts().shares), (1, 1));
     assert!(pool.close(Context::Blocking).is_ok());
@@ -166,15 +166,15 @@ fn a_page_that_was_converted_goes_back_where_it_may() {
 fn a_revoked_device_is_given_no_objects() {
     with_device(PlatformName::Pkvm, |_, dma, reservoir| {
         let device = dma.bind(Endpoint::new("nic"), Limits::NONE).unwrap();
-        let pages = books_of(1);
+        let pages = metadata_of(1);
         let pool = ObjectPool::new(&device, layout(), &pages).unwrap();
-        let object = pool.take(Context::Blocking).unwrap();
+        let object = pool.alloc(Context::Blocking).unwrap();
         revoke(&device);
-        let refused = pool.take(Context::Atomic).map(|_| ()).unwrap_err();
+        let refused = pool.alloc(Context::Atomic).map(|_| ()).unwrap_err();
         assert_eq!(refused.reason, Refuse::Revoked);
         // What the driver has stays its own until it gives it back.
         assert_eq!((pool.used(), reservoir.used()), (1, 2));
-        object.give();
+        object.free();
         drop(pool);
         assert_eq!(reservoir.used(), 0);
     });
@@ -203,7 +203,7 @@ fn a_pool_in_a_static_serves_every_thread() {
                 for _ in 0..200 {
                     let take = || loop {
                         // Both pages may be on their way, in other threads.
-                        match pool.take(Context::Atomic) {
+                        match pool.alloc(Context::Atomic) {
                             Ok(object) => break object,
                             Err(error) => assert_eq!(error.reason, Refuse::PoolFull),
                         }
@@ -216,7 +216,7 @@ fn a_pool_in_a_static_serves_every_thread() {
                     }
                     for mut object in objects {
                         assert_eq!(object.bytes().read_array(0), Ok([mine; SIZE]));
-                        object.give();
+                        object.free();
                     }
                     pool.trim(Context::Atomic);
                 }

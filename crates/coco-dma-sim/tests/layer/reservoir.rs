@@ -29,11 +29,11 @@ use crate::support::BASE;
 use crate::support::GRANULE;
 use crate::support::GUESTS;
 use crate::support::alloc;
-use crate::support::book_words;
-use crate::support::books;
 use crate::support::convertible;
 use crate::support::free;
 use crate::support::machine;
+use crate::support::metadata;
+use crate::support::metadata_words;
 use crate::support::ring;
 use crate::support::run;
 use crate::support::vouch;
@@ -95,12 +95,12 @@ fn small_allocations_convert_whole_regions_and_break_up_no_large_page() {
 #[test]
 fn what_was_freed_is_wiped_before_another_device_has_it() {
     let machine = machine(PlatformName::Snp);
-    let storage = book_words(GRANULE);
-    let books = books(GRANULE, &storage);
+    let storage = metadata_words(GRANULE);
+    let metadata = metadata(GRANULE, &storage);
     let mine = machine.take(4 * GRANULE).unwrap();
     let pool_words = words(Pool::words(mine.len()));
     let pools = [reservoir(mine, &pool_words)];
-    let dma = Dma::new(&machine, &pools).with_ledger(Ledger::new(&books).unwrap());
+    let dma = Dma::new(&machine, &pools).with_ledger(Ledger::new(&metadata).unwrap());
     let one = dma.bind(Endpoint::new("one"), Limits::NONE).unwrap();
     let other = dma.bind(Endpoint::new("other"), Limits::NONE).unwrap();
     let memory = alloc(&one, 4096, Context::Blocking).unwrap();
@@ -122,14 +122,14 @@ fn what_was_freed_is_wiped_before_another_device_has_it() {
 #[test]
 fn atomic_context_is_served_and_never_grows_it() {
     let machine = machine(PlatformName::Tdx);
-    let storage = book_words(GRANULE);
-    let books = books(GRANULE, &storage);
+    let storage = metadata_words(GRANULE);
+    let metadata = metadata(GRANULE, &storage);
     let arena = Arena::new(&machine, 4 * GRANULE);
     let runs = [machine.take(2 * GRANULE).unwrap(), machine.take(2 * GRANULE).unwrap()];
     let (first, second) = (words(1 << 8), words(1 << 8));
     let pools = [reservoir(runs[0], &first), reservoir(runs[1], &second)];
     let dma =
-        Dma::new(&machine, &pools).with_ledger(Ledger::new(&books).unwrap()).with_pages(&arena);
+        Dma::new(&machine, &pools).with_ledger(Ledger::new(&metadata).unwrap()).with_pages(&arena);
     let device = dma.bind(Endpoint::new("nic"), Limits::NONE).unwrap();
     machine.atomic(|| {
         assert!(alloc(&device, 4096, Context::Atomic).is_err(), "nothing is shared yet");
@@ -158,9 +158,9 @@ fn a_host_that_refuses_costs_a_region_and_nothing_untold() {
     for refusal in [Refusal::Unchanged, Refusal::InDoubt] {
         let machine = machine(PlatformName::Tdx);
         let faulty = Faulty::new(machine.clone());
-        let storage = book_words(GRANULE);
-        let books = books(GRANULE, &storage);
-        let ledger = Ledger::new(&books).unwrap();
+        let storage = metadata_words(GRANULE);
+        let metadata = metadata(GRANULE, &storage);
+        let ledger = Ledger::new(&metadata).unwrap();
         let mine = machine.take(4 * GRANULE).unwrap();
         let pool_words = words(Pool::words(mine.len()));
         let pools = [reservoir(mine, &pool_words)];
@@ -182,14 +182,14 @@ fn a_host_that_refuses_costs_a_region_and_nothing_untold() {
 #[test]
 fn a_device_past_its_quota_pays_for_its_own_pages() {
     let machine = machine(PlatformName::Cca);
-    let storage = book_words(GRANULE);
-    let books = books(GRANULE, &storage);
+    let storage = metadata_words(GRANULE);
+    let metadata = metadata(GRANULE, &storage);
     let arena = Arena::new(&machine, 4 * GRANULE);
     let mine = machine.take(2 * GRANULE).unwrap();
     let pool_words = words(Pool::words(mine.len()));
     let pools = [reservoir(mine, &pool_words)];
     let dma =
-        Dma::new(&machine, &pools).with_ledger(Ledger::new(&books).unwrap()).with_pages(&arena);
+        Dma::new(&machine, &pools).with_ledger(Ledger::new(&metadata).unwrap()).with_pages(&arena);
     let greedy = dma.bind(Endpoint::new("greedy").quota(2), Limits::NONE).unwrap();
     let memories = [0; 2].map(|_| alloc(&greedy, 4096, Context::Blocking).unwrap());
     assert_eq!((pools[0].used(), arena.taken()), (2, 1));
@@ -206,13 +206,13 @@ fn a_device_past_its_quota_pays_for_its_own_pages() {
 #[test]
 fn what_is_refused_for_another_reason_than_room_grows_nothing() {
     let machine = machine(PlatformName::Tdx);
-    let storage = book_words(GRANULE);
-    let books = books(GRANULE, &storage);
+    let storage = metadata_words(GRANULE);
+    let metadata = metadata(GRANULE, &storage);
     let runs = [machine.take(4 * GRANULE).unwrap(), machine.take(4 * GRANULE).unwrap()];
     let (first, second) = (words(1 << 8), words(1 << 8));
     let pools = [reservoir(runs[0], &first), reservoir(runs[1], &second)];
     let host = Faulty::new(machine.clone());
-    let dma = Dma::new(&host, &pools).with_ledger(Ledger::new(&books).unwrap());
+    let dma = Dma::new(&host, &pools).with_ledger(Ledger::new(&metadata).unwrap());
     dma.grow(&pools[0]).unwrap();
     let device = dma.bind(Endpoint::new("blind").not_coherent(), Limits::NONE).unwrap();
     host.fail_view(0);
@@ -225,12 +225,12 @@ fn what_is_refused_for_another_reason_than_room_grows_nothing() {
 #[test]
 fn a_device_at_its_quota_is_told_so_by_the_reservoir_too() {
     let machine = machine(PlatformName::Tdx);
-    let storage = book_words(GRANULE);
-    let books = books(GRANULE, &storage);
+    let storage = metadata_words(GRANULE);
+    let metadata = metadata(GRANULE, &storage);
     let run = machine.take(4 * GRANULE).unwrap();
     let slots = words(1 << 8);
     let pools = [reservoir(run, &slots)];
-    let dma = Dma::new(&machine, &pools).with_ledger(Ledger::new(&books).unwrap());
+    let dma = Dma::new(&machine, &pools).with_ledger(Ledger::new(&metadata).unwrap());
     let device = dma.bind(Endpoint::new("nic").quota(2), Limits::NONE).unwrap();
     let memory = alloc(&device, 4096, Context::Blocking).unwrap();
     let refused = alloc(&device, 4096, Context::Blocking).map(|_| ());

@@ -42,9 +42,9 @@ use coco_dma_sim::SimIommu;
 
 use crate::support::Arena;
 use crate::support::GRANULE;
-use crate::support::book_words;
-use crate::support::books;
 use crate::support::machine;
+use crate::support::metadata;
+use crate::support::metadata_words;
 use crate::support::words;
 
 const LEN: usize = 8 * 4096;
@@ -55,13 +55,13 @@ struct Fragmented<'a>(&'a Arena, u64);
 
 // SAFETY: what the arena gives, where it is short enough.
 unsafe impl PageSource for Fragmented<'_> {
-    fn take(&self, len: u64, align: u64, last: PhysAddr, context: Context) -> Option<PhysRange> {
-        if len > self.1 { None } else { self.0.take(len, align, last, context) }
+    fn alloc(&self, len: u64, align: u64, last: PhysAddr, context: Context) -> Option<PhysRange> {
+        if len > self.1 { None } else { self.0.alloc(len, align, last, context) }
     }
 
-    unsafe fn give(&self, run: PhysRange) {
+    unsafe fn free(&self, run: PhysRange) {
         // SAFETY: the caller's condition.
-        unsafe { self.0.give(run) };
+        unsafe { self.0.free(run) };
     }
 }
 
@@ -81,8 +81,8 @@ fn bench(work: impl FnOnce(&Bench<'_>)) {
     let arena = Arena::new(&machine, 32 * GRANULE);
     let pages = Fragmented(&arena, 2 * GRANULE);
     let host = Faulty::new(machine.clone());
-    let storage = book_words(GRANULE);
-    let parts = books(GRANULE, &storage);
+    let storage = metadata_words(GRANULE);
+    let parts = metadata(GRANULE, &storage);
     let dma = Dma::new(&host, &[]).with_ledger(Ledger::new(&parts).unwrap()).with_pages(&pages);
     let iommu = SimIommu::new(4096);
     let addresses = words(Domain::words(WINDOW, 4096));
@@ -301,7 +301,7 @@ fn a_device_that_is_cut_off_between_two_runs_has_none_of_them() {
         let machine = leak(machine(PlatformName::Tdx));
         let arena = leak(Arena::new(machine, 32 * GRANULE));
         let pages = leak(Fragmented(arena, 2 * GRANULE));
-        let parts = leak(books(GRANULE, leak(book_words(GRANULE))));
+        let parts = leak(metadata(GRANULE, leak(metadata_words(GRANULE))));
         let dma = Dma::new(machine, &[]).with_ledger(Ledger::new(parts).unwrap());
         let dma = leak(dma.with_pages(pages));
         let (iommu, device) = (SimIommu::new(4096), OnceLock::new());

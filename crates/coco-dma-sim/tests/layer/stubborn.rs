@@ -10,7 +10,7 @@ use coco_dma::platform::ConvertError;
 use coco_dma::platform::NoView;
 use coco_dma::platform::Platform;
 use coco_dma::regime::Regime;
-use coco_dma::state::Cache;
+use coco_dma::state::CacheMode;
 use coco_dma::state::Context;
 use coco_dma::state::State;
 use coco_dma::state::Visibility;
@@ -65,19 +65,19 @@ unsafe impl Platform for Stubborn {
         Ok(())
     }
 
-    unsafe fn view(
+    unsafe fn map_cpu(
         &self,
         run: PhysRange,
         state: State,
-        cache: Cache,
+        cache: CacheMode,
         context: Context,
     ) -> Result<NonNull<u8>, NoView> {
         // SAFETY: the caller's condition.
-        unsafe { self.inner.view(run, state, cache, context) }
+        unsafe { self.inner.map_cpu(run, state, cache, context) }
     }
 
-    unsafe fn unview(&self, start: NonNull<u8>, run: PhysRange) {
+    unsafe fn unmap_cpu(&self, start: NonNull<u8>, run: PhysRange) {
         // SAFETY: the caller's condition.
-        unsafe { self.inner.unview(start, run) };
+        unsafe { self.inner.unmap_cpu(start, run) };
     }
 }

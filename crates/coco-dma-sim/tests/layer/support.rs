@@ -25,7 +25,7 @@ use coco_dma::platform::Platform;
 use coco_dma::pool::Pool;
 use coco_dma::regime::PlatformName;
 use coco_dma::regime::Regime;
-use coco_dma::state::Cache;
+use coco_dma::state::CacheMode;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::PoolLabel;
@@ -67,12 +67,12 @@ pub(crate) fn words(count: usize) -> Vec<Word> {
 }
 
 /// Storage for the books of all RAM of such a machine.
-pub(crate) fn book_words(granule: u64) -> Vec<Word> {
+pub(crate) fn metadata_words(granule: u64) -> Vec<Word> {
     words(Tracked::words(SIZE, granule))
 }
 
 /// The books of all RAM, everything private.
-pub(crate) fn books(granule: u64, words: &[Word]) -> [Tracked<'_>; 1] {
+pub(crate) fn metadata(granule: u64, words: &[Word]) -> [Tracked<'_>; 1] {
     [Tracked::new(run(BASE, SIZE), granule, Initial::Private, words).unwrap()]
 }
 
@@ -124,7 +124,7 @@ impl Arena {
         for page in (0..run.len() / PAGE).filter_map(|page| run.slice(page * PAGE, PAGE)) {
             if self.run.contains(page) {
                 // SAFETY: the page was lost to quarantine, and is ours again.
-                unsafe { self.give(page) };
+                unsafe { self.free(page) };
             }
         }
     }
@@ -136,7 +136,7 @@ impl Arena {
 
 // SAFETY: pages of RAM that the machine gave to this arena alone, each to one taker at a time.
 unsafe impl PageSource for Arena {
-    fn take(&self, len: u64, align: u64, last: PhysAddr, context: Context) -> Option<PhysRange> {
+    fn alloc(&self, len: u64, align: u64, last: PhysAddr, context: Context) -> Option<PhysRange> {
         self.contexts.lock().unwrap().push(context);
         let mut taken = self.taken.lock().unwrap();
         let count = usize::try_from(len / PAGE).unwrap();
@@ -152,7 +152,7 @@ unsafe impl PageSource for Arena {
         self.run.slice(u64::try_from(first).unwrap() * PAGE, len)
     }
 
-    unsafe fn give(&self, run: PhysRange) {
+    unsafe fn free(&self, run: PhysRange) {
         let boot = if self.machine.regime().is_guest() {
             State::PRIVATE
         } else {
@@ -214,9 +214,10 @@ pub(crate) fn bytes_at(machine: &Machine, run: PhysRange) -> NonNull<[u8]> {
         other => panic!("no bytes at {run}: {other:?}"),
     };
     // SAFETY: asking is harmless to a simulated machine.
-    let start = unsafe { machine.view(run, state, Cache::WriteBack, Context::Blocking) }.unwrap();
+    let start =
+        unsafe { machine.map_cpu(run, state, CacheMode::WriteBack, Context::Blocking) }.unwrap();
     // SAFETY: the view is this one's; the memory stays where it is without one.
-    unsafe { machine.unview(start, run) };
+    unsafe { machine.unmap_cpu(start, run) };
     NonNull::slice_from_raw_parts(start, usize::try_from(run.len()).unwrap())
 }
 
@@ -240,18 +241,18 @@ pub(crate) fn map_list<P: Platform>(
     unsafe { device.map_list(bytes, direction, Attrs::NONE, records) }.is_ok()
 }
 
-pub(crate) fn finish_list<P: Platform>(
+pub(crate) fn unmap_list<P: Platform>(
     device: &Device<'_, P>,
     records: &mut [Option<RawMapping>],
     written: usize,
 ) {
     // SAFETY: as above.
-    unsafe { device.finish_list(records, written) }.unwrap();
+    unsafe { device.unmap_list(records, written) }.unwrap();
 }
 
 pub(crate) fn finish<P: Platform>(device: &Device<'_, P>, mapping: RawMapping, written: usize) {
     // SAFETY: as above.
-    unsafe { device.finish_raw(mapping, written) }.unwrap();
+    unsafe { device.unmap_raw(mapping, written) }.unwrap();
 }
 
 pub(crate) fn sync_cpu<P: Platform>(device: &Device<'_, P>, mapping: &RawMapping, len: usize) {
@@ -303,21 +304,21 @@ unsafe impl Platform for Hooked<'_> {
         unsafe { self.inner.convert(run, to) }
     }
 
-    unsafe fn view(
+    unsafe fn map_cpu(
         &self,
         run: PhysRange,
         state: State,
-        cache: Cache,
+        cache: CacheMode,
         context: Context,
     ) -> Result<NonNull<u8>, NoView> {
         (self.at_view)();
         // SAFETY: the caller's condition.
-        unsafe { self.inner.view(run, state, cache, context) }
+        unsafe { self.inner.map_cpu(run, state, cache, context) }
     }
 
-    unsafe fn unview(&self, start: NonNull<u8>, run: PhysRange) {
+    unsafe fn unmap_cpu(&self, start: NonNull<u8>, run: PhysRange) {
         // SAFETY: the caller's condition.
-        unsafe { self.inner.unview(start, run) };
+        unsafe { self.inner.unmap_cpu(start, run) };
     }
 }
 

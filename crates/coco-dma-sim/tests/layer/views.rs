@@ -17,7 +17,7 @@ use coco_dma::plan::Limits;
 use coco_dma::pool::Pool;
 use coco_dma::reason::Refuse;
 use coco_dma::regime::PlatformName;
-use coco_dma::state::Cache;
+use coco_dma::state::CacheMode;
 use coco_dma::state::Context;
 use coco_dma::state::PoolLabel;
 use coco_dma::state::State;
@@ -30,11 +30,11 @@ use coco_dma_sim::Traced;
 use crate::support::Arena;
 use crate::support::GRANULE;
 use crate::support::alloc;
-use crate::support::book_words;
-use crate::support::books;
 use crate::support::convertible;
 use crate::support::free;
 use crate::support::machine;
+use crate::support::metadata;
+use crate::support::metadata_words;
 use crate::support::revoke;
 use crate::support::words;
 
@@ -45,7 +45,7 @@ fn ring(device: &Device<'_, Layered>, kind: AllocKind) -> Result<RawCoherent, Al
 }
 
 /// The memory types of the views that began since the last time.
-fn views(traced: &Layered) -> Vec<Cache> {
+fn views(traced: &Layered) -> Vec<CacheMode> {
     let view = |call| match call {
         Call::View { cache, .. } => Some(cache),
         _ => None,
@@ -57,14 +57,14 @@ fn views(traced: &Layered) -> Vec<Cache> {
 fn with_pool(work: impl FnOnce(&Dma<'_, Layered>, &Pool<'_>, Device<'_, Layered>)) {
     let machine = machine(PlatformName::Tdx);
     let run = machine.take(4 * GRANULE).unwrap();
-    let (storage, slots) = (book_words(GRANULE), words(Pool::words(run.len())));
-    let parts = books(GRANULE, &storage);
+    let (storage, slots) = (metadata_words(GRANULE), words(Pool::words(run.len())));
+    let parts = metadata(GRANULE, &storage);
     let pools = [convertible(PoolLabel::GuestShared, run, &slots)];
     let traced = Traced::new(Faulty::new(machine.clone()));
     let dma = Dma::new(&traced, &pools).with_ledger(Ledger::new(&parts).unwrap());
     dma.grow(&pools[0]).unwrap();
     let device = dma.bind(Endpoint::new("blind").not_coherent(), Limits::NONE).unwrap();
-    assert_eq!(views(&traced).last(), Some(&Cache::WriteBack), "the pool's own");
+    assert_eq!(views(&traced).last(), Some(&CacheMode::WriteBack), "the pool's own");
     work(&dma, &pools[0], device);
     assert_eq!(machine.violations(), []);
 }
@@ -74,11 +74,14 @@ fn slots_have_a_view_of_their_own_for_as_long_as_they_are_coherent_memory() {
     with_pool(|dma, pool, device| {
         let (traced, machine) = (dma.platform(), dma.platform().inner().inner());
         let memory = ring(&device, AllocKind::Coherent).unwrap();
-        assert_eq!((views(traced), memory.cache()), (vec![Cache::Uncached], Cache::Uncached));
+        assert_eq!(
+            (views(traced), memory.cache()),
+            (vec![CacheMode::Uncached], CacheMode::Uncached)
+        );
         assert_eq!(machine.open_views(), 2);
         free(&device, memory);
         let memory = ring(&device, AllocKind::Pages).unwrap();
-        assert_eq!((views(traced), memory.cache()), (vec![], Cache::WriteBack));
+        assert_eq!((views(traced), memory.cache()), (vec![], CacheMode::WriteBack));
         free(&device, memory);
         assert_eq!((machine.open_views(), pool.used()), (1, 0));
         dma.shrink(pool).unwrap();
@@ -118,8 +121,8 @@ fn pages_without_a_view_are_refused_for_that_and_go_back() {
     for (platform, skip) in [(PlatformName::Open, 0), (PlatformName::Tdx, 2)] {
         let machine = machine(platform);
         let arena = Arena::new(&machine, 4 * GRANULE);
-        let storage = book_words(GRANULE);
-        let parts = books(GRANULE, &storage);
+        let storage = metadata_words(GRANULE);
+        let parts = metadata(GRANULE, &storage);
         let traced = Traced::new(Faulty::new(machine.clone()));
         let dma = Dma::new(&traced, &[]).with_pages(&arena);
         let guest = dma.regime().is_guest();
@@ -139,8 +142,8 @@ fn pages_without_a_view_are_refused_for_that_and_go_back() {
 fn slots_that_are_not_mapped_have_no_view_and_those_that_are_keep_it() {
     let machine = machine(PlatformName::Tdx);
     let run = machine.take(4 * GRANULE).unwrap();
-    let (storage, slots) = (book_words(GRANULE), words(Pool::words(run.len())));
-    let parts = books(GRANULE, &storage);
+    let (storage, slots) = (metadata_words(GRANULE), words(Pool::words(run.len())));
+    let parts = metadata(GRANULE, &storage);
     let pools = [convertible(PoolLabel::GuestShared, run, &slots)];
     let traced = Traced::new(Faulty::new(machine.clone()));
     let dma = Dma::new(&traced, &pools).with_ledger(Ledger::new(&parts).unwrap());

@@ -7,11 +7,11 @@ use coco_dma::Dma;
 use coco_dma::addr::PhysRange;
 use coco_dma::attrs::Attrs;
 use coco_dma::convert::Account;
+use coco_dma::convert::ConvertErrorKind;
 use coco_dma::convert::Walked;
-use coco_dma::convert::Why;
 use coco_dma::device::Endpoint;
 use coco_dma::ledger::Ledger;
-use coco_dma::plan::Kept;
+use coco_dma::plan::KeepReason;
 use coco_dma::plan::Limits;
 use coco_dma::platform::Platform;
 use coco_dma::pool::Pool;
@@ -26,13 +26,13 @@ use crate::support::GRANULE;
 use crate::support::GUESTS;
 use crate::support::adopt;
 use crate::support::alloc;
-use crate::support::book_words;
-use crate::support::books;
 use crate::support::convertible;
 use crate::support::finish;
 use crate::support::free;
 use crate::support::machine;
 use crate::support::map;
+use crate::support::metadata;
+use crate::support::metadata_words;
 use crate::support::share;
 use crate::support::words;
 
@@ -51,14 +51,14 @@ fn the_host_is_left_with_what_it_came_with() {
         let arena = Arena::new(&machine, 4 * GRANULE);
         let [mine, came] = [2, 2].map(|count| machine.take(count * GRANULE).unwrap());
         let heap = machine.take(4 * GRANULE).unwrap();
-        machine.give(came);
+        machine.free(came);
         let storage = [mine, came].map(|run| words(Pool::words(run.len())));
         let pools = [
             convertible(PoolLabel::GuestShared, mine, &storage[0]),
             adopt(&machine, PoolLabel::GuestShared, came, &storage[1]),
         ];
-        let book_storage = book_words(GRANULE);
-        let tracked = books(GRANULE, &book_storage);
+        let book_storage = metadata_words(GRANULE);
+        let tracked = metadata(GRANULE, &book_storage);
         let ledger = Ledger::new(&tracked).unwrap();
         let dma = Dma::new(&machine, &pools).with_ledger(ledger).with_pages(&arena);
         assert_eq!(dma.account(), Account { adopted: came.len(), ..Account::default() });
@@ -76,11 +76,11 @@ fn the_host_is_left_with_what_it_came_with() {
 
         let (told, account) = walk(&dma);
         for step in [
-            Walked::Kept(mine, Kept::InUse),
-            Walked::Kept(came, Kept::Adopted),
+            Walked::Kept(mine, KeepReason::InUse),
+            Walked::Kept(came, KeepReason::Adopted),
             Walked::Reclaimed(low),
             Walked::Reclaimed(high),
-            Walked::Kept(ring_at, Kept::Pinned),
+            Walked::Kept(ring_at, KeepReason::Pinned),
         ] {
             assert!(told.contains(&step), "{platform}: {step:?} of {told:?}");
         }
@@ -90,11 +90,15 @@ fn the_host_is_left_with_what_it_came_with() {
         let shared: u64 = machine.shared().iter().map(|run| run.len()).sum();
         assert_eq!(shared, GRANULE + mine.len() + came.len(), "{platform}");
 
-        assert_eq!(share(&dma, low).unwrap_err().why, Why::Stopped, "{platform}");
+        assert_eq!(share(&dma, low).unwrap_err().why, ConvertErrorKind::Stopped, "{platform}");
         finish(&device, mapping, 0);
         free(&device, ring);
         let (told, account) = walk(&dma);
-        assert_eq!(told, [Walked::Kept(came, Kept::Adopted), Walked::Shrunk(mine)], "{platform}");
+        assert_eq!(
+            told,
+            [Walked::Kept(came, KeepReason::Adopted), Walked::Shrunk(mine)],
+            "{platform}"
+        );
         assert!(account.is_clean(), "{platform}: {account}");
         assert_eq!(machine.shared(), [came], "{platform}: the machine's truth");
         assert!(dma.grow(&pools[0]).is_err(), "{platform}");
@@ -111,8 +115,8 @@ fn the_host_is_left_with_what_it_came_with() {
 fn a_walk_goes_on_behind_what_fails() {
     let machine = machine(PlatformName::Cca);
     let host = Stubborn::new(&machine);
-    let storage = book_words(GRANULE);
-    let tracked = books(GRANULE, &storage);
+    let storage = metadata_words(GRANULE);
+    let tracked = metadata(GRANULE, &storage);
     let ledger = Ledger::new(&tracked).unwrap();
     let dma = Dma::new(&host, &[]).with_ledger(ledger);
     let heap = machine.take(5 * GRANULE).unwrap();

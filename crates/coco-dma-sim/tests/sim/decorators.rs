@@ -7,7 +7,7 @@ use coco_dma::plan::Limits;
 use coco_dma::platform::ConvertError;
 use coco_dma::platform::Platform;
 use coco_dma::regime::PlatformName;
-use coco_dma::state::Cache;
+use coco_dma::state::CacheMode;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::PoolLabel;
@@ -31,11 +31,11 @@ use crate::support::GRANULE;
 use crate::support::finish;
 use crate::support::machine;
 use crate::support::map;
+use crate::support::map_cpu;
 use crate::support::pool;
 use crate::support::reclaim;
 use crate::support::share;
-use crate::support::unview;
-use crate::support::view;
+use crate::support::unmap_cpu;
 
 /// Which granules of `run` are shared.
 fn shared(machine: &Machine, run: PhysRange) -> Vec<bool> {
@@ -84,11 +84,11 @@ fn a_script_waits_for_its_turn_and_heals() {
     share(&faulty, run).unwrap();
     assert_eq!(reclaim(&faulty, run).unwrap_err().code, 5);
     assert_eq!(reclaim(&faulty, run).unwrap_err().code, 6);
-    let start = view(&faulty, run, State::SHARED).unwrap();
-    unview(&faulty, start, run);
-    assert!(view(&faulty, run, State::SHARED).is_err());
-    let start = view(&faulty, run, State::SHARED).unwrap();
-    unview(&faulty, start, run);
+    let start = map_cpu(&faulty, run, State::SHARED).unwrap();
+    unmap_cpu(&faulty, start, run);
+    assert!(map_cpu(&faulty, run, State::SHARED).is_err());
+    let start = map_cpu(&faulty, run, State::SHARED).unwrap();
+    unmap_cpu(&faulty, start, run);
     assert_eq!((faulty.waiting(), machine.violations()), (0, vec![]));
 
     faulty.refuse(Visibility::Private, Refusal::Unchanged);
@@ -106,7 +106,7 @@ fn a_script_waits_for_its_turn_and_heals() {
     faulty.fail_view(0);
     faulty.heal();
     reclaim(&faulty, run).unwrap();
-    assert!(view(&faulty, run, State::PRIVATE).is_ok());
+    assert!(map_cpu(&faulty, run, State::PRIVATE).is_ok());
 }
 
 #[test]
@@ -117,8 +117,8 @@ fn a_trace_is_what_was_asked() {
     traced.inner().fail_convert(0, ConvertFault::stopped(0, 0, 9));
     let answer = share(&traced, run);
     share(&traced, run).unwrap();
-    let start = view(&traced, run, State::SHARED).unwrap();
-    unview(&traced, start, run);
+    let start = map_cpu(&traced, run, State::SHARED).unwrap();
+    unmap_cpu(&traced, start, run);
     let context = Context::Blocking;
     let to = Visibility::Shared;
     assert_eq!(
@@ -126,14 +126,20 @@ fn a_trace_is_what_was_asked() {
         [
             Call::Convert { run, to, answer },
             Call::Convert { run, to, answer: Ok(()) },
-            Call::View { run, state: State::SHARED, cache: Cache::WriteBack, context, given: true },
+            Call::View {
+                run,
+                state: State::SHARED,
+                cache: CacheMode::WriteBack,
+                context,
+                given: true
+            },
             Call::Unview { run },
         ]
     );
     let buffer = machine.alloc(10).unwrap();
     traced.locate(buffer.bytes());
-    traced.hand_over(buffer.bytes(), Direction::Both, true);
-    traced.take_back(buffer.bytes(), Direction::ToDevice, false);
+    traced.sync_for_device(buffer.bytes(), Direction::Both, true);
+    traced.sync_for_cpu(buffer.bytes(), Direction::ToDevice, false);
     let at = Some(buffer.range());
     assert_eq!(
         traced.calls(),
@@ -154,11 +160,11 @@ fn an_account_comes_out_at_zero_or_says_whose_it_is() {
     let half = run.slice(0, 2 * GRANULE).unwrap();
     assert!(accounted.account().is_zero());
     accounted.on_behalf("heap", || share(&accounted, run)).unwrap();
-    let start = view(&accounted, run, State::SHARED).unwrap();
+    let start = map_cpu(&accounted, run, State::SHARED).unwrap();
     let account = accounted.account();
     assert_eq!(account.shared.into_iter().collect::<Vec<_>>(), [("heap".into(), 4 * GRANULE)]);
     assert_eq!((account.views, account.doubtful.len()), (1, 0));
-    unview(&accounted, start, run);
+    unmap_cpu(&accounted, start, run);
     assert_eq!(accounted.account().views, 0);
     accounted.on_behalf("heap", || reclaim(&accounted, half)).unwrap();
     assert_eq!(accounted.account().shared["heap"], 2 * GRANULE);
@@ -205,8 +211,8 @@ fn an_adversary_writes_what_it_can_reach_and_nothing_else() {
     let mut other = [0; 1 << 14];
     machine.host_read(elsewhere.range.base(), &mut other);
     assert!(other.iter().any(|byte| *byte != 0));
-    hostile.hand_over(buffer.bytes(), Direction::Both, false);
-    hostile.take_back(buffer.bytes(), Direction::Both, false);
+    hostile.sync_for_device(buffer.bytes(), Direction::Both, false);
+    hostile.sync_for_cpu(buffer.bytes(), Direction::Both, false);
     assert_eq!(buffer.read(), [7; 2048], "private memory is out of its reach");
     let mapping = map(&device, &buffer, Direction::FromDevice).unwrap();
     let nic = SimDevice::new(&machine, "nic", Trust::Untrusted);

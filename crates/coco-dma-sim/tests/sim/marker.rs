@@ -26,10 +26,10 @@ use crate::support::GUESTS;
 use crate::support::finish;
 use crate::support::machine;
 use crate::support::map;
+use crate::support::map_cpu;
 use crate::support::pool;
 use crate::support::reclaim;
 use crate::support::share;
-use crate::support::view;
 
 #[test]
 fn a_planted_leak_is_found_across_granules_too() {
@@ -107,9 +107,9 @@ fn a_leak_that_is_there_for_one_moment_only_is_seen_at_that_moment() {
             |nic, _, _| assert_eq!(nic.write(BASE + 2048, &[0]), Outcome::Clear),
             Moment::Access { addr },
         ),
-        (|_, b, m| m.hand_over(b.bytes(), Direction::Both, false), Moment::HandOver),
-        (|_, b, m| m.take_back(b.bytes(), Direction::Both, false), Moment::TakeBack),
-        (|_, b, m| assert!(view(m, b.run(), State::PRIVATE).is_ok()), Moment::View),
+        (|_, b, m| m.sync_for_device(b.bytes(), Direction::Both, false), Moment::HandOver),
+        (|_, b, m| m.sync_for_cpu(b.bytes(), Direction::Both, false), Moment::TakeBack),
+        (|_, b, m| assert!(map_cpu(m, b.run(), State::PRIVATE).is_ok()), Moment::View),
     ];
     for (deed, moment) in deeds {
         let machine = machine(PlatformName::Snp);

@@ -11,29 +11,29 @@ use coco_dma_sim::code;
 
 use crate::support::GRANULE;
 use crate::support::machine;
+use crate::support::map_cpu;
 use crate::support::reclaim;
 use crate::support::share;
-use crate::support::unview;
-use crate::support::view;
+use crate::support::unmap_cpu;
 
 #[test]
 fn a_view_in_the_wrong_state() {
     let machine = machine(PlatformName::Cca);
     let run = machine.take(3 * GRANULE).unwrap();
-    let start = view(&machine, run, State::PRIVATE).unwrap();
+    let start = map_cpu(&machine, run, State::PRIVATE).unwrap();
     assert_eq!(machine.open_views(), 1);
-    unview(&machine, start, run);
+    unmap_cpu(&machine, start, run);
     assert_eq!((machine.open_views(), machine.counts().views), (0, 1));
     let second = run.slice(GRANULE, GRANULE).unwrap();
     share(&machine, second).unwrap();
     assert_eq!(machine.violations(), []);
 
-    assert!(view(&machine, run, State::PRIVATE).is_err());
-    assert!(view(&machine, second.slice(9, 9).unwrap(), State::PRIVATE).is_err());
+    assert!(map_cpu(&machine, run, State::PRIVATE).is_err());
+    assert!(map_cpu(&machine, second.slice(9, 9).unwrap(), State::PRIVATE).is_err());
     let part = second.slice(100, 200).unwrap();
-    let inner = view(&machine, part, State::SHARED).unwrap();
+    let inner = map_cpu(&machine, part, State::SHARED).unwrap();
     assert_eq!(inner.addr().get() % 4096, 100);
-    unview(&machine, inner, run);
+    unmap_cpu(&machine, inner, run);
     let found = Some(GranuleState::In(State::SHARED));
     let wrong = |run, at| Violation::WrongView { run, asked: State::PRIVATE, at, found };
     assert_eq!(
@@ -52,11 +52,11 @@ fn a_conversion_under_a_view_or_in_atomic_context() {
     let machine = machine(PlatformName::Pkvm);
     let run = machine.take(2 * GRANULE).unwrap();
     let seen = run.slice(GRANULE, 10).unwrap();
-    let start = view(&machine, seen, State::PRIVATE).unwrap();
+    let start = map_cpu(&machine, seen, State::PRIVATE).unwrap();
     share(&machine, run.slice(0, GRANULE).unwrap()).unwrap();
     assert_eq!(machine.violations(), []);
     share(&machine, run).unwrap();
-    unview(&machine, start, seen);
+    unmap_cpu(&machine, start, seen);
     machine.atomic(|| reclaim(&machine, run)).unwrap();
     share(&machine, run).unwrap();
     assert_eq!(
@@ -99,7 +99,7 @@ fn memory_freed_while_shared_or_twice() {
     assert_eq!(machine.violations(), [freed]);
     assert_eq!(machine.take(2 * GRANULE).unwrap().base(), run.last().checked_add(1).unwrap());
     reclaim(&machine, second).unwrap();
-    machine.give(run);
+    machine.free(run);
     assert_eq!(machine.violations(), [freed, Violation::FreedUntaken { run }]);
     assert_eq!(machine.take_at(run), Ok(run));
     assert_eq!(machine.take_at(second), Err(NoMemory::NotFree { run: second }));
@@ -110,9 +110,9 @@ fn a_page_that_the_host_destroyed_has_no_view_until_it_is_converted() {
     let machine = machine(PlatformName::S390);
     let run = machine.take(GRANULE).unwrap();
     assert_eq!(machine.host_write(run.base(), &[0]), Outcome::Lost);
-    assert!(view(&machine, run, State::PRIVATE).is_err());
+    assert!(map_cpu(&machine, run, State::PRIVATE).is_err());
     share(&machine, run).unwrap();
     reclaim(&machine, run).unwrap();
-    assert!(view(&machine, run, State::PRIVATE).is_ok());
+    assert!(map_cpu(&machine, run, State::PRIVATE).is_ok());
     assert_eq!(machine.violations(), [], "the host's doing is not the layer's");
 }

@@ -14,14 +14,14 @@ use coco_dma::platform::NoView;
 use coco_dma::platform::Platform;
 use coco_dma::pool::Pool;
 use coco_dma::regime::PlatformName;
-use coco_dma::state::Cache;
+use coco_dma::state::CacheMode;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::State;
 use coco_dma::state::Visibility;
-use coco_dma::stream::FinishError;
 use coco_dma::stream::MapError;
 use coco_dma::stream::RawMapping;
+use coco_dma::stream::UnmapRawError;
 use coco_dma_sim::GuestBuffer;
 use coco_dma_sim::Machine;
 use coco_dma_sim::PoolMemory;
@@ -57,18 +57,18 @@ pub(crate) fn reclaim(platform: &impl Platform, run: PhysRange) -> Result<(), Co
     unsafe { platform.convert(run, Visibility::Private) }
 }
 
-pub(crate) fn view(
+pub(crate) fn map_cpu(
     platform: &impl Platform,
     run: PhysRange,
     state: State,
 ) -> Result<NonNull<u8>, NoView> {
     // SAFETY: asking is harmless to a simulated machine, which checks.
-    unsafe { platform.view(run, state, Cache::WriteBack, Context::Blocking) }
+    unsafe { platform.map_cpu(run, state, CacheMode::WriteBack, Context::Blocking) }
 }
 
-pub(crate) fn unview(platform: &impl Platform, start: NonNull<u8>, run: PhysRange) {
+pub(crate) fn unmap_cpu(platform: &impl Platform, start: NonNull<u8>, run: PhysRange) {
     // SAFETY: as above.
-    unsafe { platform.unview(start, run) };
+    unsafe { platform.unmap_cpu(start, run) };
 }
 
 pub(crate) fn pool<'m>(memory: &PoolMemory, words: &'m [Word]) -> Pool<'m> {
@@ -98,13 +98,13 @@ pub(crate) fn still_mapped<P: Platform>(
     written: usize,
 ) -> RawMapping {
     // SAFETY: as above.
-    let error = unsafe { device.finish_raw(mapping, written) }.unwrap_err();
-    let code = if let FinishError::StillMapped(_, error) = &error { error.code } else { None };
+    let error = unsafe { device.unmap_raw(mapping, written) }.unwrap_err();
+    let code = if let UnmapRawError::StillMapped(_, error) = &error { error.code } else { None };
     assert_eq!(code, Some(0x5c21), "{error}");
     error.into_mapping()
 }
 
 pub(crate) fn finish<P: Platform>(device: &Device<'_, P>, mapping: RawMapping, written: usize) {
     // SAFETY: as above.
-    unsafe { device.finish_raw(mapping, written) }.unwrap();
+    unsafe { device.unmap_raw(mapping, written) }.unwrap();
 }

@@ -107,8 +107,8 @@ fn session<'a>(
         all.finished += now.finished;
         all.lost += now.lost;
         let (all, now) = (&mut report.adaptor, adaptor.counters());
-        all.strays += now.strays;
-        all.strangers += now.strangers;
+        all.failed_shares += now.failed_shares;
+        all.unknown_unshares += now.unknown_unshares;
         all.lost += now.lost;
     }
     ended

@@ -10,7 +10,7 @@ use coco_dma::addr::PhysRange;
 use coco_dma::device::{CountersNow, Endpoint};
 use coco_dma::plan::Limits;
 use coco_dma::platform::Platform;
-use coco_dma::state::{Cache, Context, State};
+use coco_dma::state::{CacheMode, Context, State};
 use coco_dma_virtio::{Adaptor, Record};
 
 use super::control::{Control, MAPS, check};
@@ -227,7 +227,7 @@ impl<'a> Cutter<'a> {
     fn new(layer: &Layer<'a>, region: PhysRange) -> Result<Self, CostError> {
         // SAFETY: the region is shared, and the view is not used after it is reclaimed.
         let view = unsafe {
-            layer.machine().view(region, State::SHARED, Cache::WriteBack, Context::Blocking)
+            layer.machine().map_cpu(region, State::SHARED, CacheMode::WriteBack, Context::Blocking)
         };
         let start = view.map_err(|_| CostError::Region)?;
         let left = NonNull::slice_from_raw_parts(start, REGION);

@@ -54,8 +54,8 @@ impl<'a> Flight<'a> {
     pub(super) fn ask(&self, adaptor: &Adaptor<'_>) -> core::result::Result<(), Refuse> {
         let (header, data, status) = self.parts();
         match data {
-            Some(data) => adaptor.room_for(&[header, data, status]),
-            None => adaptor.room_for(&[header, status]),
+            Some(data) => adaptor.capacity_for(&[header, data, status]),
+            None => adaptor.capacity_for(&[header, status]),
         }
     }
 

@@ -155,7 +155,7 @@ impl<'a, 'p, H: Hal> Disk<'a, 'p, H> {
             }
             Err(reason) => return Err(DiskError::Refused { disk: self.on.name, reason }),
         }
-        let strays = self.on.adaptor.counters().strays;
+        let failed_shares = self.on.adaptor.counters().failed_shares;
         let token = match flight.add(&mut self.queue) {
             Ok(token) => token,
             Err(virtio_drivers::Error::QueueFull) => {
@@ -169,7 +169,7 @@ impl<'a, 'p, H: Hal> Disk<'a, 'p, H> {
         }
         self.in_flight += 1;
         self.unkicked = true;
-        if self.on.adaptor.counters().strays != strays {
+        if self.on.adaptor.counters().failed_shares != failed_shares {
             return Err(DiskError::Stray { disk: self.on.name });
         }
         Ok(Submitted::Taken)

@@ -23,8 +23,8 @@ use super::{MachineError, UserMachine};
 /// let regime = PlatformName::Tdx.regime(&Parameters::default())?;
 /// let machine = UserMachine::new(regime, PrivateArena::new(1 << 20)?, 64 << 20)?;
 /// let storage = Storage::of(&machine);
-/// let books = storage.books(&machine)?;
-/// let layer = Layer::new(&machine, &books);
+/// let metadata = storage.metadata(&machine)?;
+/// let layer = Layer::new(&machine, &metadata);
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]
@@ -80,7 +80,7 @@ impl Storage {
     /// # Errors
     ///
     /// [`MachineError::PoolTaken`] the second time.
-    pub fn books<'m>(&'m self, machine: &'m UserMachine) -> Result<Books<'m>, MachineError> {
+    pub fn metadata<'m>(&'m self, machine: &'m UserMachine) -> Result<Books<'m>, MachineError> {
         let mut pools = vec![machine.adopt(&self.pool)?.with_caches(&self.caches)];
         for (range, words) in &self.growth {
             pools.push(machine.convertible(*range, words)?);
@@ -122,13 +122,13 @@ pub struct Layer<'m> {
 impl<'m> Layer<'m> {
     /// The layer over the machine with its books.
     #[must_use]
-    pub fn new(machine: &'m UserMachine, books: &'m Books<'m>) -> Self {
+    pub fn new(machine: &'m UserMachine, metadata: &'m Books<'m>) -> Self {
         let platform: &'m (dyn Platform + 'm) = machine;
         // `Storage::books` saw to both.
-        let ledger = Ledger::new(&books.ranges).unwrap_or(Ledger::EMPTY);
-        #[expect(clippy::expect_used, reason = "books are made with a pool")]
-        let (pool, growth) = books.pools.split_first().expect("books have a pool");
-        Self { machine, pool, growth, dma: Dma::new(platform, &books.pools).with_ledger(ledger) }
+        let ledger = Ledger::new(&metadata.ranges).unwrap_or(Ledger::EMPTY);
+        #[expect(clippy::expect_used, reason = "metadata are made with a pool")]
+        let (pool, growth) = metadata.pools.split_first().expect("metadata have a pool");
+        Self { machine, pool, growth, dma: Dma::new(platform, &metadata.pools).with_ledger(ledger) }
     }
 
     /// The machine.

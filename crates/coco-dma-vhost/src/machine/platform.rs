@@ -7,14 +7,14 @@ use core::ptr::NonNull;
 use coco_dma::addr::PhysRange;
 use coco_dma::platform::{ConvertError, NoView, Platform};
 use coco_dma::regime::Regime;
-use coco_dma::state::{Cache, Context, State, Visibility};
+use coco_dma::state::{CacheMode, Context, State, Visibility};
 
 use super::{Placed, UserMachine};
 
 // SAFETY: 1. `regime` is a constant of the machine. 2. `locate` answers only for the mappings that
 // the machine owns, linearly; what lies in a region may be replaced, its place is not. 3. `convert`
 // replaces the memory of every region of the run or says how far it came; no device has memory of
-// its own that is private. 4. `view` answers with the mappings themselves, readable and writable
+// its own that is private. 4. `map_cpu` answers with the mappings themselves, readable and writable
 // for the machine's whole life, in the state that each has; its devices are processes, which
 // see the caches, so that every memory type is the same.
 unsafe impl Platform for UserMachine {
@@ -48,11 +48,11 @@ unsafe impl Platform for UserMachine {
         self.board.convert(regions, run, to == Visibility::Shared)
     }
 
-    unsafe fn view(
+    unsafe fn map_cpu(
         &self,
         run: PhysRange,
         state: State,
-        _cache: Cache,
+        _cache: CacheMode,
         _context: Context,
     ) -> Result<NonNull<u8>, NoView> {
         let fixed = match state {
@@ -80,7 +80,7 @@ unsafe impl Platform for UserMachine {
         Ok(unsafe { start.add(offset) })
     }
 
-    unsafe fn unview(&self, _start: NonNull<u8>, _run: PhysRange) {
+    unsafe fn unmap_cpu(&self, _start: NonNull<u8>, _run: PhysRange) {
         // The view is the mapping itself.
     }
 }

@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 use coco_dma::addr::{PhysAddr, PhysRange};
 use coco_dma::platform::Platform;
 use coco_dma::regime::{Parameters, PlatformName};
-use coco_dma::state::{Cache, Context, State, Visibility};
+use coco_dma::state::{CacheMode, Context, State, Visibility};
 
 use super::{Layer, MachineError, Storage, UserMachine};
 use crate::memory::PrivateArena;
@@ -72,7 +72,7 @@ fn memory_is_found_where_it_lies_and_nowhere_else() {
     let run = |base, len| PhysRange::new(PhysAddr::new(base), len).unwrap();
     let view = |run, state| {
         // SAFETY: memory of the machine, or refused.
-        unsafe { machine.view(run, state, Cache::WriteBack, Context::Blocking) }
+        unsafe { machine.map_cpu(run, state, CacheMode::WriteBack, Context::Blocking) }
     };
     assert_eq!(view(run(0x2_0000_0000, 1), State::SHARED), Ok(pool));
     assert_eq!(view(run(0x1_0000_1000, 512), State::PRIVATE), Ok(second.raw(1).cast()));
@@ -88,7 +88,7 @@ fn memory_is_found_where_it_lies_and_nowhere_else() {
 fn the_pool_is_made_once() {
     let machine = machine(PlatformName::Tdx, Parameters::default()).unwrap();
     let storage = Storage::of(&machine);
-    let books = storage.books(&machine).unwrap();
-    assert!(matches!(storage.books(&machine), Err(MachineError::PoolTaken)));
-    assert_eq!(Layer::new(&machine, &books).pool().capacity(), 32768);
+    let metadata = storage.metadata(&machine).unwrap();
+    assert!(matches!(storage.metadata(&machine), Err(MachineError::PoolTaken)));
+    assert_eq!(Layer::new(&machine, &metadata).pool().capacity(), 32768);
 }

@@ -80,8 +80,8 @@ pub(crate) fn on<R>(platform: PlatformName, pool: usize, test: impl FnOnce(&Laye
     let arena = PrivateArena::new(4 << 20).unwrap();
     let machine = UserMachine::new(regime(platform), arena, pool).unwrap();
     let storage = Storage::of(&machine);
-    let books = storage.books(&machine).unwrap();
-    test(&Layer::new(&machine, &books))
+    let metadata = storage.metadata(&machine).unwrap();
+    test(&Layer::new(&machine, &metadata))
 }
 
 /// The same on a machine with `count` regions of `size` bytes, the first of them in pools of as
@@ -97,8 +97,8 @@ pub(crate) fn on_regions<R>(
     let machine = UserMachine::new(regime(PlatformName::Cca), arena, pool).unwrap();
     let machine = machine.with_regions(count, size).unwrap();
     let storage = Storage::growing(&machine, growth).unwrap();
-    let books = storage.books(&machine).unwrap();
-    test(&Layer::new(&machine, &books))
+    let metadata = storage.metadata(&machine).unwrap();
+    test(&Layer::new(&machine, &metadata))
 }
 
 coco_dma_virtio::hal! {

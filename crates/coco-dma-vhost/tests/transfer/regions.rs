@@ -7,12 +7,12 @@ use core::slice;
 use std::time::{Duration, Instant};
 
 use coco_dma::addr::PhysRange;
-use coco_dma::convert::{ShrinkFailed, Why};
+use coco_dma::convert::{ConvertErrorKind, ShrinkFailed};
 use coco_dma::device::Endpoint;
 use coco_dma::ledger::Found;
 use coco_dma::plan::Limits;
 use coco_dma::platform::{ConvertError, Platform};
-use coco_dma::state::{Cache, Context, State};
+use coco_dma::state::{CacheMode, Context, State};
 use coco_dma_vhost::device::{DeviceProcess, Keeper, Kind};
 use coco_dma_vhost::disk::{Status, Submitted};
 use coco_dma_vhost::front::Front;
@@ -100,9 +100,10 @@ pub(crate) fn a_region_in_use_is_not_reclaimed(kind: Kind) {
         let region = machine.region(1).unwrap();
         share(layer, region);
         // SAFETY: the region is shared, and the view is not used after it is reclaimed.
-        let view =
-            unsafe { machine.view(region, State::SHARED, Cache::WriteBack, Context::Blocking) }
-                .unwrap();
+        let view = unsafe {
+            machine.map_cpu(region, State::SHARED, CacheMode::WriteBack, Context::Blocking)
+        }
+        .unwrap();
         let stream = process.connect(0).unwrap();
 
         let records: Vec<Record> = (0..16).map(|_| Record::new()).collect();
@@ -127,7 +128,7 @@ pub(crate) fn a_region_in_use_is_not_reclaimed(kind: Kind) {
         assert_eq!(adaptor.device().counters().direct, 1);
         // SAFETY: this is what the ledger is for.
         let refused = unsafe { layer.dma().reclaim(region) }.unwrap_err();
-        let Why::Ledger(conflict) = refused.why else { panic!("{refused}") };
+        let ConvertErrorKind::Ledger(conflict) = refused.why else { panic!("{refused}") };
         assert_eq!(conflict.found, Found::Pinned);
         assert_eq!(mapped(&process, REGION_NAME), 1);
         signal(&process, Signal::CONT);
@@ -243,7 +244,10 @@ pub(crate) fn never_one_region_too_many(kind: Kind) {
             // SAFETY: as in `share`.
             let refused = unsafe { layer.dma().share(region(limit - 1)) }.unwrap_err();
             let full = u64::from(libc::ENOSPC.unsigned_abs());
-            assert_eq!(refused.why, Why::Platform(ConvertError { done: 0, doubt: 0, code: full }));
+            assert_eq!(
+                refused.why,
+                ConvertErrorKind::Platform(ConvertError { done: 0, doubt: 0, code: full })
+            );
             assert_eq!((refused.quarantined, refused.converted), (0, 0));
             // The device was never asked: it still works, and is not one connection short.
             reads(layer, &mut disk, &images, SIZE);

@@ -38,7 +38,7 @@ pub(crate) fn a_slow_disk_and_a_small_pool_push_back(kind: Kind) {
         assert!(begun.elapsed() > Duration::from_millis(150), "not slow: {:?}", begun.elapsed());
         assert!(images.output() == images.bytes);
         assert!(report.waits_for_room > 0);
-        assert_eq!(report.input.adaptor.strays + report.output.adaptor.strays, 0);
+        assert_eq!(report.input.adaptor.failed_shares + report.output.adaptor.failed_shares, 0);
         assert_eq!((report.refused(), keeper.restarts()), (0, 0));
         assert!(layer.pool().high_water() > 12 + 2 * 34);
         keeper.stop().unwrap();
@@ -50,7 +50,7 @@ pub(crate) fn a_slow_disk_and_a_small_pool_push_back(kind: Kind) {
             assert_eq!(disk.in_flight(), 3);
             assert_eq!(next(&mut disk).status, Status::Ok);
             assert!(matches!(submit(layer, &mut disk, 65536), Submitted::Taken));
-            assert_eq!(adaptor.counters().strays, 0);
+            assert_eq!(adaptor.counters().failed_shares, 0);
         });
         assert_eq!(layer.pool().used(), 0);
     });

@@ -117,7 +117,7 @@ fn a_pool_that_is_full_makes_it_wait(kind: Kind) {
         let report = run(layer, &mut Keeper::new(&launch), &job(4 << 20, 20)).unwrap();
         assert!(images.output() == images.bytes);
         assert!(report.waits_for_room > 0);
-        assert_eq!(report.input.adaptor.strays + report.output.adaptor.strays, 0);
+        assert_eq!(report.input.adaptor.failed_shares + report.output.adaptor.failed_shares, 0);
         assert!(layer.pool().high_water() <= 80 && layer.pool().high_water() > 12 + 34);
     });
     // Not even one: an error, at once.

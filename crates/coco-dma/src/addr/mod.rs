@@ -16,9 +16,9 @@ pub use limit::AddressLimit;
 pub use limit::AlignMask;
 pub use limit::Boundary;
 pub use limit::CacheLine;
-pub use placement::Places;
+pub use placement::Constraints;
+pub use placement::Placements;
 pub use placement::SLOT;
-pub use placement::Wish;
 
 use core::fmt;
 use core::num::NonZeroU64;

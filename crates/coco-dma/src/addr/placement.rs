@@ -9,7 +9,7 @@ pub const SLOT: u64 = 2048;
 
 /// What a mapping asks of its place in a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wish {
+pub struct Constraints {
     /// Length in bytes.
     pub len: u64,
     /// The address of the original, whose low bits under `keep` the place has to have too.
@@ -22,17 +22,17 @@ pub struct Wish {
     pub boundary: Option<Boundary>,
 }
 
-impl Wish {
+impl Constraints {
     /// `len` bytes anywhere.
     pub const fn of(len: u64) -> Self {
         Self { len, original: 0, keep: AlignMask::NONE, align: 1, boundary: None }
     }
 }
 
-/// The places in one pool that grant a [`Wish`]: offsets `first`, `first + stride`, and so on, as
+/// The places in one pool that meet [`Constraints`]: offsets `first`, `first + stride`, and so on, as
 /// far as none crosses the boundary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Places {
+pub struct Placements {
     base: u64,
     pool_len: u64,
     len: u64,
@@ -42,30 +42,33 @@ pub struct Places {
     boundary: Option<Boundary>,
 }
 
-impl Places {
+impl Placements {
     /// The places in a pool of `pool_len` bytes that the device sees from `base` on. `None` where
     /// not even an empty pool has one.
     #[inline]
-    pub const fn new(base: u64, pool_len: u64, wish: &Wish) -> Option<Self> {
-        if wish.len == 0 || wish.len > pool_len || base.checked_add(pool_len - 1).is_none() {
+    pub const fn new(base: u64, pool_len: u64, constraints: &Constraints) -> Option<Self> {
+        if constraints.len == 0
+            || constraints.len > pool_len
+            || base.checked_add(pool_len - 1).is_none()
+        {
             return None;
         }
-        if !wish.align.is_power_of_two() {
+        if !constraints.align.is_power_of_two() {
             return None;
         }
         // Both are of the form 2^n - 1, so that the larger one holds the other.
-        let modulus_mask = wish.keep.raw() | (wish.align - 1);
-        let residue = wish.original & wish.keep.raw();
+        let modulus_mask = constraints.keep.raw() | (constraints.align - 1);
+        let residue = constraints.original & constraints.keep.raw();
         let first = residue.wrapping_sub(base) & modulus_mask;
         let stride = stride(modulus_mask);
-        let boundary = match wish.boundary {
+        let boundary = match constraints.boundary {
             // What no place in the pool can cross needs no look.
-            Some(boundary) if boundary.crossed_by(base, pool_len) => wish.boundary,
+            Some(boundary) if boundary.crossed_by(base, pool_len) => constraints.boundary,
             _ => None,
         };
-        let places = Self { base, pool_len, len: wish.len, first, stride, boundary };
+        let places = Self { base, pool_len, len: constraints.len, first, stride, boundary };
         match boundary {
-            None if first <= pool_len - wish.len => Some(places),
+            None if first <= pool_len - constraints.len => Some(places),
             None => None,
             Some(_) => match places.from(0) {
                 Some(_) => Some(places),
@@ -117,7 +120,8 @@ impl Places {
         });
         let fits = |first: u64, len| {
             let original = base.wrapping_add(first);
-            Self::new(base, pool_len, &Wish { len, original, keep, align: 1, boundary }).is_some()
+            Self::new(base, pool_len, &Constraints { len, original, keep, align: 1, boundary })
+                .is_some()
         };
         let longest = |first| {
             // What fits, and what does not.
@@ -214,43 +218,44 @@ const fn stride(mask: u64) -> u64 {
 mod tests {
     use super::*;
 
-    fn lowest(base: u64, pool_len: u64, wish: &Wish) -> Option<u64> {
-        Places::new(base, pool_len, wish).map(|places| places.lowest())
+    fn lowest(base: u64, pool_len: u64, constraints: &Constraints) -> Option<u64> {
+        Placements::new(base, pool_len, constraints).map(|places| places.lowest())
     }
 
     #[test]
     fn an_empty_pool_gives_its_base() {
-        assert_eq!(lowest(0x9000_0000, 0x400_0000, &Wish::of(4096)), Some(0));
-        assert_eq!(lowest(0x9000_0000, 4096, &Wish::of(4097)), None);
-        assert_eq!(lowest(0x9000_0000, 4096, &Wish::of(0)), None);
+        assert_eq!(lowest(0x9000_0000, 0x400_0000, &Constraints::of(4096)), Some(0));
+        assert_eq!(lowest(0x9000_0000, 4096, &Constraints::of(4097)), None);
+        assert_eq!(lowest(0x9000_0000, 4096, &Constraints::of(0)), None);
     }
 
     #[test]
     fn a_pool_may_end_with_the_last_byte_and_not_past_it() {
-        assert_eq!(lowest(u64::MAX - 0xfff, 0x1000, &Wish::of(0x1000)), Some(0));
-        assert_eq!(lowest(u64::MAX - 0xfff, 0x1001, &Wish::of(0x1000)), None);
+        assert_eq!(lowest(u64::MAX - 0xfff, 0x1000, &Constraints::of(0x1000)), Some(0));
+        assert_eq!(lowest(u64::MAX - 0xfff, 0x1001, &Constraints::of(0x1000)), None);
     }
 
     #[test]
     fn low_bits_are_kept() {
         let keep = AlignMask::new(0xfff).unwrap();
-        let wish = Wish { original: 0x3000_0e00, keep, ..Wish::of(6000) };
-        assert_eq!(lowest(0x400_0000, 0x10_0000, &wish), Some(0xe00));
+        let constraints = Constraints { original: 0x3000_0e00, keep, ..Constraints::of(6000) };
+        assert_eq!(lowest(0x400_0000, 0x10_0000, &constraints), Some(0xe00));
         // A pool that is not aligned to the mask itself.
-        assert_eq!(lowest(0x400_0800, 0x10_0000, &wish), Some(0x600));
-        assert_eq!(lowest(0x400_0800, 0x600 + 5999, &wish), None);
+        assert_eq!(lowest(0x400_0800, 0x10_0000, &constraints), Some(0x600));
+        assert_eq!(lowest(0x400_0800, 0x600 + 5999, &constraints), None);
     }
 
     #[test]
     fn a_boundary_moves_the_place_to_the_next_window() {
         let boundary = Boundary::new(0x1_0000);
-        let wish = Wish { boundary, ..Wish::of(0x1_0000) };
-        assert_eq!(lowest(0x400_8000, 0x10_0000, &wish), Some(0x8000));
-        let wish = Wish { boundary, ..Wish::of(0x1_0001) };
-        assert_eq!(lowest(0x400_0000, 0x10_0000, &wish), None);
+        let constraints = Constraints { boundary, ..Constraints::of(0x1_0000) };
+        assert_eq!(lowest(0x400_8000, 0x10_0000, &constraints), Some(0x8000));
+        let constraints = Constraints { boundary, ..Constraints::of(0x1_0001) };
+        assert_eq!(lowest(0x400_0000, 0x10_0000, &constraints), None);
         let keep = AlignMask::new(0xfff).unwrap();
-        let wish = Wish { boundary, original: 0x800, keep, ..Wish::of(0xf900) };
-        assert_eq!(lowest(0x400_0000, 0x10_0000, &wish), None);
+        let constraints =
+            Constraints { boundary, original: 0x800, keep, ..Constraints::of(0xf900) };
+        assert_eq!(lowest(0x400_0000, 0x10_0000, &constraints), None);
     }
 
     #[test]
@@ -263,15 +268,19 @@ mod tests {
                         for original in [0u64, 0x123, 0xa00, 0x3800] {
                             for boundary in [0u64, 0x800, 0x1000, 0x4000] {
                                 for align in [1u64, 0x1000] {
-                                    let wish = Wish {
+                                    let constraints = Constraints {
                                         len,
                                         original,
                                         keep: AlignMask::new(mask).unwrap(),
                                         align,
                                         boundary: Boundary::new(boundary),
                                     };
-                                    let got = lowest(base, pool_len, &wish);
-                                    assert_eq!(got, search(base, pool_len, &wish), "{wish:?}");
+                                    let got = lowest(base, pool_len, &constraints);
+                                    assert_eq!(
+                                        got,
+                                        search(base, pool_len, &constraints),
+                                        "{constraints:?}"
+                                    );
                                     found += usize::from(got.is_some());
                                 }
                             }
@@ -293,39 +302,50 @@ mod tests {
                         let boundary = Boundary::new(boundary);
                         let fits = |len| {
                             (0..=mask).all(|original| {
-                                let wish = Wish { original, keep, boundary, ..Wish::of(len) };
-                                Places::new(base, pool_len, &wish).is_some()
+                                let constraints = Constraints {
+                                    original,
+                                    keep,
+                                    boundary,
+                                    ..Constraints::of(len)
+                                };
+                                Placements::new(base, pool_len, &constraints).is_some()
                             })
                         };
-                        let longest = Places::longest(base, pool_len, keep, boundary);
+                        let longest = Placements::longest(base, pool_len, keep, boundary);
                         assert!(longest == 0 || fits(longest), "{base:#x} {pool_len:#x} {keep:?}");
                         assert!(!fits(longest + 1), "{base:#x} {pool_len:#x} {keep:?}");
                     }
                 }
             }
         }
-        assert_eq!(Places::longest(0x1000, 0x1000, AlignMask::NONE, None), 0x1000);
+        assert_eq!(Placements::longest(0x1000, 0x1000, AlignMask::NONE, None), 0x1000);
         let all = AlignMask::new(u64::MAX).unwrap();
-        assert_eq!(Places::longest(0x1000, 0x1000, all, None), 0, "of 2^64 places one is there");
+        assert_eq!(
+            Placements::longest(0x1000, 0x1000, all, None),
+            0,
+            "of 2^64 places one is there"
+        );
     }
 
     #[test]
     fn a_place_knows_its_length_and_touches_slots_in_part() {
-        let places = Places::new(0, 0x10_0000, &Wish::of(0x801)).unwrap();
+        let places = Placements::new(0, 0x10_0000, &Constraints::of(0x801)).unwrap();
         assert_eq!(places.len(), 0x801);
         assert_eq!([0, 0x7fe, 0x7ff, 0x800].map(|offset| places.slots_at(offset)), [2, 2, 2, 2]);
-        let places = Places::new(0, 0x10_0000, &Wish::of(2)).unwrap();
+        let places = Placements::new(0, 0x10_0000, &Constraints::of(2)).unwrap();
         assert_eq!([0, 0x7fe, 0x7ff, 0x800].map(|offset| places.slots_at(offset)), [1, 1, 2, 1]);
     }
 
-    /// What `Places` computes, found by looking at every place.
-    fn search(base: u64, pool_len: u64, wish: &Wish) -> Option<u64> {
-        let low = wish.keep.raw().max(wish.align - 1);
-        let want = wish.original & wish.keep.raw();
+    /// What `Placements` computes, found by looking at every place.
+    fn search(base: u64, pool_len: u64, constraints: &Constraints) -> Option<u64> {
+        let low = constraints.keep.raw().max(constraints.align - 1);
+        let want = constraints.original & constraints.keep.raw();
         let start = (0..=low).find(|offset| (base + offset) & low == want)?;
         (start..pool_len)
             .step_by(usize::try_from((low + 1).max(SLOT)).unwrap())
-            .filter(|offset| offset + wish.len <= pool_len)
-            .find(|offset| wish.boundary.is_none_or(|b| !b.crossed_by(base + offset, wish.len)))
+            .filter(|offset| offset + constraints.len <= pool_len)
+            .find(|offset| {
+                constraints.boundary.is_none_or(|b| !b.crossed_by(base + offset, constraints.len))
+            })
     }
 }

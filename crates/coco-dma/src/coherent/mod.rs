@@ -10,12 +10,12 @@
 //! out objects of one kind, descriptors above all.
 
 mod error;
-mod gather;
 mod guard;
 mod objects;
 mod pages;
 mod raw;
 mod reservoir;
+mod runs;
 mod scattered;
 mod slots;
 mod views;

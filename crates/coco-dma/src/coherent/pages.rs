@@ -6,10 +6,10 @@
 use core::ops::Range;
 use core::ptr::NonNull;
 
-use super::raw::Made;
+use super::raw::AllocInfo;
+use super::raw::AllocOptions;
 use super::raw::RawCoherent;
 use super::raw::Source;
-use super::raw::Wish;
 use crate::addr::PhysRange;
 use crate::copy::zero;
 use crate::device::Device;
@@ -23,18 +23,23 @@ use crate::state::State;
 impl<P: Platform + ?Sized> Device<'_, P> {
     /// Our own pages as `plan` wants them; why not where a step fails, with all earlier ones
     /// undone.
-    pub(super) fn take_pages(&self, pages: OwnPages, wish: Wish) -> Result<RawCoherent, Refuse> {
+    pub(super) fn alloc_pages(
+        &self,
+        pages: OwnPages,
+        options: AllocOptions,
+    ) -> Result<RawCoherent, Refuse> {
         let source = self.dma().pages().ok_or(Refuse::OutOfPages)?;
-        let (whole, context) = (pages.len, wish.context);
-        let run = source.take(whole, pages.align, pages.last, context).ok_or(Refuse::OutOfPages)?;
+        let (whole, context) = (pages.len, options.context);
+        let run =
+            source.alloc(whole, pages.align, pages.last, context).ok_or(Refuse::OutOfPages)?;
         // Everything that can be known before is asked before anything is converted.
-        let addr = pages.address(self.regime(), self.face(), run);
+        let addr = pages.address(self.regime(), self.info(), run);
         let Some(addr) = addr else {
             // SAFETY: nobody used it.
-            unsafe { source.give(run) };
+            unsafe { source.free(run) };
             return Err(Refuse::OutOfPages);
         };
-        let (bytes, pin) = self.prepare(source, run, (pages.state, pages.convert), wish)?;
+        let (bytes, pin) = self.prepare(source, run, (pages.state, pages.convert), options)?;
         let given = match addr {
             Some(addr) => Ok((addr, None)),
             None => {
@@ -46,12 +51,12 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             Ok(given) => given,
             Err(reason) => {
                 // SAFETY: nobody was given it.
-                unsafe { self.give_pages(bytes, run, pages.convert, pin) };
+                unsafe { self.free_pages(bytes, run, pages.convert, pin) };
                 return Err(reason);
             }
         };
         let source = Source::Pages { run, converted: pages.convert, pin };
-        let made = Made { wish, state: pages.state };
+        let made = AllocInfo { options, state: pages.state };
         let (start, len) = (bytes.cast(), bytes.len());
         Ok(RawCoherent { owner: self.owner(), addr, start, len, source, made, mapped })
     }
@@ -63,17 +68,17 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         source: &dyn PageSource,
         run: PhysRange,
         (state, convert): (State, bool),
-        wish: Wish,
+        options: AllocOptions,
     ) -> Result<(NonNull<[u8]>, Option<Pin>), Refuse> {
         let Ok(len) = usize::try_from(run.len()) else {
             // SAFETY: nobody used it.
-            unsafe { source.give(run) };
+            unsafe { source.free(run) };
             return Err(Refuse::OutOfPages);
         };
         if convert {
             // SAFETY: the pages are ours by the contract of `PageSource`.
             if let Err((_, lost)) = unsafe { self.dma().try_share(run) } {
-                give_but(source, run, &lost);
+                free_except(source, run, &lost); // sabotage: doubtful-pages-reused
                 return Err(Refuse::ConversionFailed);
             }
         }
@@ -84,7 +89,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             return Err(Refuse::Busy);
         };
         // SAFETY: the pages are ours and in this state; the view ends before that changes.
-        let view = unsafe { self.platform().view(run, state, wish.cache, wish.context) };
+        let view = unsafe { self.platform().map_cpu(run, state, options.cache, options.context) };
         let Ok(start) = view else {
             if let Some(pin) = pin {
                 self.dma().ledger().unpin(pin);
@@ -103,8 +108,8 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     ///
     /// # Safety
     ///
-    /// `bytes` is the view of `run` that `take_pages` made, and nobody uses it any more.
-    pub(super) unsafe fn give_pages(
+    /// `bytes` is the view of `run` that `alloc_pages` made, and nobody uses it any more.
+    pub(super) unsafe fn free_pages(
         &self,
         bytes: NonNull<[u8]>,
         run: PhysRange,
@@ -117,7 +122,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             unsafe { zero(bytes.as_ptr().cast(), bytes.len()) };
         }
         // SAFETY: this function's condition.
-        unsafe { self.platform().unview(bytes.cast(), run) };
+        unsafe { self.platform().unmap_cpu(bytes.cast(), run) };
         if let Some(pin) = pin {
             self.dma().ledger().unpin(pin);
         }
@@ -128,23 +133,24 @@ impl<P: Platform + ?Sized> Device<'_, P> {
 
     /// Gives pages back as they came, without what does not come back.
     fn undo(&self, source: &dyn PageSource, run: PhysRange, converted: bool) {
+        // sabotage: stays-converted
         let lost = if converted {
             // SAFETY: the pages are ours, and the device has stopped or never had them.
             unsafe { self.dma().reclaim_or_lose(run) }
         } else {
             0..0
         };
-        give_but(source, run, &lost);
+        free_except(source, run, &lost);
     }
 }
 
 /// Gives back what is surely as the source gave it: all of a run but for what was lost. What that
 /// is, is what the conversion said; the books may have moved on since.
-fn give_but(source: &dyn PageSource, run: PhysRange, lost: &Range<u64>) {
+fn free_except(source: &dyn PageSource, run: PhysRange, lost: &Range<u64>) {
     let before = run.slice(0, lost.start);
     let after = run.slice(lost.end, run.len() - lost.end);
     for part in before.into_iter().chain(after) {
         // SAFETY: the part is private again or was never converted, and nobody uses it.
-        unsafe { source.give(part) };
+        unsafe { source.free(part) };
     }
 }

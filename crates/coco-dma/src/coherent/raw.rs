@@ -25,7 +25,7 @@ use crate::pool::Owner;
 use crate::pool::SlotRun;
 use crate::reason::Refuse;
 use crate::shared::SharedBytes;
-use crate::state::Cache;
+use crate::state::CacheMode;
 use crate::state::Context;
 use crate::state::Direction;
 use crate::state::State;
@@ -43,7 +43,7 @@ pub struct RawCoherent {
     pub(super) start: NonNull<u8>,
     pub(super) len: usize,
     pub(super) source: Source,
-    pub(super) made: Made,
+    pub(super) made: AllocInfo,
     /// What it holds in the device's domain.
     pub(super) mapped: Option<Mapped>,
 }
@@ -53,17 +53,17 @@ unsafe impl Send for RawCoherent {}
 
 /// What an allocation was asked for as, and how the CPU is to see it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wish {
+pub(super) struct AllocOptions {
     pub(super) kind: AllocKind,
     pub(super) context: Context,
     pub(super) attrs: Attrs,
-    pub(super) cache: Cache,
+    pub(super) cache: CacheMode,
 }
 
 /// What an allocation was made as: its CPU mappings depend on it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Made {
-    pub(super) wish: Wish,
+pub(super) struct AllocInfo {
+    pub(super) options: AllocOptions,
     pub(super) state: State,
 }
 
@@ -90,8 +90,8 @@ impl RawCoherent {
 
     /// The memory type of the pointer. Where it is not write-back the device does not see the
     /// caches, and whatever is written through the pointer is there for it at once, in order.
-    pub fn cache(&self) -> Cache {
-        self.made.wish.cache
+    pub fn cache(&self) -> CacheMode {
+        self.made.options.cache
     }
 
     /// Whether freeing it converts memory, which atomic context must not.
@@ -146,7 +146,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     pub(super) fn refused_alloc(&self, len: usize, attrs: Attrs, reason: Refuse) -> AllocError {
         self.count().refused();
         if !attrs.contains(Attrs::NO_WARN) {
-            self.dma().tell(&Event::Refused { device: self.name(), len, reason });
+            self.dma().notify(&Event::Refused { device: self.name(), len, reason });
         }
         AllocError { device: self.name().into(), reason, len }
     }
@@ -158,7 +158,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         kind: AllocKind,
         context: Context,
         attrs: Attrs,
-    ) -> Result<(AllocPlan<'_>, u64, Wish), Refuse> {
+    ) -> Result<(AllocPlan<'_>, u64, AllocOptions), Refuse> {
         if let Some(reason) = self.stopped() {
             return Err(reason);
         }
@@ -168,17 +168,17 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let request = AllocRequest {
             kind,
             regime: self.regime(),
-            device: self.face(),
+            device: self.info(),
             len: whole,
             align: page,
             attrs,
             context,
             pages: self.dma().pages().is_some(),
-            pools: self.pool_faces(),
+            pools: self.pool_infos(),
         };
         let plan = plan::alloc(&request, &mut ())?;
-        let wish = Wish { kind, context, attrs, cache: plan.cache };
-        Ok((plan, whole, wish))
+        let options = AllocOptions { kind, context, attrs, cache: plan.cache };
+        Ok((plan, whole, options))
     }
 
     fn try_alloc(
@@ -188,21 +188,21 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         context: Context,
         attrs: Attrs,
     ) -> Result<RawCoherent, Refuse> {
-        let (plan, whole, wish) = self.plan_alloc(len, kind, context, attrs)?;
-        let own = |pages| self.take_pages(pages, wish).map_err(|why| (why, None::<Infallible>));
-        self.take_planned(plan, whole, wish, own).map_err(|(why, _)| why)
+        let (plan, whole, options) = self.plan_alloc(len, kind, context, attrs)?;
+        let own = |pages| self.alloc_pages(pages, options).map_err(|why| (why, None::<Infallible>));
+        self.alloc_planned(plan, whole, options, own).map_err(|(why, _)| why)
     }
 
     /// `whole` bytes from the first source of a plan that has them; `own` takes pages. Where that
     /// fails and something could not be given back, no other source is asked.
-    pub(super) fn take_planned<T: From<RawCoherent>, K>(
+    pub(super) fn alloc_planned<T: From<RawCoherent>, K>(
         &self,
         plan: AllocPlan<'_>,
         whole: u64,
-        wish: Wish,
+        options: AllocOptions,
         own: impl FnOnce(OwnPages) -> Result<T, (Refuse, Option<K>)>,
     ) -> Result<T, (Refuse, Option<K>)> {
-        let reservoir = plan.reservoir.map(|pools| self.take_reservoir(pools, whole, wish));
+        let reservoir = plan.reservoir.map(|pools| self.alloc_reservoir(pools, whole, options));
         let spared = match reservoir.transpose() {
             Ok(Some(memory)) => return Ok(memory.into()),
             Ok(None) => None,
@@ -214,7 +214,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             Some(Err(kept)) => return Err(kept),
             None => None,
         };
-        let slots = plan.pools.and_then(|pools| self.take_slots(pools, whole, wish));
+        let slots = plan.pools.and_then(|pools| self.alloc_slots(pools, whole, options));
         slots.map(T::from).map_err(|pools| (plan::nothing_left(spared, why, pools), None))
     }
 
@@ -230,7 +230,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         bytes: NonNull<[u8]>,
         state: State,
     ) -> Result<(DmaAddr, Option<Mapped>), Refuse> {
-        self.platform().hand_over(bytes, Direction::Both, !self.face().coherent);
+        self.platform().sync_for_device(bytes, Direction::Both, !self.info().coherent);
         let entry = self.entry(Direction::Both, state, false);
         // SAFETY: this function's condition.
         let (addr, mapped) = unsafe { self.translate(range, 0, entry) }?;
@@ -261,11 +261,11 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         match memory.source {
             Source::Slots { pool, run } => {
                 // SAFETY: the record's memory, which by this function's condition nobody uses.
-                unsafe { self.give_slots(bytes, pool, &run, memory.made.wish.cache) };
+                unsafe { self.free_slots(bytes, pool, &run, memory.made.options.cache) };
             }
             // SAFETY: this function's condition.
             Source::Pages { run, converted, pin } => unsafe {
-                self.give_pages(bytes, run, converted, pin);
+                self.free_pages(bytes, run, converted, pin); // sabotage: free-asks-device
             },
         }
         self.count().freed();

@@ -1,8 +1,8 @@
 //! Coherent memory out of pools that are kept for it: shared in bulk, once, and not at each
 //! allocation.
 
+use super::raw::AllocOptions;
 use super::raw::RawCoherent;
-use super::raw::Wish;
 use crate::convert::GrowFailed;
 use crate::device::Device;
 use crate::plan::Reservoir;
@@ -14,13 +14,13 @@ use crate::state::PoolOrigin;
 impl<P: Platform + ?Sized> Device<'_, P> {
     /// `whole` bytes of the reservoir, grown by a region where plan allows it and room is all that is
     /// missing; or why it has nothing for this device.
-    pub(super) fn take_reservoir(
+    pub(super) fn alloc_reservoir(
         &self,
         reservoir: Reservoir<'_>,
         whole: u64,
-        wish: Wish,
+        options: AllocOptions,
     ) -> Result<RawCoherent, Refuse> {
-        let taken = self.take_slots(reservoir.pools, whole, wish);
+        let taken = self.alloc_slots(reservoir.pools, whole, options);
         // More memory would be no help to a device that has had its share, or wants for something
         // else.
         if !matches!(taken, Err(Refuse::PoolFull)) {
@@ -30,7 +30,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         for pool in pools.filter_map(|candidate| self.pool(candidate.index)).filter(can_grow) {
             match self.dma().grow(pool) {
                 Ok(()) | Err(GrowFailed::Open) => {
-                    return self.take_slots(reservoir.pools, whole, wish);
+                    return self.alloc_slots(reservoir.pools, whole, options);
                 }
                 // Nobody waits for another CPU's conversion.
                 Err(GrowFailed::Busy) => {}

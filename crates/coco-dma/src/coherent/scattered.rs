@@ -10,7 +10,7 @@ use core::ptr::NonNull;
 use super::AllocError;
 use super::FreeError;
 use super::NotFreed;
-use super::raw::Made;
+use super::raw::AllocInfo;
 use super::raw::RawCoherent;
 use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
@@ -56,7 +56,7 @@ pub(super) struct Many<'s> {
     pub(super) len: usize,
     pub(super) runs: &'s mut [Option<Run>],
     pub(super) converted: bool,
-    pub(super) made: Made,
+    pub(super) made: AllocInfo,
     pub(super) mapped: Mapped,
 }
 
@@ -109,7 +109,7 @@ impl RawScattered<'_> {
     }
 
     /// Whose it is, what it was made as, and its length.
-    pub(super) fn record(&self) -> (Owner, &Made, usize) {
+    pub(super) fn record(&self) -> (Owner, &AllocInfo, usize) {
         match &self.0 {
             Held::One(memory) => (memory.owner, &memory.made, memory.len),
             Held::Many(many) => (many.owner, &many.made, many.len),
@@ -193,13 +193,13 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         room: &'s mut [Option<Run>],
     ) -> Result<Held<'s>, Failed<'s>> {
         let asked = self.plan_alloc(len, AllocKind::NonContiguous, context, attrs);
-        let (plan, whole, wish) = asked.map_err(|reason| (reason, None))?;
+        let (plan, whole, constraints) = asked.map_err(|reason| (reason, None))?;
         let scattered = plan.scattered;
-        self.take_planned(plan, whole, wish, |pages| {
+        self.alloc_planned(plan, whole, constraints, |pages| {
             if scattered {
-                return self.take_scattered(pages, wish, room).map(Held::Many);
+                return self.alloc_in_runs(pages, constraints, room).map(Held::Many);
             }
-            self.take_pages(pages, wish).map(Held::One).map_err(|reason| (reason, None))
+            self.alloc_pages(pages, constraints).map(Held::One).map_err(|reason| (reason, None))
         })
     }
 
@@ -234,7 +234,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             return Err(failed(NotFreed::StillMapped(error), many));
         }
         // SAFETY: this function's condition, and nothing of it is mapped any more.
-        unsafe { self.scatter(many.runs, many.converted) };
+        unsafe { self.free_runs(many.runs, many.converted) };
         self.count().freed();
         Ok(())
     }

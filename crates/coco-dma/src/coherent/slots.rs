@@ -5,10 +5,10 @@
 
 use core::ptr::NonNull;
 
-use super::raw::Made;
+use super::raw::AllocInfo;
+use super::raw::AllocOptions;
 use super::raw::RawCoherent;
 use super::raw::Source;
-use super::raw::Wish;
 use crate::addr::DmaAddr;
 use crate::device::Device;
 use crate::iommu::Mapped;
@@ -18,15 +18,15 @@ use crate::plan::Candidate;
 use crate::plan::Candidates;
 use crate::platform::NoView;
 use crate::platform::Platform;
-use crate::pool::Hand;
 use crate::pool::Pool;
+use crate::pool::SlotAlloc;
 use crate::pool::SlotRun;
 use crate::reason::Refuse;
-use crate::state::Cache;
+use crate::state::CacheMode;
 use crate::state::PoolUse;
 
 /// What slots are as an allocation.
-struct Dressed {
+struct PreparedSlots {
     start: NonNull<u8>,
     addr: DmaAddr,
     mapped: Option<Mapped>,
@@ -34,11 +34,11 @@ struct Dressed {
 
 impl<P: Platform + ?Sized> Device<'_, P> {
     /// Slots of the first pool that has them.
-    pub(super) fn take_slots(
+    pub(super) fn alloc_slots(
         &self,
         pools: Candidates<'_>,
         whole: u64,
-        wish: Wish,
+        options: AllocOptions,
     ) -> Result<RawCoherent, Refuse> {
         let (mut why, mut hand) = (Refuse::PoolFull, self.hand());
         for candidate in pools {
@@ -51,30 +51,30 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             if !self.charge(count) {
                 return Err(Refuse::Quota);
             }
-            let Ok(run) = hand.take(pool, places, owner) else {
+            let Ok(run) = hand.alloc(pool, places, owner) else {
                 self.discharge(count);
                 continue;
             };
             // SAFETY: the slots are ours.
-            let dressed = unsafe { self.dress(pool, &candidate, run.offset(), whole, wish) };
-            let Dressed { start, addr, mapped } = match dressed {
+            let dressed = unsafe { self.dress(pool, &candidate, run.offset(), whole, options) };
+            let PreparedSlots { start, addr, mapped } = match dressed {
                 Ok(dressed) => dressed,
                 Err(reason) => {
                     why = reason;
                     self.discharge(run.count());
-                    hand.give(pool, &run, |_| ());
+                    hand.free(pool, &run, |_| ());
                     continue;
                 }
             };
             if matches!(pool.purpose(), PoolUse::Reserve | PoolUse::Coherent) {
                 let (free, capacity) = (pool.free(), pool.capacity());
                 if free < capacity.div_ceil(4) {
-                    self.dma().tell(&Event::LowWater { free, capacity });
+                    self.dma().notify(&Event::LowWater { free, capacity });
                 }
             }
             let len = usize::try_from(whole).unwrap_or(0);
             let source = Source::Slots { pool: index, run };
-            let made = Made { wish, state: candidate.state };
+            let made = AllocInfo { options, state: candidate.state };
             return Ok(RawCoherent { owner: self.owner(), addr, start, len, source, made, mapped });
         }
         Err(why)
@@ -92,8 +92,8 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         candidate: &Candidate,
         offset: usize,
         whole: u64,
-        wish: Wish,
-    ) -> Result<Dressed, Refuse> {
+        options: AllocOptions,
+    ) -> Result<PreparedSlots, Refuse> {
         let full = Refuse::PoolFull;
         let (Ok(at), Ok(len)) = (u64::try_from(offset), usize::try_from(whole)) else {
             return Err(full);
@@ -101,13 +101,13 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let start = pool.bytes().at(offset, len).ok_or(full)?;
         let range = pool.range().slice(at, whole).ok_or(full)?;
         // SAFETY: this function's condition.
-        unsafe { pool.bytes().zero(offset, len) };
-        let own = wish.cache != plan::POOL_CACHE;
+        unsafe { pool.bytes().zero(offset, len) }; // sabotage: coherent-not-zeroed
+        let own = options.cache != plan::POOL_CACHE; // sabotage: pool-own-view
         let start = if own {
-            let (state, cache) = (candidate.state, wish.cache);
+            let (state, cache) = (candidate.state, options.cache);
             // SAFETY: a pool's memory keeps its state while slots of it are held, and the view ends
             // before they are given back.
-            let view = unsafe { self.platform().view(range, state, cache, wish.context) };
+            let view = unsafe { self.platform().map_cpu(range, state, cache, options.context) };
             view.map_err(|NoView| Refuse::NoView)?
         } else {
             start
@@ -122,33 +122,33 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         };
         if given.is_err() && own {
             // SAFETY: the view was made above, and nobody uses it.
-            unsafe { self.platform().unview(start, range) };
+            unsafe { self.platform().unmap_cpu(start, range) };
         }
         let (addr, mapped) = given?;
-        Ok(Dressed { start, addr, mapped })
+        Ok(PreparedSlots { start, addr, mapped })
     }
 
     /// Gives slots back, after their view where they have one of their own: the type says so.
     ///
     /// # Safety
     ///
-    /// `bytes` is how `take_slots` showed the slots as this type, and nobody uses it any more.
-    pub(super) unsafe fn give_slots(
+    /// `bytes` is how `alloc_slots` showed the slots as this type, and nobody uses it any more.
+    pub(super) unsafe fn free_slots(
         &self,
         bytes: NonNull<[u8]>,
         index: usize,
         run: &SlotRun,
-        cache: Cache,
+        cache: CacheMode,
     ) {
         let Some(pool) = self.pool(index) else { return };
         if cache != plan::POOL_CACHE
             && let (Ok(at), Ok(len)) = (u64::try_from(run.offset()), u64::try_from(bytes.len()))
             && let Some(range) = pool.range().slice(at, len)
         {
-            // SAFETY: the view is `take_slots`'s of this range; this function's condition.
-            unsafe { self.platform().unview(bytes.cast(), range) };
+            // SAFETY: the view is `alloc_slots`'s of this range; this function's condition.
+            unsafe { self.platform().unmap_cpu(bytes.cast(), range) };
         }
-        if self.hand().give(pool, run, |_| ()) {
+        if self.hand().free(pool, run, |_| ()) {
             self.discharge(run.count());
         }
     }

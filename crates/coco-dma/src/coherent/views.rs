@@ -1,7 +1,7 @@
 //! What may be done with the record of an allocation while it lives: how the CPU maps parts of it,
 //! and the syncs of memory that is not coherent.
 
-use super::raw::Made;
+use super::raw::AllocInfo;
 use super::raw::RawCoherent;
 use super::scattered::RawScattered;
 use crate::device::Device;
@@ -42,7 +42,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
 
     fn mmap_record(
         &self,
-        (owner, made, len): (Owner, &Made, usize),
+        (owner, made, len): (Owner, &AllocInfo, usize),
         offset: u64,
         part: u64,
         trace: &mut impl Trace,
@@ -52,10 +52,10 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         }
         let request = MmapRequest {
             regime: self.regime(),
-            kind: made.wish.kind,
+            kind: made.options.kind,
             state: made.state,
-            coherent: self.face().coherent,
-            attrs: made.wish.attrs,
+            coherent: self.info().coherent,
+            attrs: made.options.attrs,
             len: u64::try_from(len).unwrap_or(0),
             offset,
             part,
@@ -67,28 +67,28 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     /// happens to coherent memory, or to another device's. Any context.
     pub fn sync_alloc_for_device(&self, memory: &RawCoherent, direction: Direction) {
         if self.is_synced(memory.owner, &memory.made) {
-            self.platform().hand_over(memory.bytes(), direction, true);
+            self.platform().sync_for_device(memory.bytes(), direction, true);
         }
     }
 
     /// Lets the driver see what the device wrote into an allocation that is not coherent.
     pub fn sync_alloc_for_cpu(&self, memory: &RawCoherent, direction: Direction) {
         if self.is_synced(memory.owner, &memory.made) {
-            self.platform().take_back(memory.bytes(), direction, true);
+            self.platform().sync_for_cpu(memory.bytes(), direction, true);
         }
     }
 
     /// [`sync_alloc_for_device`](Self::sync_alloc_for_device) of all runs of a scattered allocation.
     pub fn sync_scattered_for_device(&self, memory: &RawScattered<'_>, direction: Direction) {
         if self.is_synced_in_runs(memory) {
-            memory.runs().for_each(|run| self.platform().hand_over(run, direction, true));
+            memory.runs().for_each(|run| self.platform().sync_for_device(run, direction, true));
         }
     }
 
     /// [`sync_alloc_for_cpu`](Self::sync_alloc_for_cpu) of all runs of a scattered allocation.
     pub fn sync_scattered_for_cpu(&self, memory: &RawScattered<'_>, direction: Direction) {
         if self.is_synced_in_runs(memory) {
-            memory.runs().for_each(|run| self.platform().take_back(run, direction, true));
+            memory.runs().for_each(|run| self.platform().sync_for_cpu(run, direction, true));
         }
     }
 
@@ -98,7 +98,8 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     }
 
     /// Whether an allocation is this device's and needs syncs.
-    fn is_synced(&self, owner: Owner, made: &Made) -> bool {
-        owner == self.owner() && !self.face().coherent && made.wish.kind != AllocKind::Coherent
+    fn is_synced(&self, owner: Owner, made: &AllocInfo) -> bool {
+        // sabotage: driver-synced-pages
+        owner == self.owner() && !self.info().coherent && made.options.kind != AllocKind::Coherent
     }
 }

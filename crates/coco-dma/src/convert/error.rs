@@ -16,7 +16,7 @@ pub struct ConvertFailed {
     /// To what.
     pub to: Visibility,
     /// Why it failed.
-    pub why: Why,
+    pub why: ConvertErrorKind,
     /// Bytes from the start that are in the new state and usable. (A failed share is undone, so
     /// that nothing is; a failed reclaim keeps what it has.)
     pub converted: u64,
@@ -34,7 +34,7 @@ impl ConvertFailed {
 /// Why a conversion failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Why {
+pub enum ConvertErrorKind {
     /// The ledger contradicts: the memory is in another state, pinned, not registered or not made
     /// of whole granules.
     Ledger(Conflict),
@@ -62,26 +62,30 @@ impl fmt::Display for ConvertFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { run, to, why, .. } = self;
         match why {
-            Why::Ledger(conflict) => write!(f, "{run} was not made {to:?}: {conflict}")?,
-            Why::Platform(error) => write!(f, "{run} was not made {to:?}: {error}")?,
-            Why::NoView => write!(f, "{run} was not made {to:?}: the CPU has no view of it")?,
-            Why::QuarantineFull { held, limit } => write!(
+            ConvertErrorKind::Ledger(conflict) => {
+                write!(f, "{run} was not made {to:?}: {conflict}")?
+            }
+            ConvertErrorKind::Platform(error) => write!(f, "{run} was not made {to:?}: {error}")?,
+            ConvertErrorKind::NoView => {
+                write!(f, "{run} was not made {to:?}: the CPU has no view of it")?
+            }
+            ConvertErrorKind::QuarantineFull { held, limit } => write!(
                 f,
                 "{run} was not made {to:?}: {held:#x} bytes are in quarantine, and {limit:#x} are \
                  the limit; retry their conversions"
             )?,
-            Why::Pool(range) => {
+            ConvertErrorKind::Pool(range) => {
                 write!(
                     f,
                     "{run} was not made {to:?}: the pool at {range} is open; shrink it first"
                 )?;
             }
-            Why::Stopped => write!(
+            ConvertErrorKind::Stopped => write!(
                 f,
                 "{run} was not made {to:?}: everything shared is being taken back; allow sharing \
                  first"
             )?,
-            Why::NoGuest => {
+            ConvertErrorKind::NoGuest => {
                 write!(f, "{run} was not made {to:?}: memory converts in guests only")?;
             }
         }

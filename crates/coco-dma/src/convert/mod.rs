@@ -17,8 +17,8 @@ mod retry;
 mod transaction;
 mod walk;
 
+pub use error::ConvertErrorKind;
 pub use error::ConvertFailed;
-pub use error::Why;
 pub use pools::GrowFailed;
 pub use pools::ShrinkFailed;
 pub use retry::Retried;

@@ -22,7 +22,7 @@ use crate::pool::Pool;
 use crate::regime::Parameters;
 use crate::regime::PlatformName;
 use crate::regime::Regime;
-use crate::state::Cache;
+use crate::state::CacheMode;
 use crate::state::Context;
 use crate::state::PoolLabel;
 use crate::state::State;
@@ -64,11 +64,11 @@ unsafe impl Platform for Toy {
         Ok(())
     }
 
-    unsafe fn view(
+    unsafe fn map_cpu(
         &self,
         _: PhysRange,
         _: State,
-        _: Cache,
+        _: CacheMode,
         _: Context,
     ) -> Result<NonNull<u8>, NoView> {
         // Whoever makes a view here wipes the memory with it, or opens the pool.
@@ -76,7 +76,7 @@ unsafe impl Platform for Toy {
         Ok(self.bytes)
     }
 
-    unsafe fn unview(&self, _: NonNull<u8>, _: PhysRange) {
+    unsafe fn unmap_cpu(&self, _: NonNull<u8>, _: PhysRange) {
         self.touch();
     }
 }
@@ -99,8 +99,8 @@ fn layer_with(label: PoolLabel, machines: bool) -> Layer {
     let bytes = Box::leak(Box::new([0u8; 4096]));
     let toy =
         Box::leak(Box::new(Toy { bytes: NonNull::from(bytes).cast(), alone: UnsafeCell::new(0) }));
-    let books = words(Tracked::words(GRANULE, GRANULE));
-    let tracked = Tracked::new(run, GRANULE, Initial::Private, books).unwrap();
+    let metadata = words(Tracked::words(GRANULE, GRANULE));
+    let tracked = Tracked::new(run, GRANULE, Initial::Private, metadata).unwrap();
     let ledger = Ledger::new(Box::leak(Box::new([tracked]))).unwrap();
     // SAFETY: the memory is the pool's alone.
     let pool = unsafe { Pool::convertible(label, run, words(Pool::words(GRANULE))) }.unwrap();

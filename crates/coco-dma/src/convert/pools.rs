@@ -4,8 +4,8 @@
 
 use core::fmt;
 
+use super::ConvertErrorKind;
 use super::ConvertFailed;
-use super::Why;
 use crate::addr::PhysRange;
 use crate::copy::zero;
 use crate::dma::Dma;
@@ -102,6 +102,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         }
         let (run, label) = (pool.range(), pool.label());
         let state = plan::state_of(self.regime(), label).ok_or(GrowFailed::Label(label))?;
+        // sabotage: grow-without-share
         if state == State::SHARED {
             // SAFETY: the region is the pool's by the condition of `convertible`.
             unsafe { self.share(run) }.map_err(GrowFailed::Convert)?;
@@ -111,7 +112,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         let pin = match state {
             State::Guest(visibility) => {
                 Some(self.ledger().pin(run, visibility).map_err(|why| {
-                    let (why, to) = (Why::Ledger(why), visibility);
+                    let (why, to) = (ConvertErrorKind::Ledger(why), visibility);
                     GrowFailed::Convert(ConvertFailed {
                         run,
                         to,
@@ -125,7 +126,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         };
         let cache = plan::POOL_CACHE;
         // SAFETY: the memory is in this state, and the view ends when the pool is shrunk.
-        let view = unsafe { self.platform().view(run, state, cache, Context::Blocking) };
+        let view = unsafe { self.platform().map_cpu(run, state, cache, Context::Blocking) };
         let Ok(start) = view else {
             if let Some(pin) = pin {
                 self.ledger().unpin(pin);
@@ -181,6 +182,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
     /// Gives the region of a pool made by [`Pool::convertible`] back to its owner: private, zero,
     /// and not the pool's any more until it grows again. Refused while a slot is in use. Blocks.
     pub fn shrink(&self, pool: &Pool<'_>) -> Result<(), ShrinkFailed> {
+        // sabotage: adopted-reclaimed
         if pool.origin() == PoolOrigin::Adopted {
             return Err(ShrinkFailed::Adopted);
         }
@@ -205,10 +207,11 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
             unsafe { zero(start.as_ptr(), pool.len()) };
         }
         // SAFETY: `grow` made the view, and nobody uses it any more.
-        unsafe { self.platform().unview(start, run) };
+        unsafe { self.platform().unmap_cpu(start, run) };
         if self.regime().is_guest() {
             self.ledger().unpin(Pin::of_pool(run));
         }
+        // sabotage: shrink-without-reclaim
         if shared {
             // SAFETY: the region was the pool's alone, and nothing of it is in use.
             unsafe { self.reclaim(run) }.map_err(ShrinkFailed::Convert)?;

@@ -39,7 +39,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
                 let (back, tried) = self.retry(run);
                 if let Some(run) = run.slice(0, back) {
                     gained += back;
-                    self.tell(&Event::Recovered { run });
+                    self.notify(&Event::Recovered { run });
                     recovered(run);
                 }
                 at = run.base().checked_add(tried).unwrap_or(run.last());
@@ -58,7 +58,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
             Ok(()) => (run.len(), run.len()),
             Err(error) => {
                 let (done, doubt) = self.believed(run, error);
-                (done, done + doubt.max(self.regime().granule()))
+                (done, done + doubt.max(self.regime().granule())) // sabotage: retry-without-proof
             }
         };
         let back = match run.slice(0, proved) {

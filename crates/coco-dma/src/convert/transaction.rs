@@ -4,8 +4,8 @@
 
 use core::ops::Range;
 
+use super::ConvertErrorKind;
 use super::ConvertFailed;
-use super::Why;
 use crate::addr::PhysRange;
 use crate::copy::zero;
 use crate::dma::Dma;
@@ -19,7 +19,7 @@ use crate::platform::Platform;
 use crate::pool::Pool;
 use crate::regime::Contents;
 use crate::regime::Regime;
-use crate::state::Cache;
+use crate::state::CacheMode;
 use crate::state::Context;
 use crate::state::State;
 use crate::state::Visibility;
@@ -57,27 +57,29 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         let conversion = self
             .ledger()
             .begin(run, Visibility::Private)
-            .map_err(|conflict| failed(Why::Ledger(conflict)))?;
+            .map_err(|conflict| failed(ConvertErrorKind::Ledger(conflict)))?;
         if !self.may_share() {
             self.ledger().settle(conversion, 0, 0, to);
-            return Err(failed(Why::Stopped));
+            return Err(failed(ConvertErrorKind::Stopped));
         }
+        // sabotage: share-without-wipe
         if self.keeps_contents_on_share() && !self.wipe(run, State::PRIVATE) {
             self.ledger().settle(conversion, 0, 0, to);
-            return Err(failed(Why::NoView));
+            return Err(failed(ConvertErrorKind::NoView));
         }
         // SAFETY: the run is the caller's alone by this function's condition, and the ledger's
         // answer says that no device has it mapped.
         let why = match unsafe { self.platform().convert(run, to) } {
+            // sabotage: share-without-init
             Ok(()) if self.wipe(run, State::SHARED) => {
                 self.ledger().settle(conversion, run.len(), 0, to);
-                self.tell(&Event::Converted { run, to });
+                self.notify(&Event::Converted { run, to });
                 return Ok(());
             }
-            Ok(()) => (Why::NoView, run.len(), 0),
+            Ok(()) => (ConvertErrorKind::NoView, run.len(), 0),
             Err(error) => {
                 let (done, doubt) = self.believed(run, error);
-                (Why::Platform(error), done, doubt)
+                (ConvertErrorKind::Platform(error), done, doubt)
             }
         };
         Err(self.undo_share(conversion, why))
@@ -95,7 +97,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
     /// contents are not needed any more.
     pub unsafe fn reclaim(&self, run: PhysRange) -> Result<(), ConvertFailed> {
         // SAFETY: this function's condition.
-        unsafe { self.take_back(run, Rest::Stays) }
+        unsafe { self.reclaim_part(run, Rest::Stays) }
     }
 
     /// Takes memory back that nobody answers for afterwards; says which bytes of it did not come.
@@ -108,7 +110,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
     /// As for [`reclaim`](Self::reclaim).
     pub(crate) unsafe fn reclaim_or_lose(&self, run: PhysRange) -> Range<u64> {
         // SAFETY: this function's condition.
-        match unsafe { self.take_back(run, Rest::Lost) } {
+        match unsafe { self.reclaim_part(run, Rest::Lost) } {
             Ok(()) => 0..0,
             Err(failed) => failed.converted..run.len(),
         }
@@ -117,39 +119,39 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
     /// # Safety
     ///
     /// As for [`reclaim`](Self::reclaim).
-    unsafe fn take_back(&self, run: PhysRange, rest: Rest) -> Result<(), ConvertFailed> {
+    unsafe fn reclaim_part(&self, run: PhysRange, rest: Rest) -> Result<(), ConvertFailed> {
         let to = Visibility::Private;
         let failed = |why| ConvertFailed { run, to, why, converted: 0, quarantined: 0 };
         self.check_run(run, GranuleState::Shared).map_err(failed)?;
         let conversion = self
             .ledger()
             .begin(run, Visibility::Shared)
-            .map_err(|conflict| failed(Why::Ledger(conflict)))?;
+            .map_err(|conflict| failed(ConvertErrorKind::Ledger(conflict)))?;
         // SAFETY: this function's condition; the ledger's answer says that nothing is pinned.
         let (why, done, doubt) = match unsafe { self.platform().convert(run, to) } {
             Ok(()) => (None, run.len(), 0),
             Err(error) => {
                 let (done, doubt) = self.believed(run, error);
-                (Some(Why::Platform(error)), done, doubt)
+                (Some(ConvertErrorKind::Platform(error)), done, doubt)
             }
         };
         // What the host could write last is gone before anybody uses the memory again.
         let usable = match run.slice(0, done) {
-            Some(part) if self.wipe(part, State::PRIVATE) => done,
+            Some(part) if self.wipe(part, State::PRIVATE) => done, // sabotage: reclaim-not-wiped
             _ => 0,
         };
         let doubt = match rest {
             Rest::Stays => doubt + (done - usable),
             Rest::Lost => run.len() - usable,
         };
-        let why = why.or((usable < run.len()).then_some(Why::NoView));
+        let why = why.or((usable < run.len()).then_some(ConvertErrorKind::NoView));
         let settled = self.ledger().settle(conversion, usable, doubt, to);
         let Some(why) = why else {
-            self.tell(&Event::Converted { run, to });
+            self.notify(&Event::Converted { run, to });
             return Ok(());
         };
         let quarantined = settled.doubt;
-        self.tell(&Event::ConversionFailed { run, to, quarantined, code: code(&why) });
+        self.notify(&Event::ConversionFailed { run, to, quarantined, code: code(&why) });
         Err(ConvertFailed { run, to, why, converted: settled.done, quarantined })
     }
 
@@ -157,13 +159,14 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
     fn undo_share(
         &self,
         conversion: Conversion,
-        (why, done, doubt): (Why, u64, u64),
+        (why, done, doubt): (ConvertErrorKind, u64, u64),
     ) -> (ConvertFailed, Range<u64>) {
         let run = conversion.run();
         let back = match run.slice(0, done) {
             None => 0,
             Some(part) => {
                 // SAFETY: the run is still the conversion's alone.
+                // sabotage: share-not-undone
                 let undone = match unsafe { self.platform().convert(part, Visibility::Private) } {
                     Ok(()) => done,
                     Err(error) => self.believed(part, error).0,
@@ -176,10 +179,10 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         };
         // `back` bytes are private again; what lies between them and the unchanged rest is in
         // doubt.
-        let lost = done - back + doubt;
+        let lost = done - back + doubt; // sabotage: doubt-unchanged
         let settled = self.ledger().settle(conversion, back, lost, Visibility::Private);
         let (to, quarantined) = (Visibility::Shared, settled.doubt);
-        self.tell(&Event::ConversionFailed { run, to, quarantined, code: code(&why) });
+        self.notify(&Event::ConversionFailed { run, to, quarantined, code: code(&why) });
         let failed = ConvertFailed { run, to, why, converted: 0, quarantined };
         (failed, settled.done..settled.done + quarantined)
     }
@@ -189,42 +192,43 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
     /// is out of them by the platform's doing.
     pub(crate) fn wipe(&self, run: PhysRange, state: State) -> bool {
         let Ok(len) = usize::try_from(run.len()) else { return false };
-        let cache = Cache::WriteBack;
+        let cache = CacheMode::WriteBack;
         // SAFETY: the memory is in this state (the callers convert it), and the view ends before
         // it changes.
-        let view = unsafe { self.platform().view(run, state, cache, Context::Blocking) };
+        let view = unsafe { self.platform().map_cpu(run, state, cache, Context::Blocking) };
         let Ok(start) = view else { return false };
         // SAFETY: a view is writable for the whole run.
         unsafe { zero(start.as_ptr(), len) };
         // SAFETY: the view is this one's, and it is not used any more.
-        unsafe { self.platform().unview(start, run) };
+        unsafe { self.platform().unmap_cpu(start, run) };
         true
     }
 
     /// Whether memory converts here at all, whether this is made of what converts, and whether no
     /// pool is in use over it. (The ledger's granules may be smaller than the machine's, and the
     /// memory of a pool that was adopted may be called something else there.)
-    fn check_run(&self, run: PhysRange, wanted: GranuleState) -> Result<(), Why> {
+    fn check_run(&self, run: PhysRange, wanted: GranuleState) -> Result<(), ConvertErrorKind> {
         if !self.regime().is_guest() {
-            return Err(Why::NoGuest);
+            return Err(ConvertErrorKind::NoGuest);
         }
         let granule = self.regime().granule();
         if !run.is_aligned(granule) {
             let found = Found::Misaligned { granule };
-            return Err(Why::Ledger(Conflict { run, wanted, at: run.base(), found }));
+            return Err(ConvertErrorKind::Ledger(Conflict { run, wanted, at: run.base(), found }));
         }
+        // sabotage: pool-in-use-converted
         let in_use = |pool: &&Pool<'_>| pool.is_open() && pool.range().overlaps(run);
         match self.pools().iter().find(in_use) {
-            Some(pool) => Err(Why::Pool(pool.range())),
+            Some(pool) => Err(ConvertErrorKind::Pool(pool.range())),
             None => Ok(()),
         }
     }
 
     /// Whether the run may be put at risk: all of it could end in quarantine.
-    fn check_quarantine(&self, run: PhysRange) -> Result<(), Why> {
+    fn check_quarantine(&self, run: PhysRange) -> Result<(), ConvertErrorKind> {
         let (held, limit) = (self.ledger().quarantined(), self.quarantine_limit());
         if held.saturating_add(run.len()) > limit {
-            Err(Why::QuarantineFull { held, limit })
+            Err(ConvertErrorKind::QuarantineFull { held, limit })
         } else {
             Ok(())
         }
@@ -242,7 +246,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
                 let done = error.done - error.done.checked_rem(granule).unwrap_or(0);
                 (done, known.min(run.len()) - done)
             }
-            None => (0, run.len()),
+            None => (0, run.len()), // sabotage: overclaim-believed
         }
     }
 
@@ -265,9 +269,9 @@ enum Rest {
 }
 
 /// The platform's own code, or 0.
-fn code(why: &Why) -> u64 {
+fn code(why: &ConvertErrorKind) -> u64 {
     match why {
-        Why::Platform(error) => error.code,
+        ConvertErrorKind::Platform(error) => error.code,
         _ => 0,
     }
 }

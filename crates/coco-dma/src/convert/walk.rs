@@ -10,9 +10,9 @@ use super::ShrinkFailed;
 use crate::addr::PhysAddr;
 use crate::addr::PhysRange;
 use crate::dma::Dma;
-use crate::ledger::Seen;
+use crate::ledger::RangeState;
 use crate::plan;
-use crate::plan::Kept;
+use crate::plan::KeepReason;
 use crate::plan::WalkBack;
 use crate::plan::WalkFace;
 use crate::platform::Platform;
@@ -51,16 +51,16 @@ impl Account {
     }
 
     fn add(&mut self, piece: &Piece<'_, '_>) {
-        let bytes = match plan::walk_back(&piece.face) {
+        let bytes = match plan::walk_back(&piece.info) {
             WalkBack::Pass => return,
             WalkBack::Reclaim | WalkBack::Shrink => &mut self.shared,
             WalkBack::Keep(why) => match why {
-                Kept::Adopted => &mut self.adopted,
-                Kept::Foreign => &mut self.foreign,
-                Kept::InUse => &mut self.in_use,
-                Kept::Pinned => &mut self.pinned,
-                Kept::Converting => &mut self.converting,
-                Kept::Quarantined => &mut self.quarantined,
+                KeepReason::Adopted => &mut self.adopted,
+                KeepReason::Foreign => &mut self.foreign,
+                KeepReason::InUse => &mut self.in_use,
+                KeepReason::Pinned => &mut self.pinned,
+                KeepReason::Converting => &mut self.converting,
+                KeepReason::Quarantined => &mut self.quarantined,
             },
         };
         *bytes = bytes.saturating_add(piece.run.len());
@@ -85,7 +85,7 @@ pub enum Walked {
     /// A pool is closed, and its memory private and zero.
     Shrunk(PhysRange),
     /// This run stays with the host.
-    Kept(PhysRange, Kept),
+    Kept(PhysRange, KeepReason),
     /// This conversion failed; the walk goes on behind what failed.
     Failed(ConvertFailed),
 }
@@ -152,15 +152,15 @@ impl<P: Platform + ?Sized> Walk<'_, '_, P> {
     /// As for [`Dma::reclaim_all`].
     pub unsafe fn step(&mut self) -> Option<Walked> {
         loop {
-            let Piece { run, face, pool } = self.pieces.next()?;
-            return Some(match plan::walk_back(&face) {
+            let Piece { run, info, pool } = self.pieces.next()?;
+            return Some(match plan::walk_back(&info) {
                 WalkBack::Pass => continue,
                 WalkBack::Keep(why) => Walked::Kept(run, why),
                 WalkBack::Shrink => match pool.map(|pool| self.dma.shrink(pool)) {
                     Some(Ok(())) => Walked::Shrunk(run),
                     Some(Err(ShrinkFailed::Convert(failed))) => self.behind(failed),
                     // Somebody took a slot, or grows or shrinks it.
-                    _ => Walked::Kept(run, Kept::InUse),
+                    _ => Walked::Kept(run, KeepReason::InUse),
                 },
                 // SAFETY: condition 1 of this function.
                 WalkBack::Reclaim => match unsafe { self.dma.reclaim(run) } {
@@ -183,7 +183,7 @@ impl<P: Platform + ?Sized> Walk<'_, '_, P> {
 /// A piece of memory, and the machine's pool that it is the memory of.
 struct Piece<'a, 'm> {
     run: PhysRange,
-    face: WalkFace,
+    info: WalkFace,
     pool: Option<&'a Pool<'m>>,
 }
 
@@ -227,8 +227,8 @@ impl<'a, 'm, P: Platform + ?Sized> Iterator for Pieces<'a, 'm, P> {
         while let Some(pool) = self.pools().nth(self.pool) {
             self.pool += 1;
             if pool.origin() == PoolOrigin::Adopted {
-                let face = of(pool, Memory::Known(State::SHARED), false);
-                return Some(Piece { run: pool.range(), face, pool: Some(pool) });
+                let info = of(pool, Memory::Known(State::SHARED), false);
+                return Some(Piece { run: pool.range(), info, pool: Some(pool) });
             }
         }
         loop {
@@ -250,17 +250,17 @@ impl<'a, 'm, P: Platform + ?Sized> Iterator for Pieces<'a, 'm, P> {
             let run = extent.run.slice(0, end.min(len))?;
             self.at = run.last().checked_add(1);
             let memory = extent.seen.memory();
-            let (face, pool) = match pool {
+            let (info, pool) = match pool {
                 // Told above.
                 Some(pool) if pool.origin() == PoolOrigin::Adopted => continue,
                 Some(pool) if pool.is_open() => (of(pool, memory, extent.pinned), Some(pool)),
                 _ => {
-                    let foreign = matches!(extent.seen, Seen::Foreign(_));
+                    let foreign = matches!(extent.seen, RangeState::Foreign(_));
                     let pinned = extent.pinned;
                     (WalkFace { memory, foreign, pinned, pool: None, used: false }, None)
                 }
             };
-            return Some(Piece { run, face, pool });
+            return Some(Piece { run, info, pool });
         }
     }
 }

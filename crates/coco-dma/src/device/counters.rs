@@ -14,7 +14,7 @@ pub struct Counters {
     lost: AtomicUsize,
     allocated: AtomicUsize,
     freed: AtomicUsize,
-    turns: [InTurn; TURNS],
+    turns: [PerCpuCounts; TURNS],
 }
 
 /// How many caches of a pool have counters of their own; those past that share the device's.
@@ -24,7 +24,7 @@ const TURNS: usize = 8;
 /// and stores, since only one has it at a time. On a line of its own.
 #[derive(Debug)]
 #[repr(align(64))]
-struct InTurn {
+struct PerCpuCounts {
     bounced: AtomicUsize,
     finished: AtomicUsize,
 }
@@ -72,7 +72,7 @@ impl Counters {
             lost: AtomicUsize::new(0),
             allocated: AtomicUsize::new(0),
             freed: AtomicUsize::new(0),
-            turns: core::array::from_fn(|_| InTurn {
+            turns: core::array::from_fn(|_| PerCpuCounts {
                 bounced: AtomicUsize::new(0),
                 finished: AtomicUsize::new(0),
             }),
@@ -80,7 +80,7 @@ impl Counters {
     }
 
     pub(super) fn now(&self) -> CountersNow {
-        let in_turns = |of: fn(&InTurn) -> &AtomicUsize| {
+        let in_turns = |of: fn(&PerCpuCounts) -> &AtomicUsize| {
             let counts = self.turns.iter().map(|turn| of(turn).load(Ordering::Relaxed));
             counts.fold(0, usize::wrapping_add)
         };
@@ -121,10 +121,10 @@ impl Counters {
 
     /// As [`bounced_in`](Self::bounced_in); by whoever came without a turn where that is `None`.
     #[inline]
-    pub(crate) fn finished_in(&self, turn: Option<usize>) {
+    pub(crate) fn unmapped_in(&self, turn: Option<usize>) {
         match turn.and_then(|turn| self.turns.get(turn)) {
             Some(turn) => count_alone(&turn.finished),
-            None => self.finished(),
+            None => self.unmapped(),
         }
     }
 
@@ -132,7 +132,7 @@ impl Counters {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn finished(&self) {
+    pub(crate) fn unmapped(&self) {
         self.finished.fetch_add(1, Ordering::Relaxed);
     }
 

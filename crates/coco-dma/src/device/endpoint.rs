@@ -9,18 +9,18 @@ use crate::addr::BusRanges;
 use crate::addr::PhysRange;
 use crate::iommu::Domain;
 use crate::ledger::Ledger;
-use crate::ledger::Seen;
-use crate::plan::DeviceFace;
+use crate::ledger::RangeState;
+use crate::plan::DeviceInfo;
 use crate::plan::Limits;
-use crate::plan::PoolFace;
+use crate::plan::PoolInfo;
 use crate::pool::Pool;
 use crate::regime::Regime;
-use crate::space::Listener;
-use crate::space::SpaceListener;
 use crate::state::Attachment;
 use crate::state::PoolLabel;
 use crate::state::PoolOrigin;
 use crate::state::Trust;
+use crate::waiters::CapacityListener;
+use crate::waiters::Listener;
 
 /// Proof that attestation code accepted a device (TDISP RUN, or the platform's like). A driver
 /// cannot make one.
@@ -142,9 +142,9 @@ impl<'d> Endpoint<'d> {
     }
 
     /// Who is told when the device, refused for its quota, may have some of it back
-    /// ([`Device::watch_space`](super::Device::watch_space)). Pools have listeners of their own.
+    /// ([`Device::watch_capacity`](super::Device::watch_capacity)). Pools have listeners of their own.
     #[must_use]
-    pub fn listener(self, listener: &'d dyn SpaceListener) -> Self {
+    pub fn listener(self, listener: &'d dyn CapacityListener) -> Self {
         Self { listener: Listener(Some(listener)), ..self }
     }
 
@@ -167,7 +167,7 @@ impl<'d> Endpoint<'d> {
         let known = |range| machines.iter().any(|pool| pool.range() == range);
         let adopted = self.pools.iter().filter(|pool| pool.origin() == PoolOrigin::Adopted);
         for range in adopted.map(|pool| pool.range()).filter(|range| !known(*range)) {
-            if !matches!(ledger.peek(range), Seen::Foreign(_) | Seen::Untracked) {
+            if !matches!(ledger.peek(range), RangeState::Foreign(_) | RangeState::Untracked) {
                 return Err(BindError::PoolConverts(range));
             }
         }
@@ -177,26 +177,26 @@ impl<'d> Endpoint<'d> {
     /// The domain that the device is behind, where it is behind one.
     pub(super) fn domain(
         &self,
-        face: &DeviceFace<'_>,
+        info: &DeviceInfo<'_>,
     ) -> Result<Option<&'d Domain<'d>>, BindError> {
         match self.domain {
-            None if face.attachment.is_translated() => Err(BindError::NoDomain),
-            Some(domain) if domain.window().base().raw() > face.limit().raw() => {
+            None if info.attachment.is_translated() => Err(BindError::NoDomain),
+            Some(domain) if domain.window().base().raw() > info.limit().raw() => {
                 Err(BindError::DomainOutOfReach)
             }
             domain => Ok(domain),
         }
     }
 
-    pub(super) fn face(
+    pub(super) fn info(
         &self,
         regime: &Regime,
         limits: Limits,
-    ) -> Result<DeviceFace<'d>, BindError> {
+    ) -> Result<DeviceInfo<'d>, BindError> {
         if self.trust == Trust::Accepted && !regime.has_accepted_devices() {
             return Err(BindError::NoAcceptedDevices);
         }
-        Ok(DeviceFace {
+        Ok(DeviceInfo {
             trust: self.trust,
             limits,
             bus_limit: self.bus_limit,
@@ -213,14 +213,14 @@ impl<'d> Endpoint<'d> {
 /// What is refused when the device is made, so that no map can trip over it later.
 pub(super) fn check_pools(
     regime: &Regime,
-    face: &DeviceFace<'_>,
-    pools: &[PoolFace],
+    info: &DeviceInfo<'_>,
+    pools: &[PoolInfo],
 ) -> Result<(), BindError> {
     for pool in pools.iter().filter(|pool| pool.restricted) {
         if crate::plan::state_of(regime, pool.label).is_none() {
             return Err(BindError::RestrictedLabel(pool.label));
         }
-        if face.trust == Trust::Accepted && pool.label == PoolLabel::GuestShared {
+        if info.trust == Trust::Accepted && pool.label == PoolLabel::GuestShared {
             return Err(BindError::AcceptedWithSharedPool);
         }
     }

@@ -2,14 +2,14 @@
 //! bound together for good ([`Device`]). Trust, limits and pools are fixed before a
 //! [`Device`] exists: another mask is another `Device`.
 
-mod answers;
-mod behind;
 mod counters;
-mod end;
 mod endpoint;
-mod known;
-mod life;
-mod verdicts;
+mod iommu;
+mod lifecycle;
+mod limits;
+mod query;
+mod table;
+mod teardown;
 mod wait;
 
 pub use counters::Counters;
@@ -17,11 +17,11 @@ pub use counters::CountersNow;
 pub use endpoint::Attested;
 pub use endpoint::BindError;
 pub use endpoint::Endpoint;
-use life::Life;
-use life::Quota;
-pub(crate) use verdicts::Usual;
-pub(crate) use verdicts::Verdict;
-use verdicts::Verdicts;
+use lifecycle::Life;
+use lifecycle::Quota;
+pub(crate) use table::DefaultPool;
+use table::FastPathTable;
+pub(crate) use table::TableEntry;
 
 use core::fmt;
 
@@ -30,11 +30,11 @@ use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
 use crate::dma::Dma;
 use crate::iommu::Domain;
-use crate::plan::DeviceFace;
+use crate::plan::DeviceInfo;
 use crate::plan::Limits;
-use crate::plan::PoolFace;
+use crate::plan::PoolInfo;
 use crate::platform::Platform;
-use crate::pool::AnyCpu;
+use crate::pool::CurrentCpu;
 use crate::pool::Owner;
 use crate::pool::Pool;
 use crate::reason::Refuse;
@@ -71,43 +71,43 @@ pub struct Device<'d, P: Platform + ?Sized = dyn Platform + 'd> {
     owner: Owner,
     quota: Quota<'d>,
     life: Life,
-    face: DeviceFace<'d>,
+    info: DeviceInfo<'d>,
     pools: [Option<&'d Pool<'d>>; MAX_POOLS],
-    pool_faces: [PoolFace; MAX_POOLS],
+    pool_infos: [PoolInfo; MAX_POOLS],
     pool_count: usize,
     domain: Option<&'d Domain<'d>>,
-    verdicts: Verdicts<'d>,
+    table: FastPathTable<'d>,
     counters: Counters,
 }
 
 impl<'d, P: Platform + ?Sized> Device<'d, P> {
     fn new(dma: &'d Dma<'d, P>, endpoint: Endpoint<'d>, limits: Limits) -> Result<Self, BindError> {
-        let face = endpoint.face(dma.regime(), limits)?;
-        let nothing = PoolFace::new(PoolLabel::Ordinary, PhysRange::FIRST_BYTE);
+        let info = endpoint.info(dma.regime(), limits)?;
+        let nothing = PoolInfo::new(PoolLabel::Ordinary, PhysRange::FIRST_BYTE);
         let mut pools = [None; MAX_POOLS];
-        let mut pool_faces = [nothing; MAX_POOLS];
+        let mut pool_infos = [nothing; MAX_POOLS];
         let mut pool_count = 0;
         let (own, machines) = (endpoint.pools.iter().copied(), dma.pools().iter());
         let all = own.map(|pool| (pool, true)).chain(machines.map(|pool| (pool, false)));
         for (pool, own) in all {
             let (Some(entry), Some(entry_face)) =
-                (pools.get_mut(pool_count), pool_faces.get_mut(pool_count))
+                (pools.get_mut(pool_count), pool_infos.get_mut(pool_count))
             else {
                 return Err(BindError::TooManyPools);
             };
             *entry = Some(pool);
-            *entry_face = PoolFace { own, ..pool.face() };
+            *entry_face = PoolInfo { own, ..pool.info() };
             pool_count += 1;
         }
-        endpoint::check_pools(dma.regime(), &face, pool_faces.get(..pool_count).unwrap_or(&[]))?;
+        endpoint::check_pools(dma.regime(), &info, pool_infos.get(..pool_count).unwrap_or(&[]))?;
         // On a host nothing converts.
         if dma.regime().is_guest() {
             endpoint.check_adopted(dma.pools(), dma.ledger())?;
         }
-        let domain = endpoint.domain(&face)?;
-        let (open_past, open_offset) = open_path(dma.regime(), &face, &pool_faces);
-        let faces = pool_faces.get(..pool_count).unwrap_or(&[]);
-        let verdicts = Verdicts::of(dma, &face, &pools, faces);
+        let domain = endpoint.domain(&info)?;
+        let (open_past, open_offset) = open_path(dma.regime(), &info, &pool_infos);
+        let infos = pool_infos.get(..pool_count).unwrap_or(&[]);
+        let table = FastPathTable::of(dma, &info, &pools, infos);
         Ok(Self {
             open_past,
             open_offset,
@@ -116,12 +116,12 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             owner: dma.next_owner().ok_or(BindError::TooManyDevices)?,
             quota: Quota::new(endpoint.quota, endpoint.listener),
             life: Life::new(),
-            face,
+            info,
             pools,
-            pool_faces,
+            pool_infos,
             pool_count,
             domain,
-            verdicts,
+            table,
             counters: Counters::new(),
         })
     }
@@ -146,8 +146,8 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
 
     /// What decisions about this device depend on.
     #[inline]
-    pub fn face(&self) -> &DeviceFace<'d> {
-        &self.face
+    pub fn info(&self) -> &DeviceInfo<'d> {
+        &self.info
     }
 
     /// What it did so far.
@@ -179,8 +179,8 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
 
     /// Takes and gives slots on whatever CPU this runs on.
     #[inline]
-    pub(crate) fn hand(&self) -> AnyCpu<'d, P> {
-        AnyCpu(self.platform())
+    pub(crate) fn hand(&self) -> CurrentCpu<'d, P> {
+        CurrentCpu(self.platform())
     }
 
     #[inline]
@@ -193,8 +193,8 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         self.domain
     }
 
-    pub(crate) fn pool_faces(&self) -> &[PoolFace] {
-        self.pool_faces.get(..self.pool_count).unwrap_or(&[])
+    pub(crate) fn pool_infos(&self) -> &[PoolInfo] {
+        self.pool_infos.get(..self.pool_count).unwrap_or(&[])
     }
 
     /// The layer that it is bound to.
@@ -231,8 +231,8 @@ impl<P: Platform + ?Sized> fmt::Debug for Device<'_, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Device")
             .field("name", &self.name)
-            .field("face", &self.face)
-            .field("pools", &self.pool_faces())
+            .field("info", &self.info)
+            .field("pools", &self.pool_infos())
             .field("counters", &self.counters)
             .finish_non_exhaustive()
     }
@@ -240,16 +240,16 @@ impl<P: Platform + ?Sized> fmt::Debug for Device<'_, P> {
 
 /// The table of verdicts of an open machine has one line: below `past`, the device is given the
 /// address plus `offset`. `past` is 0 where some request could come out differently.
-fn open_path(regime: &Regime, face: &DeviceFace<'_>, pools: &[PoolFace]) -> (u64, u64) {
-    let limits = &face.limits;
+fn open_path(regime: &Regime, info: &DeviceInfo<'_>, pools: &[PoolInfo]) -> (u64, u64) {
+    let limits = &info.limits;
     let plain = *regime == Regime::Open
-        && face.coherent
-        && !face.force_bounce
-        && !face.attachment.is_translated()
+        && info.coherent
+        && !info.force_bounce // sabotage: open-forced-forgotten
+        && !info.attachment.is_translated()
         && limits.segment.is_none()
         && limits.boundary.is_none()
         && !pools.iter().any(|pool| pool.restricted)
-        && face.bus == BusRanges::IDENTITY;
-    let past = if plain { face.limit().raw() } else { 0 };
+        && info.bus == BusRanges::IDENTITY;
+    let past = if plain { info.limit().raw() } else { 0 }; // sabotage: open-without-mask
     (past, 0)
 }

@@ -4,7 +4,7 @@ use super::Device;
 use crate::iommu::Domain;
 use crate::platform::Platform;
 use crate::reason::Refuse;
-use crate::space::Watch;
+use crate::waiters::Watch;
 use crate::word::Ordering;
 use crate::word::fence;
 
@@ -18,14 +18,14 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     /// the answer is told of, and so is that the device was revoked or distrusted; for another
     /// reason ask again. Nothing is kept for who waits: a map that comes between gets the slots.
     /// What a device is sure to get is a pool of its own.
-    pub fn watch_space(&self, refused: Refuse) -> Watch {
+    pub fn watch_capacity(&self, refused: Refuse) -> Watch {
         match refused {
             Refuse::PoolFull => {
-                let answers = self.pools.iter().flatten().map(|pool| pool.watch_space());
+                let answers = self.pools.iter().flatten().map(|pool| pool.watch_capacity());
                 answers.reduce(Watch::and).unwrap_or(Watch::Never)
             }
             Refuse::Quota => self.quota.waiters().ask(),
-            Refuse::IovaFull => self.domain.map_or(Watch::Never, Domain::watch_space),
+            Refuse::IovaFull => self.domain.map_or(Watch::Never, Domain::watch_capacity),
             _ => Watch::Never,
         }
     }

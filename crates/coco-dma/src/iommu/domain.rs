@@ -6,9 +6,9 @@ use super::DomainError;
 use super::Iommu;
 use super::IovaWindow;
 use crate::slots::Slots;
-use crate::space::SpaceListener;
-use crate::space::Waiters;
-use crate::space::Watch;
+use crate::waiters::CapacityListener;
+use crate::waiters::Waiters;
+use crate::waiters::Watch;
 use crate::word::Ordering;
 use crate::word::Word;
 
@@ -74,13 +74,13 @@ impl<'m> Domain<'m> {
     /// The same domain with a listener, who is told when there may be addresses again for those who
     /// asked. Call it before the domain is used.
     #[must_use]
-    pub fn with_listener(self, listener: &'m dyn SpaceListener) -> Self {
+    pub fn with_listener(self, listener: &'m dyn CapacityListener) -> Self {
         Self { slots: self.slots.with_listener(listener), ..self }
     }
 
     /// Asks that the listener be told when there may be addresses in this domain again: see
-    /// [`Device::watch_space`](crate::device::Device::watch_space). Never blocks; any context.
-    pub fn watch_space(&self) -> Watch {
+    /// [`Device::watch_capacity`](crate::device::Device::watch_capacity). Never blocks; any context.
+    pub fn watch_capacity(&self) -> Watch {
         self.slots.watch()
     }
 

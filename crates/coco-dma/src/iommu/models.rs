@@ -19,7 +19,7 @@ use super::IovaWindow;
 use crate::addr::DmaAddr;
 use crate::addr::PhysAddr;
 use crate::addr::PhysRange;
-use crate::plan::DeviceFace;
+use crate::plan::DeviceInfo;
 use crate::slots::Owner;
 use crate::state::Direction;
 use crate::state::State;
@@ -87,7 +87,7 @@ fn use_once(domain: &Domain<'_>, owner: usize, pages: u64) -> bool {
     let run = PhysRange::new(PhysAddr::new(0x8000), pages * PAGE).unwrap();
     let entry = Entry::new(Direction::Both, State::SHARED);
     // SAFETY: there is no device.
-    let Ok((addr, mapped)) = (unsafe { domain.map(run, 0, entry, &DeviceFace::PLAIN, owner) })
+    let Ok((addr, mapped)) = (unsafe { domain.map(run, 0, entry, &DeviceInfo::PLAIN, owner) })
     else {
         return false;
     };
@@ -126,7 +126,7 @@ fn loom_a_device_that_is_cut_off_keeps_nothing() {
             let run = PhysRange::new(PhysAddr::new(0x8000), PAGE).unwrap();
             let entry = Entry::new(Direction::Both, State::SHARED);
             // SAFETY: there is no device.
-            let made = unsafe { other.map(run, 0, entry, &DeviceFace::PLAIN, owner) };
+            let made = unsafe { other.map(run, 0, entry, &DeviceInfo::PLAIN, owner) };
             let (_, mapped) = made.unwrap();
             if seen.load(Ordering::Relaxed) == 1 {
                 // SAFETY: as above.
@@ -154,7 +154,7 @@ fn loom_who_is_told_that_it_is_over_finds_it_unmapped() {
             let run = PhysRange::new(PhysAddr::new(0x8000), PAGE).unwrap();
             let entry = Entry::new(Direction::Both, State::SHARED);
             // SAFETY: there is no device.
-            let made = unsafe { domain.map(run, 0, entry, &DeviceFace::PLAIN, owner) };
+            let made = unsafe { domain.map(run, 0, entry, &DeviceInfo::PLAIN, owner) };
             let (_, mapped) = made.unwrap();
             if stuck {
                 // SAFETY: as above.

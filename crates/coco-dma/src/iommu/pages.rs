@@ -9,14 +9,14 @@ use super::Entry;
 use super::IommuError;
 use crate::addr::AddressLimit;
 use crate::addr::AlignMask;
+use crate::addr::Constraints;
 use crate::addr::DmaAddr;
 use crate::addr::PhysAddr;
 use crate::addr::PhysRange;
-use crate::addr::Places;
-use crate::addr::Wish;
-use crate::plan::DeviceFace;
+use crate::addr::Placements;
+use crate::plan::DeviceInfo;
 use crate::reason::Refuse;
-use crate::slots::Begun;
+use crate::slots::EndState;
 use crate::slots::Owner;
 use crate::slots::SlotRun;
 use crate::word::Ordering;
@@ -39,7 +39,7 @@ impl Mapped {
 
 /// What could not be unmapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stuck {
+pub(crate) struct UnmapFailure {
     /// The first address.
     pub(crate) addr: DmaAddr,
     /// Bytes, in whole pages.
@@ -50,13 +50,13 @@ pub(crate) struct Stuck {
 
 /// Several runs of which one could not be mapped, and those before it not be unmapped again.
 #[derive(Debug)]
-pub(crate) struct Halfway {
+pub(crate) struct PartialMap {
     /// The address of the first.
     pub(crate) addr: DmaAddr,
     /// What holds all addresses, and unmaps what is there.
     pub(crate) mapped: Mapped,
     /// What could not be unmapped.
-    pub(crate) stuck: Stuck,
+    pub(crate) stuck: UnmapFailure,
 }
 
 /// The owner of addresses that are taken, and nothing is mapped there yet: a revocation passes them
@@ -83,36 +83,37 @@ impl Domain<'_> {
 
     /// Takes addresses for `range`, which keep its place in the page, and further low bits of
     /// `original` where the device wants that. Maps nothing. Any context.
-    pub(crate) fn take(
+    pub(crate) fn alloc(
         &self,
         range: PhysRange,
         original: u64,
-        face: &DeviceFace<'_>,
+        info: &DeviceInfo<'_>,
         owner: Owner,
     ) -> Result<Mapped, Refuse> {
         let offset = self.page - 1;
         let original = (original & !offset) | (range.base().raw() & offset);
-        self.take_as(range.len(), original, face, owner)
+        self.alloc_as(range.len(), original, info, owner)
     }
 
     /// Takes addresses for `len` bytes with the low bits of `original`.
-    fn take_as(
+    fn alloc_as(
         &self,
         len: u64,
         original: u64,
-        face: &DeviceFace<'_>,
+        info: &DeviceInfo<'_>,
         owner: Owner,
     ) -> Result<Mapped, Refuse> {
         let offset = self.page - 1;
-        let wish = Wish {
+        let constraints = Constraints {
             len,
             original,
-            keep: AlignMask::new(face.limits.min_align.raw() | offset).ok_or(Refuse::IovaFull)?,
+            keep: AlignMask::new(info.limits.min_align.raw() | offset).ok_or(Refuse::IovaFull)?,
             align: 1,
-            boundary: face.limits.boundary,
+            boundary: info.limits.boundary,
         };
-        let places = Places::new(self.window.base().raw(), self.in_reach(face.limit()), &wish);
-        let run = self.slots.take(0, &places.ok_or(Refuse::IovaFull)?, under_way(owner));
+        let places =
+            Placements::new(self.window.base().raw(), self.in_reach(info.limit()), &constraints);
+        let run = self.slots.alloc(0, &places.ok_or(Refuse::IovaFull)?, under_way(owner));
         let run = run.map_err(|_| Refuse::IovaFull)?;
         // A run is never empty.
         let count = NonZeroUsize::new(run.count()).ok_or(Refuse::IovaFull)?;
@@ -120,8 +121,8 @@ impl Domain<'_> {
     }
 
     /// Gives addresses back at which nothing was mapped.
-    pub(crate) fn give(&self, mapped: &Mapped, owner: Owner) {
-        self.slots.give(0, &mapped.run(under_way(owner)));
+    pub(crate) fn free(&self, mapped: &Mapped, owner: Owner) {
+        self.slots.free(0, &mapped.run(under_way(owner)));
     }
 
     /// Maps the whole pages around `range`, and answers with the address of its first byte. Never
@@ -136,14 +137,14 @@ impl Domain<'_> {
         range: PhysRange,
         original: u64,
         entry: Entry,
-        face: &DeviceFace<'_>,
+        info: &DeviceInfo<'_>,
         owner: Owner,
     ) -> Result<(DmaAddr, Mapped), Refuse> {
-        let mapped = self.take(range, original, face, owner)?;
+        let mapped = self.alloc(range, original, info, owner)?;
         let (iova, _) = self.pages_at(&mapped.run(owner));
         let addr = iova.checked_add(range.base().raw() & (self.page - 1));
         let (Some(addr), Some(pages)) = (addr, self.pages_of(range)) else {
-            self.give(&mapped, owner);
+            self.free(&mapped, owner);
             return Err(Refuse::InvalidRange);
         };
         // SAFETY: this function's condition; the addresses are ours alone.
@@ -156,7 +157,7 @@ impl Domain<'_> {
             }
             Err(_) => {
                 // Nothing changed, by the driver's contract.
-                self.give(&mapped, owner);
+                self.free(&mapped, owner);
                 Err(Refuse::IommuFailed)
             }
         }
@@ -174,10 +175,10 @@ impl Domain<'_> {
         runs: impl Iterator<Item = PhysRange>,
         len: u64,
         entry: Entry,
-        face: &DeviceFace<'_>,
+        info: &DeviceInfo<'_>,
         owner: Owner,
-    ) -> Result<(DmaAddr, Mapped), (Refuse, Option<Halfway>)> {
-        let taken = self.take_as(len, 0, face, owner);
+    ) -> Result<(DmaAddr, Mapped), (Refuse, Option<PartialMap>)> {
+        let taken = self.alloc_as(len, 0, info, owner);
         let mapped = taken.map_err(|reason| (reason, None))?;
         let run = mapped.run(owner);
         let (iova, _) = self.pages_at(&run);
@@ -190,10 +191,10 @@ impl Domain<'_> {
             if !whole {
                 break;
             }
-            at += part.len();
+            at += part.len(); // sabotage: gather-one-address
         }
         if at == 0 {
-            self.give(&mapped, owner);
+            self.free(&mapped, owner);
             return Err((Refuse::IommuFailed, None));
         }
         self.slots.pass(&mapped.run(under_way(owner)), owner);
@@ -204,7 +205,10 @@ impl Domain<'_> {
         }
         // SAFETY: nobody was given the address.
         let ended = unsafe { self.end(&run, owner) };
-        Err((Refuse::IommuFailed, ended.err().map(|stuck| Halfway { addr: iova, mapped, stuck })))
+        Err((
+            Refuse::IommuFailed,
+            ended.err().map(|stuck| PartialMap { addr: iova, mapped, stuck }),
+        ))
     }
 
     /// Unmaps and flushes; only then the addresses are free. What was revoked before is unmapped
@@ -213,7 +217,7 @@ impl Domain<'_> {
     /// # Safety
     ///
     /// The devices have stopped using it.
-    pub(crate) unsafe fn unmap(&self, mapped: &Mapped, owner: Owner) -> Result<(), Stuck> {
+    pub(crate) unsafe fn unmap(&self, mapped: &Mapped, owner: Owner) -> Result<(), UnmapFailure> {
         // SAFETY: this function's condition.
         unsafe { self.end(&mapped.run(owner), owner) }
     }
@@ -225,7 +229,7 @@ impl Domain<'_> {
     /// # Safety
     ///
     /// The device has stopped using it, or is to be stopped by this: what it does faults.
-    pub(crate) unsafe fn revoke(&self, owner: Owner, mut stuck: impl FnMut(Stuck)) {
+    pub(crate) unsafe fn revoke(&self, owner: Owner, mut stuck: impl FnMut(UnmapFailure)) {
         // What the caller said before is seen by whoever maps what is not seen here.
         fence(Ordering::SeqCst);
         for run in self.slots.stuck_of(owner).chain(self.slots.runs_of(owner)) {
@@ -239,17 +243,18 @@ impl Domain<'_> {
     /// # Safety
     ///
     /// The devices have stopped using it.
-    unsafe fn end(&self, run: &SlotRun, owner: Owner) -> Result<(), Stuck> {
+    unsafe fn end(&self, run: &SlotRun, owner: Owner) -> Result<(), UnmapFailure> {
         let (addr, len) = self.pages_at(run);
         // Whoever has the turn is the one who unmaps; who comes meanwhile is not told that it is
         // done.
         match self.slots.begin_end(run, owner) {
-            Begun::Turn => {}
-            Begun::Again => _ = self.lost.0.fetch_sub(run.count(), Ordering::Relaxed),
-            Begun::Elsewhere => return Err(Stuck { addr, len, error: None }),
-            Begun::Over => return Ok(()),
+            EndState::Mine => {}
+            EndState::Again => _ = self.lost.0.fetch_sub(run.count(), Ordering::Relaxed),
+            EndState::Elsewhere => return Err(UnmapFailure { addr, len, error: None }),
+            EndState::Over => return Ok(()),
         }
         // SAFETY: a run that has not ended is mapped, by us; this function's condition.
+        // sabotage: iommu-unmap-left-out
         match unsafe { self.iommu.unmap(addr, len) } {
             Ok(()) => {
                 self.slots.ended(run);
@@ -258,7 +263,7 @@ impl Domain<'_> {
             Err(error) => {
                 self.lost.0.fetch_add(run.count(), Ordering::Relaxed);
                 self.slots.kept(run, owner);
-                Err(Stuck { addr, len, error: Some(error) })
+                Err(UnmapFailure { addr, len, error: Some(error) })
             }
         }
     }

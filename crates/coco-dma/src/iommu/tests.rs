@@ -22,14 +22,14 @@ use crate::addr::Boundary;
 use crate::addr::DmaAddr;
 use crate::addr::PhysAddr;
 use crate::addr::PhysRange;
-use crate::plan::DeviceFace;
+use crate::plan::DeviceInfo;
 use crate::plan::Limits;
 use crate::reason::Refuse;
 use crate::slots::Owner;
-use crate::space::SpaceListener;
-use crate::space::Watch;
 use crate::state::Direction;
 use crate::state::State;
+use crate::waiters::CapacityListener;
+use crate::waiters::Watch;
 use crate::word::AtomicUsize;
 use crate::word::Ordering;
 use crate::word::Word;
@@ -84,8 +84,8 @@ unsafe impl Iommu for Table {
 #[derive(Default)]
 struct Told(AtomicUsize);
 
-impl SpaceListener for Told {
-    fn space(&self) {
+impl CapacityListener for Told {
+    fn capacity(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -97,11 +97,11 @@ fn who_waits_for_addresses_is_told_when_they_are_unmapped() {
     let window = IovaWindow::new(BASE, PAGE).unwrap();
     let domain = Domain::new(&table, window, &words).unwrap().with_listener(&told);
     let (owner, run) = (Owner::new(1).unwrap(), PhysRange::new(PhysAddr::new(0), PAGE).unwrap());
-    let mapped = domain.take(run, 0, &DeviceFace::PLAIN, owner).unwrap();
-    assert_eq!(domain.take(run, 0, &DeviceFace::PLAIN, owner).err(), Some(Refuse::IovaFull));
-    assert_eq!(domain.watch_space(), Watch::Set);
+    let mapped = domain.alloc(run, 0, &DeviceInfo::PLAIN, owner).unwrap();
+    assert_eq!(domain.alloc(run, 0, &DeviceInfo::PLAIN, owner).err(), Some(Refuse::IovaFull));
+    assert_eq!(domain.watch_capacity(), Watch::Set);
     assert_eq!(told.0.load(Ordering::Relaxed), 0);
-    domain.give(&mapped, owner);
+    domain.free(&mapped, owner);
     assert_eq!(told.0.load(Ordering::Relaxed), 1);
 }
 
@@ -163,11 +163,11 @@ proptest! {
                     let min_align = AlignMask::new(keep).unwrap();
                     let limits = Limits { boundary, min_align, ..Limits::NONE };
                     let bus_limit = AddressLimit::last(limit);
-                    let face = DeviceFace { limits, bus_limit, ..DeviceFace::PLAIN };
+                    let info = DeviceInfo { limits, bus_limit, ..DeviceInfo::PLAIN };
                     let range = PhysRange::new(PhysAddr::new(at), len).unwrap();
                     table.live().1 = fail;
                     // SAFETY: there is no device.
-                    let got = unsafe { domain.map(range, at, entry, &face, owner) };
+                    let got = unsafe { domain.map(range, at, entry, &info, owner) };
                     let low = keep | (PAGE - 1);
                     let grants = |page: u64| {
                         let addr = page + (at & (PAGE - 1));

@@ -7,7 +7,7 @@ use super::Found;
 use super::GranuleState;
 use super::Ledger;
 use super::Place;
-use super::Seen;
+use super::RangeState;
 use super::entry::Entry;
 use super::granules::Granules;
 use crate::addr::PhysRange;
@@ -159,7 +159,9 @@ impl<'m> Ledger<'m> {
 
     fn declare_as(&self, run: PhysRange, to: GranuleState) -> Result<(), Conflict> {
         let from = match self.peek(run) {
-            Seen::Uniform(state) | Seen::Mixed { before: state, .. } if state.may_become(to) => {
+            RangeState::Uniform(state) | RangeState::Mixed { before: state, .. }
+                if state.may_become(to) =>
+            {
                 state
             }
             // Refused in the next line, for what it is.

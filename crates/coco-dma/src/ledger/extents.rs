@@ -1,7 +1,7 @@
 //! The books as runs that are alike, for whoever walks through all of them.
 
 use super::Ledger;
-use super::Seen;
+use super::RangeState;
 use crate::addr::PhysAddr;
 use crate::addr::PhysRange;
 
@@ -9,7 +9,7 @@ use crate::addr::PhysRange;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Extent {
     pub(crate) run: PhysRange,
-    pub(crate) seen: Seen,
+    pub(crate) seen: RangeState,
     /// Whether direct DMA holds each of them.
     pub(crate) pinned: bool,
 }
@@ -27,13 +27,13 @@ impl Ledger<'_> {
             Err(visibility) => {
                 let offset = byte.base().offset_from(range.base())?;
                 let run = range.slice(offset, range.len() - offset)?;
-                return Some(Extent { run, seen: Seen::Foreign(visibility), pinned: false });
+                return Some(Extent { run, seen: RangeState::Foreign(visibility), pinned: false });
             }
         };
         let first = granules.span(byte).first;
         let (state, pinned, end) = granules.alike(first)?;
         let len = (end - first) as u64 * granules.bytes();
         let run = PhysRange::new(granules.at(first), len)?;
-        Some(Extent { run, seen: Seen::Uniform(state), pinned })
+        Some(Extent { run, seen: RangeState::Uniform(state), pinned })
     }
 }

@@ -4,7 +4,7 @@ use core::convert::Infallible;
 
 use super::Found;
 use super::GranuleState;
-use super::Seen;
+use super::RangeState;
 use super::entry::Entry;
 use super::entry::PER_WORD;
 use super::entry::Part;
@@ -109,22 +109,22 @@ impl<'m> Granules<'m> {
 
     /// What the granules of a span are, one word after the other: not all at one moment.
     #[inline]
-    pub(super) fn look(&self, span: Span) -> Seen {
+    pub(super) fn look(&self, span: Span) -> RangeState {
         // Mostly they are alike.
         let last = (span.first + span.count).wrapping_sub(1);
         Entry::alike(self.words, span.first, last)
-            .map_or_else(|| self.look_through(span), Seen::Uniform)
+            .map_or_else(|| self.look_through(span), RangeState::Uniform)
     }
 
     /// The same one by one.
-    fn look_through(&self, span: Span) -> Seen {
+    fn look_through(&self, span: Span) -> RangeState {
         let mut entries = self.parts(span).flat_map(|part| part.entries());
-        let Some((_, one)) = entries.next() else { return Seen::Untracked };
+        let Some((_, one)) = entries.next() else { return RangeState::Untracked };
         let before = one.state();
         match entries.find(|(_, entry)| entry.state() != before) {
-            None => Seen::Uniform(before),
+            None => RangeState::Uniform(before),
             Some((granule, entry)) => {
-                Seen::Mixed { first: self.at(granule), before, after: entry.state() }
+                RangeState::Mixed { first: self.at(granule), before, after: entry.state() }
             }
         }
     }

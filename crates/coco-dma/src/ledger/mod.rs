@@ -55,7 +55,7 @@ mod quarantine;
 #[cfg(test)]
 #[cfg(not(loom))]
 mod random;
-mod seen;
+mod range_state;
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests;
@@ -70,8 +70,8 @@ pub use error::Found;
 pub use error::LedgerError;
 pub use pins::Pin;
 pub use quarantine::Quarantine;
-pub use seen::Granule;
-pub use seen::Seen;
+pub use range_state::Granule;
+pub use range_state::RangeState;
 pub use tracked::Initial;
 pub use tracked::Tracked;
 pub(crate) use window::Window;
@@ -127,12 +127,12 @@ impl<'m> Ledger<'m> {
     /// say which state they expect, and fail where it is another one. Any context; never waits; a
     /// load a word.
     #[inline]
-    pub fn peek(&self, run: PhysRange) -> Seen {
+    pub fn peek(&self, run: PhysRange) -> RangeState {
         match self.find(run) {
-            Place::Untracked => Seen::Untracked,
-            Place::Border(first) => Seen::Border { first },
+            Place::Untracked => RangeState::Untracked,
+            Place::Border(first) => RangeState::Border { first },
             Place::In(tracked) => match tracked.granules() {
-                Err(visibility) => Seen::Foreign(visibility),
+                Err(visibility) => RangeState::Foreign(visibility),
                 Ok(granules) => granules.look(granules.span(run)),
             },
         }

@@ -169,14 +169,14 @@ impl Model {
         for (at, &(range, kept)) in self.pages.iter().enumerate() {
             let run = PhysRange::new(page(at), PAGE).unwrap();
             let seen = match kept {
-                Page::Untracked => Seen::Untracked,
-                Page::Foreign(visibility) => Seen::Foreign(visibility),
+                Page::Untracked => RangeState::Untracked,
+                Page::Foreign(visibility) => RangeState::Foreign(visibility),
                 Page::Kept(state, pins) => {
                     assert_eq!(ledger.granule(page(at)), Some(Granule { run, state, pins }));
                     if state == GranuleState::Quarantined {
                         lost.push((range, at));
                     }
-                    Seen::Uniform(state)
+                    RangeState::Uniform(state)
                 }
             };
             assert_eq!(ledger.peek(run), seen);
@@ -191,22 +191,22 @@ impl Model {
     }
 
     /// What a look at a run should answer.
-    fn peek(&self, run: PhysRange) -> Seen {
+    fn peek(&self, run: PhysRange) -> RangeState {
         let before = match self.place(run) {
-            Err((first, _)) => return Seen::Border { first },
-            Ok(Page::Untracked) => return Seen::Untracked,
-            Ok(Page::Foreign(visibility)) => return Seen::Foreign(visibility),
+            Err((first, _)) => return RangeState::Border { first },
+            Ok(Page::Untracked) => return RangeState::Untracked,
+            Ok(Page::Foreign(visibility)) => return RangeState::Foreign(visibility),
             Ok(Page::Kept(state, _)) => state,
         };
         for at in Self::touched(run) {
             match self.pages[at].1 {
                 Page::Kept(after, _) if after != before => {
-                    return Seen::Mixed { first: page(at), before, after };
+                    return RangeState::Mixed { first: page(at), before, after };
                 }
                 _ => {}
             }
         }
-        Seen::Uniform(before)
+        RangeState::Uniform(before)
     }
 
     fn call(&mut self, ledger: &Ledger<'_>, call: Call) {

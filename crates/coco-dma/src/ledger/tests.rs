@@ -79,7 +79,7 @@ fn storage_that_was_used_before_starts_anew() {
     }
     let ranges = [Tracked::new(pages(0, 8), PAGE, Initial::Shared, &words).unwrap()];
     let ledger = Ledger::new(&ranges).unwrap();
-    assert_eq!(ledger.peek(pages(0, 8)), Seen::Uniform(GranuleState::Shared));
+    assert_eq!(ledger.peek(pages(0, 8)), RangeState::Uniform(GranuleState::Shared));
     assert_eq!(ledger.quarantined(), 0);
 }
 
@@ -102,18 +102,18 @@ fn a_run_is_in_one_range_in_none_or_across_a_border() {
         Tracked::foreign(pages(3, 1), Private),
     ];
     let ledger = Ledger::new(&ranges).unwrap();
-    let border = |page| Seen::Border { first: at(page) };
+    let border = |page| RangeState::Border { first: at(page) };
     for (run, seen) in [
-        (pages(0, 1), Seen::Untracked),
-        (pages(4, 1), Seen::Untracked),
-        (range(0, BASE), Seen::Untracked),
+        (pages(0, 1), RangeState::Untracked),
+        (pages(4, 1), RangeState::Untracked),
+        (range(0, BASE), RangeState::Untracked),
         (pages(0, 2), border(1)),
         (range(0, u64::MAX), border(1)),
-        (pages(1, 2), Seen::Uniform(GranuleState::Private)),
-        (range(BASE + PAGE + 5, 1), Seen::Uniform(GranuleState::Private)),
+        (pages(1, 2), RangeState::Uniform(GranuleState::Private)),
+        (range(BASE + PAGE + 5, 1), RangeState::Uniform(GranuleState::Private)),
         // Both sides are private, and yet not one run.
         (pages(2, 2), border(3)),
-        (pages(3, 1), Seen::Foreign(Private)),
+        (pages(3, 1), RangeState::Foreign(Private)),
         (pages(3, 2), border(4)),
     ] {
         assert_eq!(ledger.peek(run), seen, "{run}");
@@ -121,7 +121,7 @@ fn a_run_is_in_one_range_in_none_or_across_a_border() {
     assert_eq!(found(ledger.pin(pages(2, 2), Private)), (at(3), Found::Border));
     assert_eq!(found(ledger.begin(pages(0, 2), Private)), (at(1), Found::Border));
     assert_eq!(found(ledger.declare(pages(3, 2), Shared)), (at(4), Found::Border));
-    assert_eq!(Ledger::EMPTY.peek(pages(1, 1)), Seen::Untracked);
+    assert_eq!(Ledger::EMPTY.peek(pages(1, 1)), RangeState::Untracked);
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn the_last_granule_of_the_address_space_is_one_like_others() {
     let conversion = ledger.begin(top, Private).unwrap();
     ledger.settle(conversion, 0, 2 * PAGE, Shared);
     assert_eq!(ledger.quarantine().collect::<Vec<_>>(), [top]);
-    assert_eq!(ledger.peek(range(0, u64::MAX)), Seen::Border { first: top.base() });
+    assert_eq!(ledger.peek(range(0, u64::MAX)), RangeState::Border { first: top.base() });
 }
 
 #[test]
@@ -209,7 +209,7 @@ fn conversions_are_of_whole_granules() {
             assert_eq!(found(ledger.begin_retry(run)), (run.base(), misaligned));
             assert_eq!(found(ledger.declare(run, Shared)), (run.base(), misaligned));
         }
-        assert_eq!(ledger.peek(pages(0, 4)), Seen::Uniform(GranuleState::Private));
+        assert_eq!(ledger.peek(pages(0, 4)), RangeState::Uniform(GranuleState::Private));
     });
 }
 
@@ -310,7 +310,7 @@ fn a_declaration_needs_one_stable_unpinned_state() {
         ledger.declare(pages(2, 1), Shared).unwrap();
         let mixed = (at(2), Found::State(GranuleState::Shared));
         assert_eq!(found(ledger.declare(pages(0, 8), Shared)), mixed);
-        assert_eq!(ledger.peek(pages(0, 2)), Seen::Uniform(GranuleState::Private));
+        assert_eq!(ledger.peek(pages(0, 2)), RangeState::Uniform(GranuleState::Private));
         let pin = ledger.pin(pages(7, 1), Private).unwrap();
         assert_eq!(found(ledger.declare(pages(3, 5), Shared)), (at(7), Found::Pinned));
         ledger.unpin(pin);
@@ -332,12 +332,12 @@ fn tokens_of_another_ledger_find_nothing_to_change() {
             let conversion = other.begin_accept(pages(0, 4));
             assert!(conversion.is_err());
             assert_eq!(ledger.granule(at(0)).unwrap().pins, 0);
-            assert_eq!(ledger.peek(pages(0, 4)), Seen::Uniform(GranuleState::Private));
+            assert_eq!(ledger.peek(pages(0, 4)), RangeState::Uniform(GranuleState::Private));
         });
         with_ledger(4, Initial::Unaccepted, |strange| {
             let conversion = strange.begin_accept(pages(0, 4)).unwrap();
             let _ = other.settle(conversion, 4 * PAGE, 0, Shared);
-            assert_eq!(other.peek(pages(0, 4)), Seen::Uniform(GranuleState::Private));
+            assert_eq!(other.peek(pages(0, 4)), RangeState::Uniform(GranuleState::Private));
             let conversion = strange.begin_accept(pages(0, 4));
             assert!(conversion.is_err(), "still converting where it was begun");
         });

@@ -76,7 +76,7 @@ mod tests {
     use std::vec::Vec;
 
     use super::super::Initial;
-    use super::super::Seen;
+    use super::super::RangeState;
     use super::super::Tracked;
     use super::*;
     use crate::state::Visibility;
@@ -96,7 +96,7 @@ mod tests {
             for len in [1, 0x800, 0x801, GRANULE, 2 * GRANULE, 4 * GRANULE, 5 * GRANULE, RAM] {
                 let run = run(base, len);
                 if let Some(state) = window.and_then(|window| window.look(run)) {
-                    assert_eq!(ledger.peek(run), Seen::Uniform(state), "{run}");
+                    assert_eq!(ledger.peek(run), RangeState::Uniform(state), "{run}");
                     assert!(run.last().raw() <= last, "{run}");
                     assert!(!others.iter().any(|other| other.overlaps(run)), "{run}");
                     seen += 1;

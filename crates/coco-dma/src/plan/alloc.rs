@@ -15,7 +15,7 @@ use super::step::Step;
 use super::step::Trace;
 use crate::attrs::Attrs;
 use crate::reason::Refuse;
-use crate::state::Cache;
+use crate::state::CacheMode;
 use crate::state::Context;
 use crate::state::Direction;
 use crate::state::Memory;
@@ -41,7 +41,7 @@ pub struct AllocPlan<'a> {
     pub pools: Result<Candidates<'a>, Refuse>,
     /// How the CPU sees it. A pool's own view ([`POOL_CACHE`](super::POOL_CACHE)) serves where it is
     /// of this type; otherwise the slots get another.
-    pub cache: Cache,
+    pub cache: CacheMode,
     /// Whether the driver has to sync it: the CPU caches it and the device does not see that.
     pub needs_sync: bool,
     /// Whether it may lie in several runs, because a domain shows them as one.
@@ -87,6 +87,7 @@ fn decide<'a>(request: &AllocRequest<'a>, trace: &mut impl Trace) -> Result<Allo
         return Err(Refuse::TrustLost);
     }
     let (pages, too_early) = match own_pages(request, trace) {
+        // sabotage: atomic-converts
         Some(pages) if pages.convert && request.context == Context::Atomic => {
             trace.step(Step::Atomic);
             (None, true)
@@ -119,7 +120,7 @@ fn decide<'a>(request: &AllocRequest<'a>, trace: &mut impl Trace) -> Result<Allo
         }
         pools => (None, pools),
     };
-    let grow = request.context == Context::Blocking;
+    let grow = request.context == Context::Blocking; // sabotage: atomic-grows
     let reservoir = reservoir.map(|pools| Reservoir { pools, grow });
     if trace.listens() {
         let first = reservoir.map(|_| Source::Reservoir { grow });

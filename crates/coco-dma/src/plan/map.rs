@@ -152,7 +152,7 @@ fn source(request: &MapRequest<'_>, trace: &mut impl Trace) -> Result<Source, Re
     let restricted = range.and_then(|range| pools::restricted_around(request.pools, range));
     let (state, known) = match (regime, request.memory) {
         (Regime::Open, _) => (State::Ordinary, Known::Machine),
-        (_, Memory::Mixed) => return Err(Refuse::MixedRun),
+        (_, Memory::Mixed) => return Err(Refuse::MixedRun), // sabotage: mixed-in-place
         (_, Memory::Unaccepted) => return Err(Refuse::Unaccepted),
         (_, Memory::Quarantined) => return Err(Refuse::Quarantined),
         (_, Memory::Converting) => return Err(Refuse::Busy),
@@ -161,7 +161,7 @@ fn source(request: &MapRequest<'_>, trace: &mut impl Trace) -> Result<Source, Re
         // Whether private or shared: nobody in the guest knows whether the two reach each other.
         (Regime::Guest(_), Memory::Peer) => {
             trace.step(Step::Peer);
-            return Err(Refuse::PeerToPeer);
+            return Err(Refuse::PeerToPeer); // sabotage: peer-in-guest
         }
         (Regime::Host(_), Memory::Mmio | Memory::Peer | Memory::Untracked) if mmio => {
             (State::PLAIN, Known::Machine)
@@ -190,6 +190,7 @@ fn source(request: &MapRequest<'_>, trace: &mut impl Trace) -> Result<Source, Re
     if request.device.trust == Trust::Accepted && !regime.has_accepted_devices() {
         return Err(Refuse::TrustLost);
     }
+    // sabotage: untrusted-private-mmio
     if mmio && state == State::PRIVATE && request.device.trust == Trust::Untrusted {
         return Err(Refuse::PrivateMmio);
     }

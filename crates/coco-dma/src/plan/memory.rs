@@ -12,7 +12,7 @@ use crate::attrs::Attrs;
 use crate::reason::Direct;
 use crate::reason::Refuse;
 use crate::regime::Regime;
-use crate::state::Cache;
+use crate::state::CacheMode;
 use crate::state::Context;
 use crate::state::State;
 
@@ -22,23 +22,23 @@ pub struct Protection {
     /// What the entry's address carries for the state of the memory.
     pub mark: u64,
     /// The memory type.
-    pub cache: Cache,
+    pub cache: CacheMode,
 }
 
 /// How the CPU sees a pool for as long as it is open: cached, whatever its devices see. What goes
 /// through slots is handed over and taken back, and uncached copies cost a hundred times as much.
 /// Coherent memory out of a pool has a view of its own where this one does not suit
 /// ([`AllocPlan::cache`](super::AllocPlan::cache)).
-pub const POOL_CACHE: Cache = Cache::WriteBack;
+pub const POOL_CACHE: CacheMode = CacheMode::WriteBack;
 
 /// How the CPU sees registers of a device that is not accepted: their state, and never cached.
-pub const fn registers(regime: &Regime) -> (State, Cache) {
+pub const fn registers(regime: &Regime) -> (State, CacheMode) {
     let state = match regime {
         Regime::Open => State::Ordinary,
         Regime::Host(_) => State::PLAIN,
         Regime::Guest(_) => State::SHARED,
     };
-    (state, Cache::Uncached)
+    (state, CacheMode::Uncached)
 }
 
 /// The protection of every mapping of memory in `state`, for the kernel and for user space alike:
@@ -54,6 +54,7 @@ pub fn protection(
 ) -> Result<Protection, Refuse> {
     let protection = match regime.cpu_mark(state) {
         None => Err(Refuse::InvalidRange),
+        // sabotage: cpu-mark-lost
         Some(mark) => Ok(Protection { mark, cache: cache(coherent, attrs) }),
     };
     match protection {
@@ -63,17 +64,17 @@ pub fn protection(
     protection
 }
 
-fn cache(cached: bool, attrs: Attrs) -> Cache {
+fn cache(cached: bool, attrs: Attrs) -> CacheMode {
     match (cached, attrs.contains(Attrs::WRITE_COMBINE)) {
-        (true, _) => Cache::WriteBack,
-        (false, true) => Cache::WriteCombine,
-        (false, false) => Cache::Uncached,
+        (true, _) => CacheMode::WriteBack,
+        (false, true) => CacheMode::WriteCombine,
+        (false, false) => CacheMode::Uncached,
     }
 }
 
 /// How the CPU sees an allocation.
-pub(super) fn cache_of(kind: AllocKind, coherent: bool, attrs: Attrs) -> Cache {
-    cache(is_cached(kind, coherent), attrs)
+pub(super) fn cache_of(kind: AllocKind, coherent: bool, attrs: Attrs) -> CacheMode {
+    cache(is_cached(kind, coherent), attrs) // sabotage: coherent-cached
 }
 
 /// Pages that the driver syncs are cached, whatever their device sees.
@@ -85,6 +86,7 @@ fn is_cached(kind: AllocKind, coherent: bool) -> bool {
 /// `converted` says that we converted the memory, so that we convert it back.
 pub fn free(converted: bool, context: Context, trace: &mut impl Trace) -> Result<(), Refuse> {
     trace.step(Step::Free { converted });
+    // sabotage: atomic-free-converts
     if converted && context == Context::Atomic {
         trace.step(Step::Atomic);
         trace.step(Step::Refuse(Refuse::AtomicNeedsConversion));
@@ -132,7 +134,7 @@ pub fn mmap(request: &MmapRequest<'_>, trace: &mut impl Trace) -> Result<Protect
         trace.step(Step::Refuse(Refuse::OutOfBounds));
         return Err(Refuse::OutOfBounds);
     }
-    let cached = is_cached(request.kind, request.coherent);
+    let cached = is_cached(request.kind, request.coherent); // sabotage: driver-synced-uncached
     protection(request.regime, request.state, cached, request.attrs, trace)
 }
 
@@ -179,15 +181,15 @@ mod tests {
     fn protection_follows_the_memory() {
         let tdx = PlatformName::Tdx.regime(&Parameters::default()).unwrap();
         let of = |state, coherent, attrs| protection(&tdx, state, coherent, attrs, &mut ());
-        let back = Cache::WriteBack;
+        let back = CacheMode::WriteBack;
         assert_eq!(
             of(State::SHARED, true, Attrs::NONE),
             Ok(Protection { mark: 1 << 51, cache: back })
         );
         assert_eq!(of(State::PRIVATE, true, Attrs::NONE), Ok(Protection { mark: 0, cache: back }));
         let combine = of(State::PRIVATE, false, Attrs::WRITE_COMBINE).unwrap();
-        assert_eq!(combine.cache, Cache::WriteCombine);
-        assert_eq!(of(State::PRIVATE, false, Attrs::NONE).unwrap().cache, Cache::Uncached);
+        assert_eq!(combine.cache, CacheMode::WriteCombine);
+        assert_eq!(of(State::PRIVATE, false, Attrs::NONE).unwrap().cache, CacheMode::Uncached);
         assert_eq!(of(State::PLAIN, true, Attrs::NONE), Err(Refuse::InvalidRange));
     }
 

@@ -6,6 +6,7 @@
 //! at all) and *form* (which bits does the address carry).
 
 mod alloc;
+mod display;
 mod map;
 mod memory;
 mod pages;
@@ -13,7 +14,6 @@ mod pools;
 mod reach;
 mod request;
 mod step;
-mod tell;
 mod transfer;
 mod walk;
 
@@ -39,11 +39,11 @@ pub use pools::Candidates;
 pub(crate) use pools::state_of;
 pub use request::AllocKind;
 pub use request::AllocRequest;
-pub use request::DeviceFace;
+pub use request::DeviceInfo;
 pub use request::Limits;
 pub use request::MapRequest;
 pub use request::Place;
-pub use request::PoolFace;
+pub use request::PoolInfo;
 pub use step::Known;
 pub use step::Misfit;
 pub use step::PoolVerdict;
@@ -55,7 +55,7 @@ pub use transfer::MapFace;
 pub use transfer::Moment;
 pub use transfer::Transfer;
 pub use transfer::transfer;
-pub use walk::Kept;
+pub use walk::KeepReason;
 pub use walk::WalkBack;
 pub use walk::WalkFace;
 pub use walk::walk_back;

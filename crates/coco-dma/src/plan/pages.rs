@@ -3,7 +3,7 @@
 
 use super::reach;
 use super::request::AllocRequest;
-use super::request::DeviceFace;
+use super::request::DeviceInfo;
 use super::step::Step;
 use super::step::Trace;
 use crate::addr::DmaAddr;
@@ -36,15 +36,18 @@ pub struct OwnPages {
 pub(super) fn own_pages(request: &AllocRequest<'_>, trace: &mut impl Trace) -> Option<OwnPages> {
     let (regime, device) = (request.regime, request.device);
     // A restricted pool is all that the device may touch.
+    // sabotage: restricted-pages
     if !request.pages || request.pools.iter().any(|pool| pool.restricted) {
         return None;
     }
     let (state, convert) = match (regime, device.trust) {
         (Regime::Open, _) => (State::Ordinary, false),
         (Regime::Host(_), _) => (State::ENCRYPTED, false),
+        // sabotage: accepted-shared-pages
         (Regime::Guest(_), Trust::Accepted) => (State::PRIVATE, false),
         (Regime::Guest(_), Trust::Untrusted) => (State::SHARED, true),
     };
+    // sabotage: pages-not-granules
     let align = if convert { regime.granule().max(request.align) } else { request.align };
     let len = request.len.checked_next_multiple_of(align)?;
     let Some(last) = reach::last(regime, device, state).filter(|last| last.raw() >= len - 1) else {
@@ -70,7 +73,7 @@ impl OwnPages {
     pub(crate) fn address(
         &self,
         regime: &Regime,
-        device: &DeviceFace<'_>,
+        device: &DeviceInfo<'_>,
         run: PhysRange,
     ) -> Option<Option<DmaAddr>> {
         if !self.suits(run, self.len) {
@@ -93,7 +96,7 @@ mod tests {
     use crate::state::Attachment;
 
     /// Two pages below 4 GiB, and the run that is given for them.
-    fn address(device: DeviceFace<'_>, base: u64, len: u64) -> Option<Option<u64>> {
+    fn address(device: DeviceInfo<'_>, base: u64, len: u64) -> Option<Option<u64>> {
         let last = PhysAddr::new(0xffff_ffff);
         let pages = OwnPages {
             state: State::Ordinary,
@@ -111,8 +114,8 @@ mod tests {
     /// A source of pages is not believed.
     #[test]
     fn a_run_is_as_long_as_planned_and_in_reach() {
-        let short = DeviceFace { limits: Limits::mask_bits(32), ..DeviceFace::PLAIN };
-        let translated = DeviceFace { attachment: Attachment::Translated, ..short };
+        let short = DeviceInfo { limits: Limits::mask_bits(32), ..DeviceInfo::PLAIN };
+        let translated = DeviceInfo { attachment: Attachment::Translated, ..short };
         for (base, len, good) in [
             (0x4000_0000, 0x2000, true),
             (0x4000_0000, 0x1000, false),
@@ -134,7 +137,7 @@ mod tests {
             BusRange::new(cpu, bus).unwrap()
         };
         let windows = [window(0x1000_0000, 0), window(0x3000_0000, 0x10_0000)];
-        let device = DeviceFace { bus: BusRanges::new(&windows), ..DeviceFace::PLAIN };
+        let device = DeviceInfo { bus: BusRanges::new(&windows), ..DeviceInfo::PLAIN };
         assert_eq!(address(device, 0x3000_1000, 0x2000), Some(Some(0x10_1000)));
         assert_eq!(address(device, 0x2000_0000, 0x2000), None);
         assert_eq!(address(device, 0x100f_f000, 0x2000), None);

@@ -2,15 +2,15 @@
 
 use super::request::IOMMU_PAGE;
 use super::request::MapRequest;
-use super::request::PoolFace;
+use super::request::PoolInfo;
 use super::step::PoolVerdict;
 use super::step::Step;
 use super::step::Trace;
 use crate::addr::AlignMask;
+use crate::addr::Constraints;
 use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
-use crate::addr::Places;
-use crate::addr::Wish;
+use crate::addr::Placements;
 use crate::reason::Bounce;
 use crate::reason::Refuse;
 use crate::regime::Regime;
@@ -27,6 +27,7 @@ pub(crate) const fn state_of(regime: &Regime, label: PoolLabel) -> Option<State>
     match (regime, label) {
         (Regime::Open, PoolLabel::Ordinary) => Some(State::Ordinary),
         (Regime::Host(_), PoolLabel::Ordinary) => Some(State::ENCRYPTED),
+        // sabotage: sme-plain-pool-encrypted
         (Regime::Host(_), PoolLabel::HostPlain) => Some(State::PLAIN),
         (Regime::Guest(_), PoolLabel::GuestShared) => Some(State::SHARED),
         (Regime::Guest(_), PoolLabel::GuestPrivate) => Some(State::PRIVATE),
@@ -35,7 +36,7 @@ pub(crate) const fn state_of(regime: &Regime, label: PoolLabel) -> Option<State>
 }
 
 /// The restricted pool that holds all of `range`.
-pub(super) fn restricted_around(pools: &[PoolFace], range: PhysRange) -> Option<&PoolFace> {
+pub(super) fn restricted_around(pools: &[PoolInfo], range: PhysRange) -> Option<&PoolInfo> {
     pools.iter().find(|pool| pool.restricted && pool.range.contains(range))
 }
 
@@ -75,7 +76,7 @@ pub struct Candidate {
     pub base: Option<DmaAddr>,
     /// The places in it that suit the mapping, as offsets from its first byte. Behind a domain
     /// they are whole pages around the mapping, which nobody else has a part of.
-    pub places: Places,
+    pub places: Placements,
     /// How far into a place the mapping begins, in bytes: behind a domain the low bits of the
     /// address that the device wants kept, else 0.
     pub pad: u64,
@@ -186,18 +187,20 @@ fn choose<'a>(
 }
 
 /// Where a pool stands among those of one request (0 is first), or why it does not.
-fn order(request: &MapRequest<'_>, terms: Terms, pool: &PoolFace) -> Result<u8, PoolVerdict> {
+fn order(request: &MapRequest<'_>, terms: Terms, pool: &PoolInfo) -> Result<u8, PoolVerdict> {
+    // sabotage: restricted-slots-of-others
     if terms.restricted && !pool.restricted {
         return Err(PoolVerdict::NotRestricted);
     }
     let purpose = match (pool.purpose, terms.allocation) {
         (PoolUse::Coherent, Some(_)) => 0,
-        (PoolUse::Reserve, Some(Context::Atomic)) => 1,
+        (PoolUse::Reserve, Some(Context::Atomic)) => 1, // sabotage: reserve-waiters
         (PoolUse::All, Some(_)) => 2,
-        (PoolUse::All | PoolUse::Streaming, None) => 0,
+        (PoolUse::All | PoolUse::Streaming, None) => 0, // sabotage: reserve-maps
         _ => return Err(PoolVerdict::Purpose),
     };
     let label = rank(request, terms.forced, pool.label).ok_or(PoolVerdict::Label)?;
+    // sabotage: machine-pools-first, far-pools-first
     let (machines, far) = (u8::from(!pool.own), u8::from(pool.is_far(request.device)));
     Ok(purpose << PURPOSE | label << 2 | machines << 1 | far)
 }
@@ -207,10 +210,11 @@ fn judge(
     request: &MapRequest<'_>,
     terms: Terms,
     index: usize,
-    pool: &PoolFace,
+    pool: &PoolInfo,
 ) -> Result<Candidate, PoolVerdict> {
     order(request, terms, pool)?;
     let state = state_of(request.regime, pool.label).ok_or(PoolVerdict::Label)?;
+    // sabotage: pool-label-ignored
     let base = base(request, state, pool.range).ok_or(PoolVerdict::Reach)?;
     let limits = &request.device.limits;
     if limits.segment.is_some_and(|segment| request.len > segment) {
@@ -220,39 +224,43 @@ fn judge(
         super::Place::At(base) => base.raw(),
         super::Place::Unlocated => 0,
     };
-    let wish = Wish {
+    let constraints = Constraints {
         len: request.len,
         original,
-        keep: limits.min_align,
+        keep: limits.min_align, // sabotage: min-align-lost
         align: request.align,
-        boundary: limits.boundary,
+        boundary: limits.boundary, // sabotage: pool-boundary
     };
-    let (seen_from, wish, pad) = match base {
-        Some(base) => (base.raw(), wish, 0),
+    let (seen_from, constraints, pad) = match base {
+        Some(base) => (base.raw(), constraints, 0),
         None => {
-            let (wish, pad) = whole_pages(wish).ok_or(PoolVerdict::Size)?;
-            (pool.range.base().raw(), wish, pad)
+            let (constraints, pad) = whole_pages(constraints).ok_or(PoolVerdict::Size)?;
+            (pool.range.base().raw(), constraints, pad)
         }
     };
-    let places = Places::new(seen_from, pool.range.len(), &wish).ok_or(PoolVerdict::Size)?;
+    let places =
+        Placements::new(seen_from, pool.range.len(), &constraints).ok_or(PoolVerdict::Size)?;
     Ok(Candidate { index, state, base, places, pad })
 }
 
-/// What to wish for so that the pages of a domain show no byte but the mapping's own, and how far
+/// What to ask for so that the pages of a domain show no byte but the mapping's own, and how far
 /// into them it begins. What the device sees of the address the domain chooses, boundary and all;
 /// `None` where no address could be right.
-fn whole_pages(wish: Wish) -> Option<(Wish, u64)> {
-    if !wish.align.is_power_of_two() {
+fn whole_pages(constraints: Constraints) -> Option<(Constraints, u64)> {
+    if !constraints.align.is_power_of_two() {
         return None;
     }
-    let page = wish.align.max(IOMMU_PAGE);
-    let kept = wish.original & wish.keep.raw();
-    if wish.boundary.is_some_and(|boundary| boundary.crossed_by(kept, wish.len)) {
+    let page = constraints.align.max(IOMMU_PAGE);
+    let kept = constraints.original & constraints.keep.raw();
+    if constraints.boundary.is_some_and(|boundary| boundary.crossed_by(kept, constraints.len)) {
         return None;
     }
-    let pad = kept & (page - 1);
-    let len = wish.len.checked_add(pad)?.checked_next_multiple_of(page)?;
-    Some((Wish { len, original: 0, keep: AlignMask::NONE, align: page, boundary: None }, pad))
+    let pad = kept & (page - 1); // sabotage: iommu-page-offset
+    let len = constraints.len.checked_add(pad)?.checked_next_multiple_of(page)?;
+    Some((
+        Constraints { len, original: 0, keep: AlignMask::NONE, align: page, boundary: None },
+        pad,
+    ))
 }
 
 /// How well a label fits the device: 0 best, 1 the other, `None` not at all.
@@ -266,9 +274,10 @@ fn rank(request: &MapRequest<'_>, forced: bool, label: PoolLabel) -> Option<u8> 
         (Regime::Host(host), _, PoolLabel::HostPlain) => {
             let carries_mark =
                 device.attachment.is_translated() || device.limit().raw() >= host.mark();
-            (forced || !carries_mark).then_some(1)
+            (forced || !carries_mark).then_some(1) // sabotage: sme-plain-for-want
         }
         (Regime::Guest(_), Trust::Untrusted, PoolLabel::GuestShared) => Some(0),
+        // sabotage: accepted-shared-pool
         (Regime::Guest(_), Trust::Accepted, PoolLabel::GuestPrivate) => Some(0),
         _ => None,
     }
@@ -287,5 +296,5 @@ fn base(request: &MapRequest<'_>, state: State, pool: PhysRange) -> Option<Optio
     let bus = device.bus.to_bus(pool)?;
     let base = request.regime.dma_form(device.trust, state, bus)?;
     let last = base.checked_add(pool.len() - 1)?;
-    (last.raw() <= device.limit().raw()).then_some(Some(base))
+    (last.raw() <= device.limit().raw()).then_some(Some(base)) // sabotage: pool-half-in-reach
 }

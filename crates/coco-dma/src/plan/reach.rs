@@ -2,7 +2,7 @@
 
 use super::map::Source;
 use super::pools;
-use super::request::DeviceFace;
+use super::request::DeviceInfo;
 use super::request::IOMMU_PAGE;
 use super::request::MapRequest;
 use super::step::Misfit;
@@ -28,10 +28,12 @@ pub(super) fn reach(
             .range
             .is_some_and(|range| pools::restricted_around(request.pools, range).is_some());
         trace.step(Step::Restricted { inside });
+        // sabotage: restricted-map-outside
         if !inside {
             return Err(Bounce::RestrictedPool);
         }
     }
+    // sabotage: forced-ignored
     if device.force_bounce {
         trace.step(Step::Forced);
         return Err(Bounce::Forced);
@@ -66,6 +68,7 @@ pub(super) fn reach(
         return Err(Bounce::Alignment);
     }
     let page = request.align.max(IOMMU_PAGE);
+    // sabotage: iommu-page-neighbours
     if translated && device.external_facing && !source.mmio && !range.is_aligned(page) {
         trace.step(Step::SharesPages);
         return Err(Bounce::ExternalFacing);
@@ -76,7 +79,7 @@ pub(super) fn reach(
 /// The address of `range` as the device would be given it, if that is within its reach.
 pub(super) fn bus_address(
     regime: &Regime,
-    device: &DeviceFace<'_>,
+    device: &DeviceInfo<'_>,
     state: State,
     range: PhysRange,
     mark: u64,
@@ -84,14 +87,14 @@ pub(super) fn bus_address(
 ) -> Result<DmaAddr, Bounce> {
     let form = device
         .bus
-        .to_bus(range)
+        .to_bus(range) // sabotage: bus-windows
         .and_then(|bus| Some((bus, regime.dma_form(device.trust, state, bus)?)));
     let Some((bus, addr)) = form else {
         trace.step(Step::Unmapped(range));
         return Err(Bounce::UnmappedBusRange);
     };
     trace.step(Step::Form { bus, mark, addr });
-    let last = addr.checked_add(range.len() - 1);
+    let last = addr.checked_add(range.len() - 1); // sabotage: mask-bare-address, mask-first-byte
     let limit = device.limit();
     let by_bus = device.bus_limit < device.limits.mask;
     trace.step(Step::Limit { last, limit, by_bus });
@@ -104,7 +107,7 @@ pub(super) fn bus_address(
 
 /// The last address of memory that the device reaches in this state, whatever shows it; `None` where
 /// it reaches none.
-pub(super) fn last(regime: &Regime, device: &DeviceFace<'_>, state: State) -> Option<PhysAddr> {
+pub(super) fn last(regime: &Regime, device: &DeviceInfo<'_>, state: State) -> Option<PhysAddr> {
     let most = PhysAddr::new(regime.memory_limit().raw());
     // An entry of a domain carries any state: what is asked for is the address alone.
     if device.attachment.is_translated() {
@@ -123,6 +126,7 @@ fn misfit(
 ) -> Option<Misfit> {
     let device = request.device;
     let limits = &device.limits;
+    // sabotage: segment-length
     if let Some(segment) = limits.segment.filter(|segment| range.len() > *segment) {
         return Some(Misfit::Segment(segment));
     }
@@ -131,6 +135,7 @@ fn misfit(
         // that it keeps.
         let kept = limits.min_align.raw() | (request.align.max(IOMMU_PAGE) - 1);
         let base = addr.map_or(range.base().raw() & kept, DmaAddr::raw);
+        // sabotage: boundary-crossed
         if boundary.crossed_by(base, range.len()) {
             return Some(Misfit::Boundary);
         }
@@ -141,6 +146,6 @@ fn misfit(
     let shared = !device.coherent
         && !source.mmio
         && request.direction.from_device()
-        && !range.is_aligned(line);
+        && !range.is_aligned(line); // sabotage: cache-line
     shared.then_some(Misfit::CacheLine(line))
 }

@@ -60,7 +60,7 @@ impl Default for Limits {
 
 /// A device, as far as a decision depends on it.
 #[derive(Clone, Copy, Debug)]
-pub struct DeviceFace<'a> {
+pub struct DeviceInfo<'a> {
     /// Whether it is part of what the guest trusts.
     pub trust: Trust,
     /// What the driver says.
@@ -81,7 +81,7 @@ pub struct DeviceFace<'a> {
     pub node: Option<u16>,
 }
 
-impl DeviceFace<'_> {
+impl DeviceInfo<'_> {
     /// An untrusted coherent device without limits and IOMMU.
     pub const PLAIN: Self = Self {
         trust: Trust::Untrusted,
@@ -98,13 +98,13 @@ impl DeviceFace<'_> {
     /// The last address the device reaches: the tighter of mask and bus limit.
     #[inline]
     pub fn limit(&self) -> AddressLimit {
-        self.limits.mask.min(self.bus_limit)
+        self.limits.mask.min(self.bus_limit) // sabotage: bus-limit
     }
 }
 
 /// A pool, as far as a decision depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PoolFace {
+pub struct PoolInfo {
     /// What its memory is.
     pub label: PoolLabel,
     /// Where its memory lies.
@@ -119,7 +119,7 @@ pub struct PoolFace {
     pub node: Option<u16>,
 }
 
-impl PoolFace {
+impl PoolInfo {
     /// A pool of the machine for everything, on no known node.
     pub const fn new(label: PoolLabel, range: PhysRange) -> Self {
         Self { label, range, restricted: false, purpose: PoolUse::All, own: false, node: None }
@@ -128,7 +128,7 @@ impl PoolFace {
     /// Whether it is known to lie on another node than the device is attached to. Two nodes are
     /// as far as any two others: what one hop costs is the machine's secret.
     #[inline]
-    pub(super) fn is_far(&self, device: &DeviceFace<'_>) -> bool {
+    pub(super) fn is_far(&self, device: &DeviceInfo<'_>) -> bool {
         matches!((self.node, device.node), (Some(pool), Some(device)) if pool != device)
     }
 }
@@ -148,7 +148,7 @@ pub struct MapRequest<'a> {
     /// The rules of the machine.
     pub regime: &'a Regime,
     /// Whose map it is.
-    pub device: &'a DeviceFace<'a>,
+    pub device: &'a DeviceInfo<'a>,
     /// Where the memory lies.
     pub place: Place,
     /// How long it is in bytes.
@@ -164,7 +164,7 @@ pub struct MapRequest<'a> {
     /// made of whole pages, so that no entry shows more than the mapping.
     pub align: u64,
     /// The pools of the device and of the machine.
-    pub pools: &'a [PoolFace],
+    pub pools: &'a [PoolInfo],
 }
 
 /// What kind of memory is allocated: each is what one of Linux's allocators gives.
@@ -199,7 +199,7 @@ pub struct AllocRequest<'a> {
     /// What kind of memory it is.
     pub kind: AllocKind,
     /// Whose memory it will be.
-    pub device: &'a DeviceFace<'a>,
+    pub device: &'a DeviceInfo<'a>,
     /// How long it is in bytes.
     pub len: u64,
     /// Its alignment in bytes, a power of two.
@@ -211,5 +211,5 @@ pub struct AllocRequest<'a> {
     /// Whether there is a source of pages of our own.
     pub pages: bool,
     /// The pools of the device and of the machine.
-    pub pools: &'a [PoolFace],
+    pub pools: &'a [PoolInfo],
 }

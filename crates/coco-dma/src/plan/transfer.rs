@@ -31,7 +31,7 @@ pub enum Moment {
     /// The driver wants to see what the device wrote meanwhile.
     SyncForCpu,
     /// The map ends.
-    Finish,
+    Unmap,
 }
 
 /// What is done to the bytes of a slot. Memory that is mapped in place is never copied.
@@ -60,31 +60,32 @@ pub struct Transfer {
 /// Decides what is done to the bytes of a map at one moment.
 #[inline]
 pub fn transfer(map: &MapFace, moment: Moment, trace: &mut impl Trace) -> Transfer {
+    // sabotage: sync-other-way
     let (to, from) = (map.direction.to_device(), map.direction.from_device());
     let skips = map.attrs.contains(Attrs::SKIP_CPU_SYNC);
     let bytes = match moment {
         // Linux copies the old buffer in where the device only writes; here it is zeroes.
         Moment::Map if to => Bytes::Out,
-        Moment::Map => Bytes::Zero,
+        Moment::Map => Bytes::Zero, // sabotage: old-bytes-out, slot-not-zeroed
         // A device that is dead or distrusted is shown nothing more, and nobody vouches for what
         // it left.
-        _ if !map.alive => Bytes::Stay,
+        _ if !map.alive => Bytes::Stay, // sabotage: revoked-brought-back
         Moment::SyncForDevice if to => Bytes::Out,
         // A driver may hand a buffer back this way after the device wrote: nothing is touched.
         Moment::SyncForDevice => Bytes::Stay,
         Moment::SyncForCpu if from => Bytes::Back,
-        Moment::Finish if from && !skips => Bytes::Back,
-        Moment::SyncForCpu | Moment::Finish => Bytes::Stay,
+        Moment::Unmap if from && !skips => Bytes::Back, // sabotage: nothing-back
+        Moment::SyncForCpu | Moment::Unmap => Bytes::Stay,
     };
     let bytes = if map.bounced { bytes } else { Bytes::Stay };
     // Who leaves the cache work out at the map and at its end does it by syncs.
     let cache_work = !map.coherent
         && !map.attrs.contains(Attrs::MMIO)
         && match moment {
-            Moment::Map => !skips,
-            Moment::SyncForDevice => true,
-            Moment::SyncForCpu => from,
-            Moment::Finish => from && !skips,
+            Moment::Map => !skips,           // sabotage: map-without-clean
+            Moment::SyncForDevice => true,   // sabotage: sync-without-clean
+            Moment::SyncForCpu => from,      // sabotage: sync-without-invalidate
+            Moment::Unmap => from && !skips, // sabotage: unmap-without-invalidate
         };
     let transfer = Transfer { bytes, cache_work };
     trace.step(Step::Transfer(transfer));
@@ -103,7 +104,7 @@ mod tests {
     fn the_table_of_copies() {
         use Bytes::{Back, Out, Stay, Zero};
         use Direction::{Both, FromDevice, ToDevice};
-        let moments = [Moment::Map, Moment::SyncForDevice, Moment::SyncForCpu, Moment::Finish];
+        let moments = [Moment::Map, Moment::SyncForDevice, Moment::SyncForCpu, Moment::Unmap];
         for (direction, row) in [
             (ToDevice, [Out, Out, Stay, Stay]),
             (FromDevice, [Zero, Stay, Back, Back]),
@@ -119,10 +120,10 @@ mod tests {
     #[test]
     fn nothing_comes_back_from_a_device_that_is_not_believed_or_where_the_driver_syncs() {
         let dead = MapFace { alive: false, ..map(Direction::Both, true) };
-        assert_eq!(transfer(&dead, Moment::Finish, &mut ()).bytes, Bytes::Stay);
+        assert_eq!(transfer(&dead, Moment::Unmap, &mut ()).bytes, Bytes::Stay);
         assert_eq!(transfer(&dead, Moment::SyncForCpu, &mut ()).bytes, Bytes::Stay);
         let skips = MapFace { attrs: Attrs::SKIP_CPU_SYNC, ..map(Direction::Both, true) };
-        assert_eq!(transfer(&skips, Moment::Finish, &mut ()).bytes, Bytes::Stay);
+        assert_eq!(transfer(&skips, Moment::Unmap, &mut ()).bytes, Bytes::Stay);
         assert_eq!(transfer(&skips, Moment::SyncForCpu, &mut ()).bytes, Bytes::Back);
         assert_eq!(transfer(&skips, Moment::Map, &mut ()).bytes, Bytes::Out, "as Linux does");
     }
@@ -130,8 +131,8 @@ mod tests {
     #[test]
     fn caches_are_maintained_for_memory_of_a_device_that_does_not_see_them() {
         use Direction::{Both, FromDevice, ToDevice};
-        let moments = [Moment::Map, Moment::SyncForDevice, Moment::SyncForCpu, Moment::Finish];
-        let works = |face: MapFace| moments.map(|at| transfer(&face, at, &mut ()).cache_work);
+        let moments = [Moment::Map, Moment::SyncForDevice, Moment::SyncForCpu, Moment::Unmap];
+        let works = |info: MapFace| moments.map(|at| transfer(&info, at, &mut ()).cache_work);
         for (direction, always, skipping) in [
             (ToDevice, [true, true, false, false], [false, true, false, false]),
             (FromDevice, [true, true, true, true], [false, true, true, false]),

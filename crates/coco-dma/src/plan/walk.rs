@@ -30,13 +30,13 @@ pub enum WalkBack {
     /// The pool is closed, and its memory taken back.
     Shrink,
     /// It stays, and is told.
-    Keep(Kept),
+    Keep(KeepReason),
 }
 
 /// Why memory stays with the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Kept {
+pub enum KeepReason {
     /// A pool that came shared, from the firmware or the host's device tree: the next kernel is
     /// told of it as this one was.
     Adopted,
@@ -55,17 +55,19 @@ pub enum Kept {
 /// Decides about one piece. What came shared stays shared, whoever uses it; what the layer
 /// shared, or was told of, goes back unless a device may still be at it.
 #[must_use]
-pub const fn walk_back(face: &WalkFace) -> WalkBack {
-    match (face.memory, face.pool) {
-        (Memory::Converting, _) => WalkBack::Keep(Kept::Converting),
-        (Memory::Quarantined, _) => WalkBack::Keep(Kept::Quarantined),
-        (Memory::Known(State::SHARED), Some(PoolOrigin::Adopted)) => WalkBack::Keep(Kept::Adopted),
-        (Memory::Known(State::SHARED), Some(PoolOrigin::ConvertedAtAttach)) if face.used => {
-            WalkBack::Keep(Kept::InUse)
+pub const fn walk_back(info: &WalkFace) -> WalkBack {
+    match (info.memory, info.pool) {
+        (Memory::Converting, _) => WalkBack::Keep(KeepReason::Converting),
+        (Memory::Quarantined, _) => WalkBack::Keep(KeepReason::Quarantined),
+        (Memory::Known(State::SHARED), Some(PoolOrigin::Adopted)) => {
+            WalkBack::Keep(KeepReason::Adopted)
+        }
+        (Memory::Known(State::SHARED), Some(PoolOrigin::ConvertedAtAttach)) if info.used => {
+            WalkBack::Keep(KeepReason::InUse)
         }
         (Memory::Known(State::SHARED), Some(PoolOrigin::ConvertedAtAttach)) => WalkBack::Shrink,
-        (Memory::Known(State::SHARED), None) if face.foreign => WalkBack::Keep(Kept::Foreign),
-        (Memory::Known(State::SHARED), None) if face.pinned => WalkBack::Keep(Kept::Pinned),
+        (Memory::Known(State::SHARED), None) if info.foreign => WalkBack::Keep(KeepReason::Foreign),
+        (Memory::Known(State::SHARED), None) if info.pinned => WalkBack::Keep(KeepReason::Pinned),
         (Memory::Known(State::SHARED), None) => WalkBack::Reclaim,
         _ => WalkBack::Pass,
     }
@@ -96,18 +98,18 @@ mod tests {
             for pool in pools {
                 for flags in 0..8 {
                     let [foreign, pinned, used] = [1, 2, 4].map(|bit| FLAGS[(flags & bit).min(1)]);
-                    let face = WalkFace { memory, foreign, pinned, pool, used };
+                    let info = WalkFace { memory, foreign, pinned, pool, used };
                     let told = matches!(
                         memory,
                         Memory::Known(State::SHARED) | Memory::Converting | Memory::Quarantined
                     );
-                    let answer = walk_back(&face);
-                    assert_eq!(answer == WalkBack::Pass, !told, "{face:?}");
+                    let answer = walk_back(&info);
+                    assert_eq!(answer == WalkBack::Pass, !told, "{info:?}");
                     let shared = memory == Memory::Known(State::SHARED);
                     let ours = shared && pool.is_none() && !foreign && !pinned;
-                    assert_eq!(answer == WalkBack::Reclaim, ours, "{face:?}");
+                    assert_eq!(answer == WalkBack::Reclaim, ours, "{info:?}");
                     let idle = pool == Some(PoolOrigin::ConvertedAtAttach) && !used;
-                    assert_eq!(answer == WalkBack::Shrink, shared && idle, "{face:?}");
+                    assert_eq!(answer == WalkBack::Shrink, shared && idle, "{info:?}");
                 }
             }
         }

@@ -8,12 +8,12 @@
 #![expect(unsafe_code)]
 
 mod bytes;
-#[cfg(all(test, shuttle))]
-mod crowd;
 mod error;
-mod hand;
 #[cfg(all(test, loom))]
 mod models;
+mod slot_alloc;
+#[cfg(all(test, shuttle))]
+mod stress;
 
 pub use crate::slots::Cache;
 pub use crate::slots::Full;
@@ -22,22 +22,22 @@ pub(crate) use crate::slots::Owner;
 pub(crate) use crate::slots::Shape;
 pub use crate::slots::SlotRun;
 pub use error::PoolError;
-pub(crate) use hand::AnyCpu;
-pub(crate) use hand::Hand;
-pub use hand::PoolHandle;
+pub(crate) use slot_alloc::CurrentCpu;
+pub use slot_alloc::PoolHandle;
+pub(crate) use slot_alloc::SlotAlloc;
 
 use core::ptr::NonNull;
 
 use crate::addr::PhysRange;
 use crate::addr::SLOT;
-use crate::plan::PoolFace;
+use crate::plan::PoolInfo;
 use crate::slots::Slots;
-use crate::space::SpaceListener;
-use crate::space::Waiters;
-use crate::space::Watch;
 use crate::state::PoolLabel;
 use crate::state::PoolOrigin;
 use crate::state::PoolUse;
+use crate::waiters::CapacityListener;
+use crate::waiters::Waiters;
+use crate::waiters::Watch;
 use crate::word::AtomicUsize;
 use crate::word::Ordering;
 use crate::word::Word;
@@ -61,9 +61,9 @@ pub struct Pool<'m> {
 /// The turn of whoever grows or shrinks a pool; it ends when this is dropped.
 #[derive(Debug)]
 #[must_use = "the turn ends when this is dropped"]
-pub(crate) struct Turn<'p>(&'p AtomicUsize);
+pub(crate) struct ResizeGuard<'p>(&'p AtomicUsize);
 
-impl Drop for Turn<'_> {
+impl Drop for ResizeGuard<'_> {
     fn drop(&mut self) {
         // Release: what was done in this turn happens before the next one.
         self.0.store(0, Ordering::Release);
@@ -86,7 +86,7 @@ impl<'m> Pool<'m> {
     ///
     /// # Safety
     ///
-    /// 1. `view` points to the whole of `range`, readable and writable, for `'m`.
+    /// 1. `map_cpu` points to the whole of `range`, readable and writable, for `'m`.
     /// 2. The memory is in the state of the label, and stays so for `'m`.
     /// 3. Nothing but this pool uses the memory for `'m` (devices apart), and no reference to it
     ///    exists.
@@ -156,11 +156,11 @@ impl<'m> Pool<'m> {
     }
 
     /// The turn to grow or shrink the pool; `None` while somebody else has it.
-    pub(crate) fn change(&self) -> Option<Turn<'_>> {
+    pub(crate) fn change(&self) -> Option<ResizeGuard<'_>> {
         // Acquire: pairs with the end of the last turn.
         let turn =
             self.changing.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok();
-        turn.then(|| Turn(&self.changing))
+        turn.then(|| ResizeGuard(&self.changing))
     }
 
     /// Its length in bytes, whole slots.
@@ -206,18 +206,18 @@ impl<'m> Pool<'m> {
     /// The same pool with a listener, who is told when there may be space again for those who
     /// asked. Call it before the pool is used.
     #[must_use]
-    pub fn with_listener(self, listener: &'m dyn SpaceListener) -> Self {
+    pub fn with_listener(self, listener: &'m dyn CapacityListener) -> Self {
         Self { slots: self.slots.with_listener(listener), ..self }
     }
 
     /// Asks that the listener be told when there may be space in this pool again: see
-    /// [`Device::watch_space`](crate::device::Device::watch_space). Never blocks; any context;
+    /// [`Device::watch_capacity`](crate::device::Device::watch_capacity). Never blocks; any context;
     /// takes time in the number of caches.
     ///
     /// What somebody keeps by a [`PoolHandle`] counts as in use: it comes with the handle's next
     /// give after the asking, or with its end. Slots that were only tried and given back, as
-    /// [`room_for`](crate::device::Device::room_for) does, are told of like all others.
-    pub fn watch_space(&self) -> Watch {
+    /// [`capacity_for`](crate::device::Device::capacity_for) does, are told of like all others.
+    pub fn watch_capacity(&self) -> Watch {
         self.slots.watch()
     }
 
@@ -251,8 +251,8 @@ impl<'m> Pool<'m> {
     }
 
     /// The pool as a decision sees it.
-    pub fn face(&self) -> PoolFace {
-        PoolFace {
+    pub fn info(&self) -> PoolInfo {
+        PoolInfo {
             label: self.label,
             range: self.range,
             restricted: self.restricted,

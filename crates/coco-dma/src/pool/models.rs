@@ -11,10 +11,10 @@ use loom::cell::UnsafeCell;
 use super::Cache;
 use super::Pool;
 use super::SlotRun;
+use crate::addr::Constraints;
 use crate::addr::PhysAddr;
 use crate::addr::PhysRange;
 use crate::addr::SLOT;
-use crate::addr::Wish;
 use crate::slots::models::OWNER;
 use crate::slots::models::leak;
 use crate::slots::models::places;
@@ -56,9 +56,9 @@ fn see(pool: &Pool<'_>) -> u32 {
 
 /// Takes the last slots of the pool, looks at its memory, and gives them back.
 fn look(pool: &Pool<'_>, count: usize) -> Option<u32> {
-    let run: SlotRun = pool.slots.take(0, &places(pool.capacity(), count), OWNER).ok()?;
+    let run: SlotRun = pool.slots.alloc(0, &places(pool.capacity(), count), OWNER).ok()?;
     let seen = see(pool);
-    assert!(pool.slots.give(0, &run));
+    assert!(pool.slots.free(0, &run));
     Some(seen)
 }
 
@@ -197,10 +197,10 @@ fn loom_a_pool_does_not_close_under_a_handle() {
                 let mut mine = pool.claim(0)?;
                 let mut seen = [None; 2];
                 for seen in &mut seen {
-                    let Ok(run) = mine.take_raw(&Wish::of(1)) else { continue };
+                    let Ok(run) = mine.alloc_raw(&Constraints::of(1)) else { continue };
                     *seen = Some(see(pool));
                     // SAFETY: it was taken from this pool.
-                    assert!(unsafe { mine.give_raw(run) });
+                    assert!(unsafe { mine.free_raw(run) });
                 }
                 Some(seen)
             },
@@ -232,16 +232,16 @@ fn loom_a_handle_and_who_comes_meanwhile() {
     let met = outcomes(|swap| {
         let (pool, [cell, users]) = pool(2, 1);
         open(pool, cell, 5);
-        let one = || Wish::of(1);
+        let one = || Constraints::of(1);
         let (claimed, seen) = race(
             swap,
             move || {
                 let Some(mut mine) = pool.claim(0) else { return false };
                 // SAFETY: the handle is ours alone; loom reports it where it is not.
                 users.with_mut(|user| unsafe { *user += 1 });
-                let run = mine.take_raw(&one()).expect("nobody keeps the other slot");
+                let run = mine.alloc_raw(&one()).expect("nobody keeps the other slot");
                 // SAFETY: it was taken from this pool.
-                assert!(unsafe { mine.give_raw(run) });
+                assert!(unsafe { mine.free_raw(run) });
                 true
             },
             move || {
@@ -250,10 +250,10 @@ fn loom_a_handle_and_who_comes_meanwhile() {
                     users.with_mut(|user| unsafe { *user += 1 });
                     drop(mine);
                 }
-                let run = pool.take_raw(0, &one()).ok()?;
+                let run = pool.alloc_raw(0, &one()).ok()?;
                 let first = run.first();
                 // SAFETY: it was taken from this pool.
-                assert!(unsafe { pool.give_raw(0, run) });
+                assert!(unsafe { pool.free_raw(0, run) });
                 Some(first)
             },
         );

@@ -152,7 +152,7 @@ impl PlatformName {
         };
         // The forms of a platform where no accepted device exists.
         let untrusted_only = DmaForms {
-            untrusted_shared: Form::Plus(0),
+            untrusted_shared: Form::Plus(0), // sabotage: untrusted-c-bit
             accepted_private: Form::Unreachable,
             accepted_shared: Form::Unreachable,
         };
@@ -170,6 +170,7 @@ impl PlatformName {
                         Self::Sev => untrusted_only,
                         // A T=1 device sees private memory at p (the sDTE makes the whole device
                         // private); for shared memory plain SNP has no address.
+                        // sabotage: snp-accepted-shared, snp-accepted-c-bit
                         _ => DmaForms { accepted_shared: Form::Unreachable, ..guest.dma },
                     },
                     memory: below(1 << c_bit),
@@ -180,6 +181,7 @@ impl PlatformName {
             Self::SnpVtom => match top(numbers.vtom) {
                 Ok(top) => Regime::Guest(GuestRules {
                     cpu: CpuForms { private: 0, shared: top },
+                    // sabotage: vtom-accepted-below-top
                     dma: DmaForms { accepted_shared: Form::Plus(top), ..guest.dma },
                     memory: below(top),
                     ..guest
@@ -197,6 +199,7 @@ impl PlatformName {
                 let shared = 1 << (gpaw - 1);
                 Regime::Guest(GuestRules {
                     cpu: CpuForms { private: 0, shared },
+                    // sabotage: tdx-bit-at-gpaw
                     dma: DmaForms { accepted_shared: Form::Plus(shared), ..guest.dma },
                     memory: below(shared),
                     on_reclaim: Zeroed,
@@ -210,8 +213,8 @@ impl PlatformName {
                     Regime::Guest(GuestRules {
                         cpu: CpuForms { private: 0, shared },
                         dma: DmaForms {
-                            untrusted_shared: Form::Plus(shared),
-                            accepted_shared: Form::Plus(shared),
+                            untrusted_shared: Form::Plus(shared), // sabotage: cca-untrusted-bare
+                            accepted_shared: Form::Plus(shared),  // sabotage: cca-accepted-bit-low
                             ..guest.dma
                         },
                         memory: below(shared),
@@ -222,6 +225,7 @@ impl PlatformName {
                 Err(wrong) => return Err(WrongParameter::IpaBits(wrong)),
             },
             // No bit anywhere: the hypervisor's second stage decides, and keeps the bytes.
+            // sabotage: pkvm-shared-bit
             Self::Pkvm => Regime::Guest(GuestRules { on_share: Kept, on_reclaim: Kept, ..guest }),
             // The boundary is a convention between guest and hypervisor about page tables, over
             // SNP, TDX or no cipher at all: devices are given p. Which address a T=1 device would
@@ -230,6 +234,7 @@ impl PlatformName {
             Self::Hyperv => match top(numbers.vtom) {
                 Ok(top) => Regime::Guest(GuestRules {
                     cpu: CpuForms { private: 0, shared: top },
+                    // sabotage: hyperv-accepted-shared
                     dma: DmaForms { accepted_shared: Form::Unreachable, ..guest.dma },
                     memory: below(top),
                     on_share: Kept,

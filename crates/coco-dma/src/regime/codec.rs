@@ -35,10 +35,12 @@ impl Regime {
     pub const fn dma_mark(&self, trust: Trust, state: State) -> Option<u64> {
         match (self, state) {
             (Self::Open, State::Ordinary) => Some(0),
+            // sabotage: sme-c-bit-dropped, sme-plain-c-bit
             (Self::Host(host), State::Host(Cipher::Encrypted)) => Some(host.mark()),
             (Self::Host(_), State::Host(Cipher::Plain)) => Some(0),
             (Self::Guest(guest), State::Guest(visibility)) => {
                 let form = match (trust, visibility) {
+                    // sabotage: untrusted-private-in-place
                     (Trust::Untrusted, Visibility::Private) => Form::Unreachable,
                     (Trust::Untrusted, Visibility::Shared) => guest.dma.untrusted_shared,
                     (Trust::Accepted, Visibility::Private) => guest.dma.accepted_private,

@@ -11,8 +11,8 @@ mod long;
 
 use super::fit;
 use super::fit::Shape;
-use crate::space::Listener;
-use crate::space::Waiters;
+use crate::waiters::Listener;
+use crate::waiters::Waiters;
 use crate::word::Ordering;
 use crate::word::Word;
 use crate::word::fence_for_models;
@@ -96,7 +96,7 @@ impl<'m> Bitmap<'m> {
     }
 
     /// The lowest word from `from` on that seems to have room for a run of this shape.
-    pub(super) fn with_room(&self, from: usize, shape: &Shape) -> Option<usize> {
+    pub(super) fn with_capacity(&self, from: usize, shape: &Shape) -> Option<usize> {
         let mut from = from;
         loop {
             let index = self.next(from, shape.count)?;

@@ -79,10 +79,10 @@ impl Cache {
     /// The turn to use `ways` ways of it (a power of two, always the same), which is the cache with
     /// this number, until it is dropped; `None` while somebody else has it.
     #[inline]
-    pub(super) fn enter(&self, number: usize, ways: usize) -> Option<Turn<'_>> {
+    pub(super) fn enter(&self, number: usize, ways: usize) -> Option<CacheGuard<'_>> {
         // Acquire: pairs with the end of the last turn.
         if self.turn.0.swap(1, Ordering::Acquire) == 0 {
-            Some(Turn { cache: self, number, ways })
+            Some(CacheGuard { cache: self, number, ways })
         } else {
             None
         }
@@ -121,14 +121,14 @@ fn class(count: usize) -> usize {
 /// Every access is relaxed, and a plain load or store on any machine: whose turn it is is alone
 /// here, and the next turn begins behind this one.
 #[derive(Debug)]
-pub(crate) struct Turn<'c> {
+pub(crate) struct CacheGuard<'c> {
     cache: &'c Cache,
     /// The number of the cache.
     number: usize,
     ways: usize,
 }
 
-impl Turn<'_> {
+impl CacheGuard<'_> {
     /// The number of the cache.
     #[inline]
     pub(crate) fn number(&self) -> usize {
@@ -142,9 +142,9 @@ impl Turn<'_> {
 
     /// The lowest run of this shape in the word that had room for the last one.
     #[inline]
-    pub(super) fn take(&mut self, shape: &Shape) -> Option<usize> {
+    pub(super) fn alloc(&mut self, shape: &Shape) -> Option<usize> {
         let hot = self.cache.hot.get(class(shape.count))?;
-        self.take_in(hot.0.load(Ordering::Relaxed), shape)
+        self.alloc_way(hot.0.load(Ordering::Relaxed), shape)
     }
 
     /// The lowest word that is kept and has room for a run of this shape, and its way.
@@ -158,14 +158,14 @@ impl Turn<'_> {
     }
 
     /// The lowest run of this shape in a way, which is in use for it from now on.
-    pub(super) fn take_from(&mut self, way: usize, shape: &Shape) -> Option<usize> {
-        let first = self.take_in(way, shape)?;
+    pub(super) fn alloc_from(&mut self, way: usize, shape: &Shape) -> Option<usize> {
+        let first = self.alloc_way(way, shape)?;
         self.cache.hot.get(class(shape.count))?.0.store(way, Ordering::Relaxed);
         Some(first)
     }
 
     #[inline]
-    fn take_in(&mut self, number: usize, shape: &Shape) -> Option<usize> {
+    fn alloc_way(&mut self, number: usize, shape: &Shape) -> Option<usize> {
         let way = self.cache.ways.get(number)?;
         let bit = shape.find(way.free())?;
         // What has a free bit has a tag.
@@ -179,7 +179,7 @@ impl Turn<'_> {
 
     /// The long run that is kept, if it is of this shape.
     #[inline]
-    pub(super) fn take_long(&mut self, shape: &Shape) -> Option<usize> {
+    pub(super) fn alloc_long(&mut self, shape: &Shape) -> Option<usize> {
         let (first, count) = (&self.cache.long.0.0, &self.cache.long.1.0);
         let at = first.load(Ordering::Relaxed);
         let fits = count.load(Ordering::Relaxed) == shape.count && shape.starts & 1 != 0;
@@ -225,11 +225,11 @@ impl Turn<'_> {
         if hot.0.load(Ordering::Relaxed) == number {
             return Put::Kept;
         }
-        self.put_behind(way, number, hot)
+        self.put_second(way, number, hot)
     }
 
     /// A run came back to another word than the one in use for its length.
-    fn put_behind(&self, way: &Way, number: usize, hot: &Word) -> Put {
+    fn put_second(&self, way: &Way, number: usize, hot: &Word) -> Put {
         let in_use = self.cache.ways.get(hot.0.load(Ordering::Relaxed));
         if in_use.is_none_or(|in_use| in_use.free() == 0 || way.tag() < in_use.tag()) {
             // Lowest address first, of those that have any.
@@ -303,7 +303,7 @@ impl Way {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for CacheGuard<'_> {
     #[inline]
     fn drop(&mut self) {
         // Release: what was done in this turn happens before the next one.

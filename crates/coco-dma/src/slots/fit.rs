@@ -1,7 +1,7 @@
 //! Where a run fits into one word of the bitmap: pure arithmetic on bits.
 
 use crate::addr::AlignMask;
-use crate::addr::Places;
+use crate::addr::Placements;
 use crate::addr::SLOT;
 use crate::word::Word;
 
@@ -67,7 +67,7 @@ impl Shape {
     /// The shape of a run at one of `places`, in slots of 2^`shift` bytes. `None` where it is
     /// longer than a word has bits, or its places are not alike in every word.
     #[inline]
-    pub(super) fn of(places: &Places, shift: u32) -> Option<Self> {
+    pub(super) fn of(places: &Placements, shift: u32) -> Option<Self> {
         let (first, stride) = places.grid()?;
         let count = places.units_at(first, shift);
         let power = stride.trailing_zeros().checked_sub(shift)?;
@@ -127,7 +127,7 @@ pub(super) const fn run(bit: u32, count: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::addr::Wish;
+    use crate::addr::Constraints;
 
     #[test]
     fn rows_of_ones() {
@@ -142,38 +142,40 @@ mod tests {
     fn a_shape_is_where_the_places_are() {
         let shift = SLOT.trailing_zeros();
         let keep = AlignMask::new(0xfff).unwrap();
-        for (base, wish) in [
-            (0x1000, Wish::of(1)),
-            (0x1800, Wish { keep, original: 0x10a00, ..Wish::of(5000) }),
-            (0x1000, Wish { align: 0x8000, ..Wish::of(0x3000) }),
-            (0x2000, Wish { align: 0x2_0000, ..Wish::of(SLOT) }),
-            (0x1000, Wish::of(64 * SLOT)),
+        for (base, constraints) in [
+            (0x1000, Constraints::of(1)),
+            (0x1800, Constraints { keep, original: 0x10a00, ..Constraints::of(5000) }),
+            (0x1000, Constraints { align: 0x8000, ..Constraints::of(0x3000) }),
+            (0x2000, Constraints { align: 0x2_0000, ..Constraints::of(SLOT) }),
+            (0x1000, Constraints::of(64 * SLOT)),
         ] {
             // Not whole slots: as far as a device reaches.
-            let places = Places::new(base, 150 * SLOT - 0x500, &wish).unwrap();
+            let places = Placements::new(base, 150 * SLOT - 0x500, &constraints).unwrap();
             let Some(shape) = Shape::of(&places, shift) else {
-                assert!(places.slots_at(places.lowest()) > Word::BITS as u64, "{wish:?}");
+                assert!(places.slots_at(places.lowest()) > Word::BITS as u64, "{constraints:?}");
                 continue;
             };
             for slot in 0..150usize {
                 let at = slot as u64 * SLOT + shape.within as u64;
                 let bit = 1usize << (slot % Word::BITS);
                 let here = shape.starts & bit != 0 && slot <= shape.last;
-                assert_eq!(here, places.from(at) == Some(at), "{wish:?} in slot {slot}");
+                assert_eq!(here, places.from(at) == Some(at), "{constraints:?} in slot {slot}");
             }
             assert_eq!(shape.count as u64, places.slots_at(places.lowest()));
-            let len = usize::try_from(wish.len).unwrap();
-            if let Some(same) = Shape::keeping(base, len, wish.original, wish.keep)
-                && wish.align == 1
+            let len = usize::try_from(constraints.len).unwrap();
+            if let Some(same) = Shape::keeping(base, len, constraints.original, constraints.keep)
+                && constraints.align == 1
             {
-                assert_eq!(Shape { last: shape.last, ..same }, shape, "{wish:?}");
+                assert_eq!(Shape { last: shape.last, ..same }, shape, "{constraints:?}");
             }
         }
         // A boundary inside the pool, and a grid wider than a word.
         let boundary = crate::addr::Boundary::new(0x8000);
-        let places = Places::new(0, 150 * SLOT, &Wish { boundary, ..Wish::of(1) }).unwrap();
+        let places =
+            Placements::new(0, 150 * SLOT, &Constraints { boundary, ..Constraints::of(1) })
+                .unwrap();
         assert_eq!(Shape::of(&places, shift), None);
-        let wide = Wish { align: Word::BITS as u64 * SLOT * 2, ..Wish::of(1) };
-        assert_eq!(Shape::of(&Places::new(0, 150 * SLOT, &wide).unwrap(), shift), None);
+        let wide = Constraints { align: Word::BITS as u64 * SLOT * 2, ..Constraints::of(1) };
+        assert_eq!(Shape::of(&Placements::new(0, 150 * SLOT, &wide).unwrap(), shift), None);
     }
 }

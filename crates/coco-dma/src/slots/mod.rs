@@ -8,22 +8,22 @@
 //! on behind it. Since everybody climbs, of several that meet the one that stands highest always
 //! gets on: no lock, no waiting for another CPU.
 
+mod alloc;
 mod bitmap;
-mod books;
 mod cache;
 mod fit;
 #[cfg(all(test, loom))]
 pub(crate) mod models;
+mod owners;
 mod run;
-mod take;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod wait;
 
-pub(crate) use books::Begun;
 pub use cache::Cache;
-pub(crate) use cache::Turn;
+pub(crate) use cache::CacheGuard;
 pub(crate) use fit::Shape;
+pub(crate) use owners::EndState;
 pub use run::Full;
 pub use run::HeldRun;
 pub(crate) use run::Owner;
@@ -182,7 +182,7 @@ impl<'m> Slots<'m> {
     }
 
     /// Gives back what one CPU keeps; false where it kept nothing.
-    fn empty(&self, turn: &mut Turn<'_>) -> bool {
+    fn empty(&self, turn: &mut CacheGuard<'_>) -> bool {
         let mut any = false;
         if turn.is_filled() {
             let long = turn.empty(|word, bits| {

@@ -15,9 +15,9 @@ use loom::sync::atomic::Ordering;
 use super::Owner;
 use super::SlotRun;
 use super::Slots;
-use crate::addr::Places;
+use crate::addr::Constraints;
+use crate::addr::Placements;
 use crate::addr::SLOT;
-use crate::addr::Wish;
 use crate::word::Word;
 use crate::word::race::outcomes;
 use crate::word::race::race;
@@ -38,8 +38,8 @@ pub(crate) fn words(len: u64) -> &'static [Word] {
 }
 
 /// Where `slots` slots may lie in a pool of `pool_slots`.
-pub(crate) fn places(pool_slots: usize, slots: usize) -> Places {
-    Places::new(0, pool_slots as u64 * SLOT, &Wish::of(slots as u64 * SLOT)).unwrap()
+pub(crate) fn places(pool_slots: usize, slots: usize) -> Placements {
+    Placements::new(0, pool_slots as u64 * SLOT, &Constraints::of(slots as u64 * SLOT)).unwrap()
 }
 
 /// Open slots without caches.
@@ -71,9 +71,9 @@ impl Memory {
 
 /// Takes `count` slots on a CPU, uses them, and gives them back; says which.
 fn use_once(slots: &Slots<'_>, memory: &Memory, cpu: usize, count: usize) -> Option<usize> {
-    let run = slots.take(cpu, &places(slots.capacity(), count), OWNER).ok()?;
+    let run = slots.alloc(cpu, &places(slots.capacity(), count), OWNER).ok()?;
     memory.write(&run);
-    assert!(slots.give(cpu, &run));
+    assert!(slots.free(cpu, &run));
     Some(run.first())
 }
 
@@ -81,9 +81,9 @@ fn use_once(slots: &Slots<'_>, memory: &Memory, cpu: usize, count: usize) -> Opt
 fn is_whole(slots: &Slots<'_>) {
     assert_eq!(slots.used(), 0);
     let capacity = slots.capacity();
-    let all = slots.take(0, &places(capacity, capacity), OWNER).expect("all of it is free");
+    let all = slots.alloc(0, &places(capacity, capacity), OWNER).expect("all of it is free");
     assert_eq!((slots.used(), slots.high_water()), (capacity, capacity));
-    assert!(slots.give(0, &all));
+    assert!(slots.free(0, &all));
     assert_eq!(slots.used(), 0);
 }
 
@@ -93,11 +93,11 @@ fn loom_no_slot_has_two_owners() {
         let slots = slots(2);
         let owners = leak([AtomicUsize::new(0), AtomicUsize::new(0)]);
         let side = || {
-            let run = slots.take(0, &places(2, 1), OWNER).unwrap();
+            let run = slots.alloc(0, &places(2, 1), OWNER).unwrap();
             let owner = &owners[run.first()];
             assert_eq!(owner.fetch_add(1, Ordering::Relaxed), 0, "two owners");
             owner.store(0, Ordering::Relaxed);
-            assert!(slots.give(0, &run));
+            assert!(slots.free(0, &run));
             run.first()
         };
         // Two slots for two sides: both always find one.
@@ -115,7 +115,7 @@ fn loom_runs_that_span_words_leave_nothing_behind() {
         let pool = Word::BITS + 2;
         let slots = slots(pool);
         // All but two slots on each side of the border between two words are in use.
-        let filler = slots.take(0, &places(pool, Word::BITS - 2), OWNER).unwrap();
+        let filler = slots.alloc(0, &places(pool, Word::BITS - 2), OWNER).unwrap();
         // Without the search, which climbs on: loom has no time for its every way.
         let side = |first, count| {
             move || {
@@ -127,7 +127,7 @@ fn loom_runs_that_span_words_leave_nothing_behind() {
             }
         };
         let both = race(swap, side(Word::BITS - 2, 4), side(Word::BITS - 1, 3));
-        assert!(slots.give(0, &filler));
+        assert!(slots.free(0, &filler));
         is_whole(slots);
         both
     });
@@ -153,17 +153,17 @@ fn loom_bytes_follow_the_slot() {
 fn loom_a_holding_ends_once() {
     let met = outcomes(|swap| {
         let slots = slots(1);
-        let run = leak(slots.take(0, &places(1, 1), OWNER).unwrap());
+        let run = leak(slots.alloc(0, &places(1, 1), OWNER).unwrap());
         let side = || {
             let ended = slots.end(run);
             if ended {
-                slots.free(run);
+                slots.clear(run);
             }
             ended
         };
         let (ended, freed) = race(swap, side, || slots.revoke(OWNER));
         assert_eq!(usize::from(ended) + freed, 1);
-        assert!(!slots.give(0, run), "a record that comes late");
+        assert!(!slots.free(0, run), "a record that comes late");
         is_whole(slots);
         ended
     });
@@ -175,14 +175,14 @@ fn loom_a_holding_ends_once() {
 fn loom_a_search_in_vain_hides_nothing() {
     let met = outcomes(|swap| {
         let slots = slots(1);
-        let run = slots.take(0, &places(1, 1), OWNER).unwrap();
+        let run = slots.alloc(0, &places(1, 1), OWNER).unwrap();
         let memory = Memory::of(1);
         let (found, ()) = race(
             swap,
             || use_once(slots, memory, 0, 1).is_some(),
             move || {
                 memory.write(&run);
-                assert!(slots.give(0, &run));
+                assert!(slots.free(0, &run));
             },
         );
         is_whole(slots);
@@ -196,12 +196,12 @@ fn loom_a_search_in_vain_hides_nothing() {
 fn loom_parts_become_a_whole_that_is_found() {
     let met = outcomes(|swap| {
         let slots = slots(3);
-        let take = || slots.take(0, &places(3, 1), OWNER).unwrap();
+        let take = || slots.alloc(0, &places(3, 1), OWNER).unwrap();
         let (low, middle, high) = (take(), take(), take());
         let memory = Memory::of(3);
         let give = |run| {
             memory.write(&run);
-            assert!(slots.give(0, &run));
+            assert!(slots.free(0, &run));
         };
         let look = || use_once(slots, memory, 0, 3).is_some();
         let both = race(

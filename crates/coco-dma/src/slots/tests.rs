@@ -12,9 +12,9 @@ use super::SlotsError;
 use super::fit::Shape;
 use crate::addr::AlignMask;
 use crate::addr::Boundary;
-use crate::addr::Places;
+use crate::addr::Constraints;
+use crate::addr::Placements;
 use crate::addr::SLOT;
-use crate::addr::Wish;
 use crate::word::Word;
 
 const OWNER: Owner = match Owner::new(7) {
@@ -46,19 +46,19 @@ fn a_full_pool_refuses_and_recovers() {
     let words = storage(len);
     let slots = Slots::new(len, SLOT, &words).unwrap();
     slots.open();
-    let one = Places::new(BASE, len, &Wish::of(1)).unwrap();
-    let runs: Vec<_> = (0..70).map(|_| slots.take(0, &one, OWNER).unwrap()).collect();
-    assert!(slots.take(0, &one, OWNER).is_err());
+    let one = Placements::new(BASE, len, &Constraints::of(1)).unwrap();
+    let runs: Vec<_> = (0..70).map(|_| slots.alloc(0, &one, OWNER).unwrap()).collect();
+    assert!(slots.alloc(0, &one, OWNER).is_err());
     assert_eq!((slots.used(), slots.high_water()), (70, 70));
     for (place, run) in runs.into_iter().enumerate() {
         assert_eq!(run.offset() as u64, place as u64 * SLOT, "lowest address first");
-        assert!(slots.give(0, &run));
+        assert!(slots.free(0, &run));
     }
     assert_eq!((slots.used(), slots.high_water()), (0, 70));
-    let all = Places::new(BASE, len, &Wish::of(len)).unwrap();
-    let run = slots.take(0, &all, OWNER).unwrap();
+    let all = Placements::new(BASE, len, &Constraints::of(len)).unwrap();
+    let run = slots.alloc(0, &all, OWNER).unwrap();
     assert_eq!(run.count(), 70);
-    assert!(slots.give(0, &run));
+    assert!(slots.free(0, &run));
 }
 
 /// One call of a random sequence.
@@ -81,7 +81,7 @@ fn call() -> impl Strategy<Value = Call> {
 }
 
 proptest! {
-    /// No slot is given twice, none is lost, every wish is kept, and a refusal is true.
+    /// No slot is given twice, none is lost, all constraints are met, and a refusal is true.
     #[test]
     fn agrees_with_a_model(
         calls in prop::collection::vec(call(), 1..200),
@@ -102,14 +102,14 @@ proptest! {
             cpu = (cpu * 7 + 3) % 5;
             match call {
                 Call::Take { len: wanted, original, keep, align, boundary } => {
-                    let wish = Wish {
+                    let constraints = Constraints {
                         len: wanted,
                         original,
                         keep: AlignMask::new((1 << keep) - 1).unwrap(),
                         align: 1 << align,
                         boundary: Boundary::new(if boundary < 11 { 0 } else { 1 << boundary }),
                     };
-                    let Some(places) = Places::new(base, len, &wish) else { continue };
+                    let Some(places) = Placements::new(base, len, &constraints) else { continue };
                     let free = |offset: u64| {
                         let first = usize::try_from(offset / SLOT).unwrap();
                         let count = usize::try_from(places.slots_at(offset)).unwrap();
@@ -127,18 +127,18 @@ proptest! {
                     };
                     let kept = slots.keeps() && Shape::of(&places, SLOT.trailing_zeros()).is_some();
                     let lowest = found().filter(|at| kept && inside(at)).min().or(found().min());
-                    match slots.take(cpu, &places, OWNER) {
-                        Err(_) => prop_assert_eq!(lowest, None, "a refusal of {:?}", wish),
+                    match slots.alloc(cpu, &places, OWNER) {
+                        Err(_) => prop_assert_eq!(lowest, None, "a refusal of {:?}", constraints),
                         Ok(run) => {
                             let at = run.offset() as u64;
                             if !slots.keeps() {
                                 prop_assert_eq!(Some(at), lowest);
                             }
                             let addr = base + at;
-                            let low = wish.keep.raw();
+                            let low = constraints.keep.raw();
                             prop_assert_eq!(addr & low, original & low);
-                            prop_assert_eq!((addr - (addr & low)) % wish.align, 0);
-                            if let Some(boundary) = wish.boundary {
+                            prop_assert_eq!((addr - (addr & low)) % constraints.align, 0);
+                            if let Some(boundary) = constraints.boundary {
                                 prop_assert!(!boundary.crossed_by(addr, wanted));
                             }
                             let first = run.first();
@@ -154,8 +154,8 @@ proptest! {
                     let run = held.swap_remove(which % held.len());
                     let first = run.first();
                     model[first..first + run.count()].fill(false);
-                    assert!(slots.give(cpu, &run));
-                    assert!(!slots.give(cpu, &run), "given back once");
+                    assert!(slots.free(cpu, &run));
+                    assert!(!slots.free(cpu, &run), "given back once");
                 }
                 Call::Give(_) => {}
             }

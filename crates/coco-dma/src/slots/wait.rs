@@ -1,22 +1,22 @@
-//! Waiting for slots: see [`space`](crate::space).
+//! Waiting for slots: see [`waiters`](crate::waiters).
 //!
 //! What CPUs keep is the difficulty, as they put slots there by plain stores. Who waits therefore
 //! has the turn at every cache once, after it asked, and leaves it empty. Every later turn comes
 //! behind that one, sees that somebody waits, and ends with an empty cache too. Where a CPU is at
 //! its turn at that moment nothing is known of it, and the answer is to try again.
 
+use super::CacheGuard;
 use super::Slots;
-use super::Turn;
-use crate::space::Listener;
-use crate::space::SpaceListener;
-use crate::space::Waiters;
-use crate::space::Watch;
+use crate::waiters::CapacityListener;
+use crate::waiters::Listener;
+use crate::waiters::Waiters;
+use crate::waiters::Watch;
 use crate::word::Ordering;
 use crate::word::fence;
 
 impl<'m> Slots<'m> {
     /// The same slots with whom to tell when some are free again.
-    pub(crate) fn with_listener(mut self, listener: &'m dyn SpaceListener) -> Self {
+    pub(crate) fn with_listener(mut self, listener: &'m dyn CapacityListener) -> Self {
         self.map.waiters = Waiters::new(Listener(Some(listener)));
         self
     }
@@ -47,7 +47,7 @@ impl<'m> Slots<'m> {
     /// At the end of a turn that may leave slots in the cache: while somebody waits for slots it
     /// leaves none.
     #[inline]
-    pub(super) fn keep_nothing_back(&self, turn: &mut Turn<'_>) {
+    pub(super) fn keep_nothing_back(&self, turn: &mut CacheGuard<'_>) {
         if self.map.waiters.wanted() {
             self.empty_for_waiters(turn);
         }
@@ -55,19 +55,19 @@ impl<'m> Slots<'m> {
 
     #[cold]
     #[inline(never)]
-    fn empty_for_waiters(&self, turn: &mut Turn<'_>) {
+    fn empty_for_waiters(&self, turn: &mut CacheGuard<'_>) {
         self.empty(turn);
     }
 
     /// The turn to use what a CPU keeps, for long: who waits for slots passes it over.
-    pub(crate) fn claim(&self, cpu: usize) -> Option<Turn<'m>> {
+    pub(crate) fn claim(&self, cpu: usize) -> Option<CacheGuard<'m>> {
         let mut turn = self.enter(cpu)?;
         turn.claim(true);
         Some(turn)
     }
 
     /// Before such a turn ends.
-    pub(crate) fn unclaim(&self, turn: &mut Turn<'_>) {
+    pub(crate) fn unclaim(&self, turn: &mut CacheGuard<'_>) {
         turn.claim(false);
         // Whoever still passes it over is seen here.
         fence(Ordering::SeqCst);

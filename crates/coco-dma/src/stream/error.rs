@@ -83,7 +83,7 @@ impl<B> From<MapFailed<B>> for MapError {
 
 /// A map that did not end. Its record comes back with all that it holds, and nothing was copied.
 #[derive(Debug)]
-pub enum FinishError {
+pub enum UnmapRawError {
     /// The mapping is another device's; finish it there.
     NotThisDevice(RawMapping),
     /// The IOMMU could not unmap it: the device may still reach what the mapping holds, so that
@@ -92,7 +92,7 @@ pub enum FinishError {
     StillMapped(RawMapping, UnmapError),
 }
 
-impl FinishError {
+impl UnmapRawError {
     /// The mapping.
     pub fn into_mapping(self) -> RawMapping {
         match self {
@@ -101,7 +101,7 @@ impl FinishError {
     }
 }
 
-impl fmt::Display for FinishError {
+impl fmt::Display for UnmapRawError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotThisDevice(_) => {
@@ -112,4 +112,4 @@ impl fmt::Display for FinishError {
     }
 }
 
-impl core::error::Error for FinishError {}
+impl core::error::Error for UnmapRawError {}

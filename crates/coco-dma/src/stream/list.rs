@@ -5,9 +5,9 @@
 use core::fmt;
 use core::ptr::NonNull;
 
-use super::FinishError;
 use super::MapError;
 use super::RawMapping;
+use super::UnmapRawError;
 use crate::attrs::Attrs;
 use crate::device::Device;
 use crate::platform::Platform;
@@ -107,7 +107,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                 }
                 Err(error) => {
                     // SAFETY: no device was given an address.
-                    let ended = unsafe { self.finish_list(records, 0) };
+                    let ended = unsafe { self.unmap_list(records, 0) };
                     let still_mapped = ended.map_or_else(|left| left.still_mapped, |()| 0);
                     return Err(ListError::Segment { index, error, still_mapped });
                 }
@@ -121,14 +121,14 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     ///
     /// # Errors
     ///
-    /// Some did not end, for the reasons of [`finish_raw`](Self::finish_raw): their records are
+    /// Some did not end, for the reasons of [`unmap_raw`](Self::unmap_raw): their records are
     /// in their entries as they were, while those of the others are empty. Finish what is left
     /// one by one: where in the list its bytes lie is no longer to be seen.
     ///
     /// # Safety
     ///
-    /// As for [`finish_raw`](Self::finish_raw), for every record.
-    pub unsafe fn finish_list(
+    /// As for [`unmap_raw`](Self::unmap_raw), for every record.
+    pub unsafe fn unmap_list(
         &self,
         records: &mut [Option<RawMapping>],
         written: usize,
@@ -140,10 +140,10 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             before -= mapping.len().min(before);
             let arrived = written.saturating_sub(before);
             // SAFETY: the caller's conditions.
-            if let Err(error) = unsafe { self.finish_raw(mapping, arrived) } {
+            if let Err(error) = unsafe { self.unmap_raw(mapping, arrived) } {
                 match &error {
-                    FinishError::NotThisDevice(_) => left.not_this_device += 1,
-                    FinishError::StillMapped(..) => left.still_mapped += 1,
+                    UnmapRawError::NotThisDevice(_) => left.not_this_device += 1,
+                    UnmapRawError::StillMapped(..) => left.still_mapped += 1,
                 }
                 *record = Some(error.into_mapping());
             }

@@ -6,9 +6,9 @@ use core::fmt;
 use core::ops::Range;
 use core::ptr::NonNull;
 
-use super::Kept;
 use super::MapError;
 use super::RawMapping;
+use super::StuckMapping;
 use crate::attrs::Attrs;
 use crate::copy::barrier;
 use crate::copy::copy;
@@ -101,7 +101,7 @@ impl<'a, 'd, P: Platform + ?Sized> Live<'a, 'd, P> {
 
     /// Ends the map, and answers with the buffer; or with what is left, where an IOMMU could not
     /// unmap it.
-    pub(super) fn end(self, written: usize) -> Result<NonNull<[u8]>, Kept> {
+    pub(super) fn end(self, written: usize) -> Result<NonNull<[u8]>, StuckMapping> {
         let Self { device, record } = self;
         let buffer = record.buffer();
         // SAFETY: by the contract of `DmaAddr` the device has stopped, and the conditions of
@@ -112,16 +112,16 @@ impl<'a, 'd, P: Platform + ?Sized> Live<'a, 'd, P> {
                 barrier(buffer.as_ptr().cast());
                 Ok(buffer)
             }
-            Err((record, error)) => Err(Kept::new(record, error)),
+            Err((record, error)) => Err(StuckMapping::new(record, error)),
         }
     }
 
     /// The same for a buffer that is its owner's again in any case: what arrived is brought to it.
-    pub(super) fn end_loan(self, written: usize) -> Result<(), Kept> {
+    pub(super) fn end_loan(self, written: usize) -> Result<(), StuckMapping> {
         let device = self.device;
         self.end(written).map(drop).inspect_err(|kept| {
             // SAFETY: the conditions of `map_raw` held as in `new`, and this is its device.
-            unsafe { device.bring(kept.record(), written) };
+            unsafe { device.copy_back(kept.record(), written) };
         })
     }
 

@@ -5,7 +5,7 @@
 use core::ptr::NonNull;
 
 use super::MapError;
-use super::apart::apart;
+use super::launder::launder;
 use super::raw::Held;
 use super::raw::RawMapping;
 use crate::addr::DmaAddr;
@@ -20,8 +20,8 @@ use crate::plan::Candidates;
 use crate::plan::Moment;
 use crate::plan::Plan;
 use crate::platform::Platform;
-use crate::pool::Hand;
 use crate::pool::PoolHandle;
+use crate::pool::SlotAlloc;
 use crate::reason::Refuse;
 use crate::state::Direction;
 use crate::state::Memory;
@@ -83,7 +83,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     #[inline]
     unsafe fn map_by(
         &self,
-        hand: &mut impl Hand,
+        hand: &mut impl SlotAlloc,
         buffer: NonNull<[u8]>,
         direction: Direction,
         attrs: Attrs,
@@ -98,12 +98,12 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                 return Ok(record(addr, Held::Open));
             }
             // SAFETY: this function's conditions.
-            if let Some(mapping) = unsafe { self.map_quickly(hand, buffer, range, direction) } {
+            if let Some(mapping) = unsafe { self.map_fast(hand, buffer, range, direction) } {
                 return Ok(mapping);
             }
         }
         // SAFETY: this function's conditions.
-        apart(unsafe { self.map_wholly(hand, buffer, range, direction, attrs) })
+        launder(unsafe { self.map_slow(hand, buffer, range, direction, attrs) })
     }
 
     /// The whole way: asks `plan`.
@@ -112,9 +112,9 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     ///
     /// As for [`map_raw`](Self::map_raw).
     #[inline(never)]
-    unsafe fn map_wholly(
+    unsafe fn map_slow(
         &self,
-        hand: &mut impl Hand,
+        hand: &mut impl SlotAlloc,
         buffer: NonNull<[u8]>,
         range: Option<PhysRange>,
         direction: Direction,
@@ -122,6 +122,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     ) -> Result<RawMapping, MapError> {
         let record =
             |addr, place| RawMapping { owner: self.owner(), addr, buffer, direction, attrs, place };
+        // sabotage: distrusted-maps
         if let Some(reason) = self.stopped() {
             return Err(self.refused(reason, buffer.len(), range, attrs));
         }
@@ -152,14 +153,14 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             }
             if let Some(ends) = self.ends(&mapping) {
                 // SAFETY: the buffer is readable and writable by condition 1.
-                unsafe { self.carry(&ends, Moment::Map, 0..mapping.len()) };
+                unsafe { self.transfer(&ends, Moment::Map, 0..mapping.len()) };
             }
             if addr.is_none() {
                 // The device's domain gives the address, and now that the bytes are in their place
                 // they may be seen.
                 // SAFETY: conditions 1 to 3; the state is pinned, or cannot change.
-                if let Err(reason) = unsafe { self.put_behind(&mut mapping, range, state) } {
-                    self.let_go(hand, mapping.place);
+                if let Err(reason) = unsafe { self.map_iommu(&mut mapping, range, state) } {
+                    self.release(hand, mapping.place);
                     return Err(self.refused(reason, buffer.len(), range, attrs));
                 }
             }
@@ -168,7 +169,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                 Some(reason) => {
                     self.count().bounced();
                     let (device, addr, len) = (self.name(), mapping.addr, buffer.len());
-                    self.dma().tell(&Event::Bounced { device, addr, len, reason });
+                    self.dma().notify(&Event::Bounced { device, addr, len, reason });
                 }
             }
             return Ok(mapping);
@@ -179,6 +180,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     /// Pins memory that is mapped in place, if it is in a state that can change.
     fn pin(&self, range: Option<PhysRange>, state: State, attrs: Attrs) -> Result<Option<Pin>, ()> {
         match range {
+            // sabotage: no-pin
             Some(range) if !attrs.contains(Attrs::MMIO) && !self.in_pool(range) => {
                 self.dma().ledger().pin_state(range, state).map_err(drop)
             }
@@ -190,7 +192,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     /// a domain will give it) and the state of the memory.
     fn bounce(
         &self,
-        hand: &mut impl Hand,
+        hand: &mut impl SlotAlloc,
         pools: Candidates<'_>,
     ) -> Result<(Option<DmaAddr>, State, Held), Refuse> {
         let mut why = Refuse::PoolFull;
@@ -207,7 +209,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             if !self.charge(count) {
                 return Err(Refuse::Quota);
             }
-            let Ok(run) = hand.take(pool, &places, self.owner()) else {
+            let Ok(run) = hand.alloc(pool, &places, self.owner()) else {
                 self.discharge(count);
                 continue;
             };
@@ -216,7 +218,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             let addr = candidate.base.map(|base| base.checked_add(offset?));
             if addr == Some(None) {
                 self.discharge(count);
-                hand.give(pool, &run, |_| ());
+                hand.free(pool, &run, |_| ());
                 why = Refuse::NoReachablePool;
                 continue;
             }
@@ -236,7 +238,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     ) -> MapError {
         self.count().refused();
         if !attrs.contains(Attrs::NO_WARN) {
-            self.dma().tell(&Event::Refused { device: self.name(), len, reason });
+            self.dma().notify(&Event::Refused { device: self.name(), len, reason });
         }
         MapError { device: self.name().into(), reason, len, memory: self.memory(range) }
     }

@@ -2,7 +2,7 @@
 //!
 //! Straight down and straight up: [`Device::map_raw`](crate::device::Device::map_raw) asks
 //! `plan` once and does what it says;
-//! [`Device::finish_raw`](crate::device::Device::finish_raw) undoes what the record says, asking
+//! [`Device::unmap_raw`](crate::device::Device::unmap_raw) undoes what the record says, asking
 //! nobody again.
 //!
 //! Safe code has two forms of it. [`Device::map`](crate::device::Device::map) takes a buffer away
@@ -11,34 +11,34 @@
 //! runs. The direction is a value, not a type, in all of them: adaptors get it at run time from
 //! their own world, and the wrong sync is not a mistake with consequences: it does nothing.
 
-mod apart;
-mod behind;
 mod buffer;
-mod carry;
+mod capacity;
 mod error;
-mod kept;
-mod lent;
+mod fast;
+mod iommu;
+mod launder;
 mod list;
 mod live;
 mod map;
 #[cfg(all(test, loom))]
 mod models;
 mod owned;
-mod quick;
 mod raw;
-mod room;
+mod scoped;
+mod stuck;
+mod transfer;
 
 pub use buffer::OwnedBuffer;
-pub use error::FinishError;
+pub use capacity::MAX_ROOM;
 pub use error::MapError;
 pub use error::MapFailed;
-pub use kept::Kept;
-pub use kept::LendError;
-pub use kept::UnmapFailed;
-pub use lent::Lent;
-pub use lent::LentRef;
+pub use error::UnmapRawError;
 pub use list::ListError;
 pub use list::ListUnfinished;
 pub use owned::Mapping;
 pub use raw::RawMapping;
-pub use room::MAX_ROOM;
+pub use scoped::ScopedMapping;
+pub use scoped::ScopedMappingRef;
+pub use stuck::ScopedMapError;
+pub use stuck::StuckMapping;
+pub use stuck::UnmapFailed;

@@ -24,14 +24,14 @@ use crate::reason::Refuse;
 use crate::regime::Parameters;
 use crate::regime::PlatformName;
 use crate::regime::Regime;
-use crate::space::SpaceListener;
-use crate::space::Watch;
-use crate::state::Cache;
+use crate::state::CacheMode;
 use crate::state::Context;
 use crate::state::Direction;
 use crate::state::PoolLabel;
 use crate::state::State;
 use crate::state::Visibility;
+use crate::waiters::CapacityListener;
+use crate::waiters::Watch;
 use crate::word::Word;
 use crate::word::race::outcomes;
 use crate::word::race::race;
@@ -53,25 +53,25 @@ unsafe impl Platform for Toy {
         Err(ConvertError { done: 0, doubt: 0, code: 0 })
     }
 
-    unsafe fn view(
+    unsafe fn map_cpu(
         &self,
         _: PhysRange,
         _: State,
-        _: Cache,
+        _: CacheMode,
         _: Context,
     ) -> Result<NonNull<u8>, NoView> {
         Err(NoView)
     }
 
-    unsafe fn unview(&self, _: NonNull<u8>, _: PhysRange) {}
+    unsafe fn unmap_cpu(&self, _: NonNull<u8>, _: PhysRange) {}
 }
 
 /// How often it was told. Not loom's: it is read when all is over.
 #[derive(Default)]
 struct Told(std::sync::atomic::AtomicUsize);
 
-impl SpaceListener for Told {
-    fn space(&self) {
+impl CapacityListener for Told {
+    fn capacity(&self) {
         self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
 }
@@ -105,9 +105,9 @@ fn map(device: Bound) -> Result<RawMapping, Refuse> {
     mapped.map_err(|error| error.reason)
 }
 
-fn finish(device: Bound, mapping: RawMapping) {
+fn unmap(device: Bound, mapping: RawMapping) {
     // SAFETY: no device touches it.
-    unsafe { device.finish_raw(mapping, 0) }.unwrap();
+    unsafe { device.unmap_raw(mapping, 0) }.unwrap();
 }
 
 /// Waits as it is to be done: whether it sleeps in the end.
@@ -115,7 +115,7 @@ fn sleeps(device: Bound, why: Refuse) -> bool {
     if map(device).is_ok() {
         return false;
     }
-    assert_eq!(device.watch_space(why), Watch::Set);
+    assert_eq!(device.watch_capacity(why), Watch::Set);
     match map(device) {
         Ok(_) => false,
         Err(reason) => reason == why,
@@ -126,7 +126,7 @@ fn sleeps(device: Bound, why: Refuse) -> bool {
 fn loom_waiting_misses_no_quota() {
     let met = outcomes(|swap| {
         let ([first, _], mapping, told) = two_devices();
-        let end = move || finish(first, mapping);
+        let end = move || unmap(first, mapping);
         let ((), asleep) = race(swap, end, move || sleeps(first, Refuse::Quota));
         let told = told.0.load(std::sync::atomic::Ordering::Relaxed);
         assert!(told > 0 || !asleep, "asleep, and never told");

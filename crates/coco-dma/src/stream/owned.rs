@@ -156,7 +156,7 @@ impl<B: OwnedBuffer, P: Platform + ?Sized> Mapping<'_, '_, B, P> {
     ///
     /// The device is behind an IOMMU that could not unmap it: the error holds the buffer, and tries
     /// again when asked. Without an IOMMU there is no error.
-    pub fn finish(self, written: usize) -> Result<B, UnmapFailed<B>> {
+    pub fn unmap(self, written: usize) -> Result<B, UnmapFailed<B>> {
         let Self { live, rest, loss, buffer: _ } = self;
         mem::forget(loss);
         match live.end(written) {

@@ -6,8 +6,8 @@
 use core::ops::Range;
 use core::ptr::NonNull;
 
-use super::FinishError;
-use super::apart::apart;
+use super::UnmapRawError;
+use super::launder::launder;
 use crate::addr::DmaAddr;
 use crate::attrs::Attrs;
 use crate::copy::barrier;
@@ -17,9 +17,9 @@ use crate::iommu::UnmapError;
 use crate::ledger::Pin;
 use crate::plan::Moment;
 use crate::platform::Platform;
-use crate::pool::Hand;
 use crate::pool::Owner;
 use crate::pool::PoolHandle;
+use crate::pool::SlotAlloc;
 use crate::pool::SlotRun;
 use crate::state::Direction;
 
@@ -107,7 +107,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     /// # Errors
     ///
     /// The record, with which nothing happened: it is another device's, or the IOMMU could not
-    /// unmap it ([`FinishError::StillMapped`]). Without an IOMMU only the former can be. (Who has
+    /// unmap it ([`UnmapRawError::StillMapped`]). Without an IOMMU only the former can be. (Who has
     /// to give the buffer back all the same brings the bytes by
     /// [`sync_for_cpu`](Self::sync_for_cpu), and finishes the record later with `written` 0.)
     ///
@@ -117,62 +117,62 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     /// [`map_raw`](Self::map_raw) held until now. With `written` 0 the buffer may be gone, if it
     /// was there when the device stopped: no byte of it is touched.
     #[inline]
-    pub unsafe fn finish_raw(
+    pub unsafe fn unmap_raw(
         &self,
         mapping: RawMapping,
         written: usize,
-    ) -> Result<(), FinishError> {
+    ) -> Result<(), UnmapRawError> {
         // SAFETY: this function's conditions.
-        unsafe { self.finish_by(&mut self.hand(), mapping, written) }
+        unsafe { self.unmap_with(&mut self.hand(), mapping, written) }
     }
 
     /// The same for whoever has a cache of the pool for itself; the map may have been made without.
     ///
     /// # Safety
     ///
-    /// As for [`finish_raw`](Self::finish_raw).
+    /// As for [`unmap_raw`](Self::unmap_raw).
     #[inline]
-    pub unsafe fn finish_raw_with(
+    pub unsafe fn unmap_raw_with(
         &self,
         handle: &mut PoolHandle<'_>,
         mapping: RawMapping,
         written: usize,
-    ) -> Result<(), FinishError> {
+    ) -> Result<(), UnmapRawError> {
         // SAFETY: this function's conditions.
-        unsafe { self.finish_by(handle, mapping, written) }
+        unsafe { self.unmap_with(handle, mapping, written) }
     }
 
     /// # Safety
     ///
-    /// As for [`finish_raw`](Self::finish_raw).
+    /// As for [`unmap_raw`](Self::unmap_raw).
     #[inline]
-    unsafe fn finish_by(
+    unsafe fn unmap_with(
         &self,
-        hand: &mut impl Hand,
+        hand: &mut impl SlotAlloc,
         mapping: RawMapping,
         written: usize,
-    ) -> Result<(), FinishError> {
+    ) -> Result<(), UnmapRawError> {
         if mapping.owner != self.owner() {
-            return Err(FinishError::NotThisDevice(mapping));
+            return Err(UnmapRawError::NotThisDevice(mapping));
         }
         // SAFETY: this function's conditions.
         let ended = unsafe { self.end(hand, mapping, written) };
-        ended.map_err(|(mapping, error)| FinishError::StillMapped(mapping, error))
+        ended.map_err(|(mapping, error)| UnmapRawError::StillMapped(mapping, error))
     }
 
     /// Ends a map of this device, or gives its record back as it was.
     ///
     /// # Safety
     ///
-    /// As for [`finish_raw`](Self::finish_raw).
+    /// As for [`unmap_raw`](Self::unmap_raw).
     #[inline]
     pub(super) unsafe fn end(
         &self,
-        hand: &mut impl Hand,
+        hand: &mut impl SlotAlloc,
         mapping: RawMapping,
         written: usize,
     ) -> Result<(), (RawMapping, UnmapError)> {
-        match (mapping, self.usual()) {
+        match (mapping, self.default_pool()) {
             (
                 RawMapping {
                     place: Held::Slots { pool, run, at, mapped: None },
@@ -181,14 +181,14 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
                     attrs: Attrs::NONE,
                     ..
                 },
-                Some(usual),
-            ) if pool == usual.index && at == run.offset() => {
+                Some(default_pool),
+            ) if pool == default_pool.index && at == run.offset() => {
                 // SAFETY: this function's conditions.
-                unsafe { self.finish_quickly(hand, usual, run, buffer, direction, written) };
+                unsafe { self.unmap_fast(hand, default_pool, run, buffer, direction, written) };
                 Ok(())
             }
             // SAFETY: this function's conditions.
-            (mapping, _) => unsafe { self.end_wholly(hand, apart(mapping), written) },
+            (mapping, _) => unsafe { self.unmap_slow(hand, launder(mapping), written) },
         }
     }
 
@@ -196,11 +196,11 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     ///
     /// # Safety
     ///
-    /// As for [`finish_raw`](Self::finish_raw).
+    /// As for [`unmap_raw`](Self::unmap_raw).
     #[inline(never)]
-    unsafe fn end_wholly(
+    unsafe fn unmap_slow(
         &self,
-        hand: &mut impl Hand,
+        hand: &mut impl SlotAlloc,
         mapping: RawMapping,
         written: usize,
     ) -> Result<(), (RawMapping, UnmapError)> {
@@ -209,12 +209,12 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             return Err((mapping, error));
         }
         // SAFETY: this function's conditions.
-        unsafe { self.bring(&mapping, written) };
+        unsafe { self.copy_back(&mapping, written) };
         match mapping.place {
             Held::Open => {}
             place @ (Held::InPlace { .. } | Held::Slots { .. }) => {
-                self.let_go(hand, place);
-                self.count().finished();
+                self.release(hand, place);
+                self.count().unmapped();
             }
         }
         Ok(())
@@ -225,23 +225,24 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     /// # Safety
     ///
     /// As for [`map_raw`](Self::map_raw); the mapping is this device's.
-    pub(super) unsafe fn bring(&self, mapping: &RawMapping, written: usize) {
+    pub(super) unsafe fn copy_back(&self, mapping: &RawMapping, written: usize) {
         if let Some(ends) = self.ends(mapping) {
             // SAFETY: the buffer is readable and writable by condition 1 of `map_raw`.
-            unsafe { self.carry(&ends, Moment::Finish, 0..written) };
+            // sabotage: whole-slot-back-iommu
+            unsafe { self.transfer(&ends, Moment::Unmap, 0..written) };
         }
         // What the device wrote is read anew.
         barrier(mapping.buffer.as_ptr().cast());
     }
 
     /// Gives back what a map held, which the device reaches no more.
-    pub(super) fn let_go(&self, hand: &mut impl Hand, place: Held) {
+    pub(super) fn release(&self, hand: &mut impl SlotAlloc, place: Held) {
         match place {
             Held::Open | Held::InPlace { pin: None, .. } => {}
             Held::InPlace { pin: Some(pin), .. } => self.dma().ledger().unpin(pin),
             Held::Slots { pool, run, .. } => {
                 // Slots that were revoked are not ours any more.
-                if self.pool(pool).is_some_and(|pool| hand.give(pool, &run, |_| ())) {
+                if self.pool(pool).is_some_and(|pool| hand.free(pool, &run, |_| ())) {
                     self.discharge(run.count());
                 }
             }
@@ -262,7 +263,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             && let Some(ends) = self.ends(mapping)
         {
             // SAFETY: the buffer is readable and writable by condition 1 of `map_raw`.
-            unsafe { self.carry(&ends, Moment::SyncForDevice, part) };
+            unsafe { self.transfer(&ends, Moment::SyncForDevice, part) };
         }
         // In place too, what the driver wrote is written.
         barrier(mapping.buffer.as_ptr().cast());
@@ -281,7 +282,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             && let Some(ends) = self.ends(mapping)
         {
             // SAFETY: the buffer is readable and writable by condition 1 of `map_raw`.
-            unsafe { self.carry(&ends, Moment::SyncForCpu, part) };
+            unsafe { self.transfer(&ends, Moment::SyncForCpu, part) };
         }
         // In place too, what the device wrote is read anew.
         barrier(mapping.buffer.as_ptr().cast());

@@ -22,10 +22,10 @@ use coco_dma::shared::OutOfBounds;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::PoolLabel;
-use coco_dma::stream::LendError;
 use coco_dma::stream::MapError;
 use coco_dma::stream::Mapping;
 use coco_dma::stream::OwnedBuffer;
+use coco_dma::stream::ScopedMapError;
 use machine::Bench;
 use machine::DIRECTIONS;
 use machine::POOL_LEN;
@@ -46,7 +46,7 @@ where
     assert_eq!(mapping.direction(), Direction::Both);
     assert_eq!(bench.sees(mapping.addr(), 6), b"driver");
     bench.writes(mapping.addr(), b"device");
-    let buffer = mapping.finish(6).unwrap();
+    let buffer = mapping.unmap(6).unwrap();
     assert_eq!((*buffer).as_ref(), b"device");
     buffer
 }
@@ -90,12 +90,12 @@ fn no_byte_comes_or_goes_that_was_not_given() {
             // The device says more than it did: zeroes, no old bytes.
             _ => b"dev\0\0\0",
         };
-        assert_eq!(mapping.finish(written).unwrap(), expected, "{written} said to be written");
+        assert_eq!(mapping.unmap(written).unwrap(), expected, "{written} said to be written");
     }
     // What a device may only read comes back as it was, whatever it wrote and said.
     let mapping = bench.device.map(leaked(b"secret"), Direction::ToDevice, NONE).unwrap();
     bench.writes(mapping.addr(), b"device");
-    assert_eq!(mapping.finish(6).unwrap(), b"secret");
+    assert_eq!(mapping.unmap(6).unwrap(), b"secret");
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn a_mapped_buffer_is_looked_at_by_copies() {
         assert_eq!(mapping.read(offset, &mut out[..len]), wrong);
         assert_eq!(mapping.write(offset, &out[..len]), wrong);
     }
-    assert_eq!(mapping.finish(0).unwrap(), b"devXYZ");
+    assert_eq!(mapping.unmap(0).unwrap(), b"devXYZ");
 }
 
 /// A buffer that tells when it is freed, and may not be sent anywhere.
@@ -186,7 +186,7 @@ fn what_is_dropped_or_forgotten_is_kept_for_good() {
         assert_eq!(full.error().reason, Refuse::PoolFull);
         bench.writes(addr, &[9; 3000]);
         for other in others {
-            let buffer = other.finish(0).unwrap();
+            let buffer = other.unmap(0).unwrap();
             assert_eq!(buffer.bytes, [1; 3000]);
             let freed = buffer.freed;
             drop(buffer);
@@ -236,8 +236,8 @@ fn a_refusal_gives_the_buffer_back() {
 
         let with = bench.device.with_mapped(&mut bytes, Direction::Both, attrs, |_| ());
         let refusal = |error| match error {
-            LendError::Refused(error) => error,
-            kept @ LendError::StillMapped { .. } => panic!("{kept}"),
+            ScopedMapError::Refused(error) => error,
+            kept @ ScopedMapError::StillMapped { .. } => panic!("{kept}"),
         };
         assert_eq!(with.map_err(refusal), Err(error));
         let with = bench.device.with_mapped_ref(&bytes, attrs, |_| ());
@@ -363,7 +363,7 @@ fn a_mapping_may_be_sent() {
     let buffer = std::thread::scope(|scope| {
         let finish = |mapping: Mapping<'_, '_, _, _>| {
             bench.writes(mapping.addr(), b"device");
-            mapping.finish(6).unwrap()
+            mapping.unmap(6).unwrap()
         };
         scope.spawn(move || finish(mapping)).join().unwrap()
     });

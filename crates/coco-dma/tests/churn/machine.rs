@@ -109,17 +109,17 @@ unsafe impl Platform for Machine {
         Err(ConvertError { done: 0, doubt: 0, code: 0 })
     }
 
-    unsafe fn view(
+    unsafe fn map_cpu(
         &self,
         run: PhysRange,
         _: State,
-        _: coco_dma::state::Cache,
+        _: coco_dma::state::CacheMode,
         _: Context,
     ) -> Result<NonNull<u8>, NoView> {
         if run == range(COMES) { Ok(self.pools[COMES]) } else { Err(NoView) }
     }
 
-    unsafe fn unview(&self, _: NonNull<u8>, _: PhysRange) {}
+    unsafe fn unmap_cpu(&self, _: NonNull<u8>, _: PhysRange) {}
 
     fn cpu(&self) -> usize {
         CPU.get()

@@ -19,8 +19,8 @@ use std::ptr::NonNull;
 use coco_dma::Dma;
 use coco_dma::addr::AlignMask;
 use coco_dma::addr::Boundary;
+use coco_dma::addr::Constraints;
 use coco_dma::addr::SLOT;
-use coco_dma::addr::Wish;
 use coco_dma::attrs::Attrs;
 use coco_dma::convert::ShrinkFailed;
 use coco_dma::device::Device;
@@ -137,12 +137,13 @@ impl Churn<'_> {
         let boundary = if self.dice.below(2) == 0 { 0 } else { 0x800 << self.dice.below(9) };
         let rules = Rules { len, original, keep, align, boundary };
         let keep = AlignMask::new(keep).unwrap();
-        let wish = Wish { len, original, keep, align, boundary: Boundary::new(boundary) };
+        let constraints =
+            Constraints { len, original, keep, align, boundary: Boundary::new(boundary) };
         let (pool, taken) = match &mut self.handle {
-            Some(handle) if with_handle => (0, handle.take_raw(&wish)),
+            Some(handle) if with_handle => (0, handle.alloc_raw(&constraints)),
             _ => {
                 let pool = self.dice.below(POOLS.len());
-                (pool, self.pools[pool].take_raw(cpu, &wish))
+                (pool, self.pools[pool].alloc_raw(cpu, &constraints))
             }
         };
         match taken {
@@ -160,30 +161,30 @@ impl Churn<'_> {
         }
     }
 
-    fn give(&mut self, cpu: usize, with_handle: bool) {
+    fn free(&mut self, cpu: usize, with_handle: bool) {
         if self.held.is_empty() {
             return;
         }
         let (held, span) = self.held.swap_remove(self.dice.below(self.held.len()));
-        self.model.give(&span);
+        self.model.free(&span);
         let handle = self.handle.as_mut().filter(|_| with_handle);
         match held {
             Held::Map { device, mapping } => {
                 let device = &self.devices[device];
                 let finished = match handle {
                     // SAFETY: the mapping is the device's, and no device is there.
-                    Some(handle) => unsafe { device.finish_raw_with(handle, mapping, 0) },
+                    Some(handle) => unsafe { device.unmap_raw_with(handle, mapping, 0) },
                     // SAFETY: the same.
-                    None => unsafe { device.finish_raw(mapping, 0) },
+                    None => unsafe { device.unmap_raw(mapping, 0) },
                 };
                 finished.expect("its own");
             }
             Held::ByHand(run) => {
                 let given = match handle {
                     // SAFETY: it was taken from this pool.
-                    Some(handle) if span.pool == 0 => unsafe { handle.give_raw(run) },
+                    Some(handle) if span.pool == 0 => unsafe { handle.free_raw(run) },
                     // SAFETY: the same.
-                    _ => unsafe { self.pools[span.pool].give_raw(cpu, run) },
+                    _ => unsafe { self.pools[span.pool].free_raw(cpu, run) },
                 };
                 assert!(given, "it is held");
             }
@@ -218,7 +219,7 @@ impl Churn<'_> {
             0 if self.handle.is_some() => self.handle = None,
             0 => self.handle = Some(self.pools[0].claim(cpu).expect("nobody has it")),
             1 => self.come_or_go(),
-            kind if kind % 100 >= takes => self.give(cpu, with_handle),
+            kind if kind % 100 >= takes => self.free(cpu, with_handle),
             kind if kind.is_multiple_of(3) => self.take(cpu, with_handle),
             _ => self.map(with_handle),
         }
@@ -281,7 +282,7 @@ fn a_million_steps_against_a_model() {
     }
     churn.handle = None;
     while !churn.held.is_empty() {
-        churn.give(0, false);
+        churn.free(0, false);
     }
     churn.look();
     if !pools[COMES].is_open() {
@@ -290,9 +291,9 @@ fn a_million_steps_against_a_model() {
     for (pool, (_, slots)) in pools.iter().zip(POOLS) {
         assert_eq!(pool.used(), 0);
         assert!(pool.high_water() <= pool.capacity());
-        let all = pool.take_raw(0, &Wish::of(slots * SLOT)).expect("nothing is lost");
+        let all = pool.alloc_raw(0, &Constraints::of(slots * SLOT)).expect("nothing is lost");
         // SAFETY: it was taken from this pool.
-        assert!(unsafe { pool.give_raw(0, all) });
+        assert!(unsafe { pool.free_raw(0, all) });
     }
     churn.model.says_what_was_met(STEPS);
 }

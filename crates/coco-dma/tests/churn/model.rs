@@ -76,7 +76,7 @@ impl Model {
         Span { pool, first, count }
     }
 
-    pub(crate) fn give(&mut self, span: &Span) {
+    pub(crate) fn free(&mut self, span: &Span) {
         for taken in &mut self.taken[span.pool][span.first..span.first + span.count] {
             assert!(std::mem::take(taken), "it was held");
         }

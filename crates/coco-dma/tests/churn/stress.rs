@@ -22,8 +22,8 @@ use std::sync::atomic::Ordering;
 use std::thread;
 
 use coco_dma::Dma;
+use coco_dma::addr::Constraints;
 use coco_dma::addr::SLOT;
-use coco_dma::addr::Wish;
 use coco_dma::attrs::Attrs;
 use coco_dma::device::Device;
 use coco_dma::device::Endpoint;
@@ -88,16 +88,16 @@ impl Stress<'_> {
 
     fn take(&self, mark: u64, cpu: usize, dice: &mut Dice) -> Option<Taken> {
         let pool = dice.below(self.pools.len());
-        let run = self.pools[pool].take_raw(cpu, &wish(dice)).ok()?;
+        let run = self.pools[pool].alloc_raw(cpu, &constraints(dice)).ok()?;
         let taken = Taken { run, pool, mark };
         self.fill(&taken);
         Some(taken)
     }
 
-    fn give(&self, taken: Taken, cpu: usize) {
+    fn free(&self, taken: Taken, cpu: usize) {
         self.check(&taken);
         // SAFETY: it was taken from this pool, and nobody is at its bytes.
-        assert!(unsafe { self.pools[taken.pool].give_raw(cpu, taken.run) }, "it was held");
+        assert!(unsafe { self.pools[taken.pool].free_raw(cpu, taken.run) }, "it was held");
     }
 
     /// Leaves slots for another thread, and answers what lay there.
@@ -110,12 +110,12 @@ impl Stress<'_> {
 
     fn use_handle(&self, handle: &mut PoolHandle<'_>, mark: u64, dice: &mut Dice) {
         for _ in 0..4 {
-            let Ok(run) = handle.take_raw(&wish(dice)) else { return };
+            let Ok(run) = handle.alloc_raw(&constraints(dice)) else { return };
             let taken = Taken { run, pool: 0, mark };
             self.fill(&taken);
             self.check(&taken);
             // SAFETY: it was taken from this pool.
-            assert!(unsafe { handle.give_raw(taken.run) }, "it was held");
+            assert!(unsafe { handle.free_raw(taken.run) }, "it was held");
         }
     }
 
@@ -128,7 +128,7 @@ impl Stress<'_> {
         let mapped = unsafe { self.device.map_raw(bytes, Direction::Both, Attrs::NONE) };
         let Ok(mapping) = mapped else { return };
         // SAFETY: the same.
-        unsafe { self.device.finish_raw(mapping, len) }.expect("its own");
+        unsafe { self.device.unmap_raw(mapping, len) }.expect("its own");
         assert!(buffer.iter().all(|byte| *byte == mark as u8), "somebody else's bytes");
     }
 
@@ -155,7 +155,7 @@ impl Stress<'_> {
                     let ours = held.pop();
                     held.extend(self.swap(ours, &mut dice));
                 }
-                7 => held.drain(..).for_each(|taken| self.give(taken, cpu)),
+                7 => held.drain(..).for_each(|taken| self.free(taken, cpu)),
                 8 => {
                     if let Some(mut handle) = self.pools[0].claim(cpu) {
                         self.use_handle(&mut handle, mark, &mut dice);
@@ -165,13 +165,13 @@ impl Stress<'_> {
                 _ => self.map(mark, &mut dice),
             }
         }
-        held.drain(..).for_each(|taken| self.give(taken, thread));
+        held.drain(..).for_each(|taken| self.free(taken, thread));
     }
 }
 
-fn wish(dice: &mut Dice) -> Wish {
+fn constraints(dice: &mut Dice) -> Constraints {
     let slots = if dice.below(8) == 0 { 65 + dice.below(100) } else { 1 + dice.below(20) };
-    Wish::of(slots as u64 * SLOT)
+    Constraints::of(slots as u64 * SLOT)
 }
 
 fn main() {
@@ -203,7 +203,7 @@ fn main() {
         let left = post.swap(null_mut(), Ordering::AcqRel);
         if !left.is_null() {
             // SAFETY: as in `swap`.
-            stress.give(*unsafe { Box::from_raw(left) }, 0);
+            stress.free(*unsafe { Box::from_raw(left) }, 0);
         }
     }
     let came = stress.came.into_inner();
@@ -214,8 +214,8 @@ fn main() {
     }
     for (pool, (_, slots)) in pools.iter().zip(machine::POOLS) {
         assert_eq!(pool.used(), 0);
-        let all = pool.take_raw(0, &Wish::of(slots * SLOT)).expect("nothing is lost");
+        let all = pool.alloc_raw(0, &Constraints::of(slots * SLOT)).expect("nothing is lost");
         // SAFETY: it was taken from this pool.
-        assert!(unsafe { pool.give_raw(0, all) });
+        assert!(unsafe { pool.free_raw(0, all) });
     }
 }

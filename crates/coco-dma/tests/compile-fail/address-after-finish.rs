@@ -4,7 +4,7 @@ use coco_dma::stream::Mapping;
 
 pub fn end(mapping: Mapping<'_, '_, Vec<u8>>) -> u64 {
     let addr = mapping.addr();
-    let _ = mapping.finish(1);
+    let _ = mapping.unmap(1);
     #[cfg(misuse)]
     let _ = mapping.addr(); //~ E0382
     addr.raw()

@@ -8,6 +8,6 @@ pub fn read(device: &Device<'_>, buffer: Vec<u8>) -> Option<usize> {
     let mapping = device.map(buffer, Direction::FromDevice, Attrs::NONE).ok()?;
     #[cfg(misuse)]
     let _ = buffer.first(); //~ E0382
-    let buffer = mapping.finish(1).unwrap();
+    let buffer = mapping.unmap(1).unwrap();
     Some(buffer.len())
 }

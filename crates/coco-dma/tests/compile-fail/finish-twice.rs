@@ -3,8 +3,8 @@
 use coco_dma::stream::Mapping;
 
 pub fn end(mapping: Mapping<'_, '_, Vec<u8>>) -> Vec<u8> {
-    let buffer = mapping.finish(1).unwrap();
+    let buffer = mapping.unmap(1).unwrap();
     #[cfg(misuse)]
-    let _ = mapping.finish(1); //~ E0382
+    let _ = mapping.unmap(1); //~ E0382
     buffer
 }

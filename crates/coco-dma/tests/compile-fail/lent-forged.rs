@@ -1,9 +1,9 @@
 //! A lent buffer that nobody lent.
 
-use coco_dma::stream::Lent;
+use coco_dma::stream::ScopedMapping;
 
-pub fn forge(lent: &Lent<'_, '_>) -> usize {
+pub fn forge(lent: &ScopedMapping<'_, '_>) -> usize {
     #[cfg(misuse)]
-    let _ = Lent(lent.0); //~ E0423 E0616
+    let _ = ScopedMapping(lent.0); //~ E0423 E0616
     lent.len()
 }

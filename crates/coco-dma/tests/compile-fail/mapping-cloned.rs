@@ -5,5 +5,5 @@ use coco_dma::stream::Mapping;
 pub fn end(mapping: Mapping<'_, '_, Vec<u8>>) -> Vec<u8> {
     #[cfg(misuse)]
     let _ = mapping.clone(); //~ E0599
-    mapping.finish(0).unwrap()
+    mapping.unmap(0).unwrap()
 }

@@ -15,5 +15,5 @@ pub fn start(dma: &Dma<'_>, buffer: Vec<u8>) -> usize {
         let device = dma.bind(Endpoint::new("disk"), Limits::NONE).unwrap();
         mapping = device.map(buffer, Direction::Both, Attrs::NONE).unwrap(); //~ E0597
     }
-    mapping.finish(0).unwrap().len()
+    mapping.unmap(0).unwrap().len()
 }

@@ -7,8 +7,8 @@ use coco_dma::stream::RawMapping;
 
 pub fn end(device: &Device<'_>, mapping: RawMapping) {
     // SAFETY: never run.
-    let _ = unsafe { device.finish_raw(mapping, 0) };
+    let _ = unsafe { device.unmap_raw(mapping, 0) };
     #[cfg(misuse)]
     // SAFETY: never run.
-    let _ = unsafe { device.finish_raw(mapping, 0) }; //~ E0382
+    let _ = unsafe { device.unmap_raw(mapping, 0) }; //~ E0382
 }

@@ -3,9 +3,9 @@
 use coco_dma::pool::Pool;
 use coco_dma::pool::SlotRun;
 
-pub fn give(pool: &Pool<'_>, run: SlotRun) -> usize {
+pub fn free(pool: &Pool<'_>, run: SlotRun) -> usize {
     #[cfg(misuse)]
-    pool.give_raw(0, run); //~ E0133
+    pool.free_raw(0, run); //~ E0133
     #[cfg(not(misuse))]
     let _ = run.first();
     pool.used()

@@ -8,6 +8,6 @@ pub fn read(device: &Device<'_>, buffer: &'static mut [u8]) -> Option<u8> {
     let mapping = device.map(&mut *buffer, Direction::FromDevice, Attrs::NONE).ok()?;
     #[cfg(misuse)]
     let _ = buffer[0]; //~ E0503
-    let buffer = mapping.finish(1).unwrap();
+    let buffer = mapping.unmap(1).unwrap();
     buffer.first().copied()
 }

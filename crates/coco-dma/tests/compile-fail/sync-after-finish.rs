@@ -4,7 +4,7 @@ use coco_dma::stream::Mapping;
 
 pub fn end(mut mapping: Mapping<'_, '_, Vec<u8>>) -> Vec<u8> {
     mapping.sync_for_cpu(0..1);
-    let buffer = mapping.finish(1).unwrap();
+    let buffer = mapping.unmap(1).unwrap();
     #[cfg(misuse)]
     mapping.sync_for_cpu(0..1); //~ E0382
     buffer

@@ -6,7 +6,7 @@ use coco_dma::plan::Limits;
 pub fn widen(device: &mut Device<'_>) -> Limits {
     #[cfg(misuse)]
     {
-        device.face().limits = Limits::NONE; //~ E0594
+        device.info().limits = Limits::NONE; //~ E0594
     }
-    device.face().limits
+    device.info().limits
 }

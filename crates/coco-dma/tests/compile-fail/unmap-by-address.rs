@@ -9,5 +9,5 @@ pub fn end(device: &Device<'_>, mapping: RawMapping) {
     #[cfg(misuse)]
     let mapping = mapping.addr();
     // SAFETY: never run.
-    let _ = unsafe { device.finish_raw(mapping, 0) }; //~ E0308
+    let _ = unsafe { device.unmap_raw(mapping, 0) }; //~ E0308
 }

@@ -3,11 +3,11 @@
 use coco_dma::addr::PhysAddr;
 use coco_dma::addr::PhysRange;
 use coco_dma::attrs::Attrs;
-use coco_dma::plan::PoolFace;
-use coco_dma::plan::{self, AllocKind, AllocRequest, DeviceFace, Limits, MmapRequest};
+use coco_dma::plan::PoolInfo;
+use coco_dma::plan::{self, AllocKind, AllocRequest, DeviceInfo, Limits, MmapRequest};
 use coco_dma::reason::Refuse;
 use coco_dma::regime::{Parameters, PlatformName};
-use coco_dma::state::{Attachment, Cache, Context, PoolLabel, PoolUse, State, Trust};
+use coco_dma::state::{Attachment, CacheMode, Context, PoolLabel, PoolUse, State, Trust};
 
 use super::pools;
 use super::table::{accepts, cpu_mark, form, own_state, pool_state};
@@ -28,7 +28,7 @@ fn takes(kind: AllocKind, attr: Attrs) -> bool {
 }
 
 /// None, each, and each pair.
-fn pool_sets() -> Vec<Vec<PoolFace>> {
+fn pool_sets() -> Vec<Vec<PoolInfo>> {
     let mut single = Vec::new();
     for label in PoolLabel::ALL {
         for purpose in pools::PURPOSES {
@@ -36,7 +36,7 @@ fn pool_sets() -> Vec<Vec<PoolFace>> {
             {
                 let range = PhysRange::new(PhysAddr::new(base), 0x10_0000).unwrap();
                 let own = base == 1 << 33;
-                single.push(PoolFace { restricted, purpose, own, ..PoolFace::new(label, range) });
+                single.push(PoolInfo { restricted, purpose, own, ..PoolInfo::new(label, range) });
             }
         }
     }
@@ -48,7 +48,7 @@ fn pool_sets() -> Vec<Vec<PoolFace>> {
 fn in_order(platform: PlatformName, request: &AllocRequest<'_>) -> Vec<usize> {
     let (device, pools) = (request.device, request.pools);
     let restricted = pools.iter().any(|pool| pool.restricted);
-    let fits = |pool: &PoolFace| {
+    let fits = |pool: &PoolInfo| {
         let Some(state) = pool_state(platform, pool.label) else { return false };
         let trusts = match state {
             State::SHARED => device.trust == Trust::Untrusted,
@@ -121,8 +121,8 @@ fn judge(platform: PlatformName, request: &AllocRequest<'_>) -> Result<bool, Str
     ensure(request.attrs.is_empty() || takes(request.kind, request.attrs), "an alien attribute")?;
     ensure(plan.needs_sync == (!device.coherent && request.kind != AllocKind::Coherent), "syncs")?;
     let cached = device.coherent || plan.needs_sync;
-    ensure((plan.cache == Cache::WriteBack) == cached, "cached where nobody keeps it true")?;
-    let combined = plan.cache == Cache::WriteCombine;
+    ensure((plan.cache == CacheMode::WriteBack) == cached, "cached where nobody keeps it true")?;
+    let combined = plan.cache == CacheMode::WriteCombine;
     ensure(!combined || request.attrs == Attrs::WRITE_COMBINE, "combined, and nobody asked")?;
     ensure(
         plan.scattered == (translated && request.kind == AllocKind::NonContiguous),
@@ -182,7 +182,7 @@ fn every_allocation() {
         let regime = platform.regime(&numbers).unwrap();
         for bits in 0..96u32 {
             let flag = |bit: u32| bits >> bit & 1 == 1;
-            let device = DeviceFace {
+            let device = DeviceInfo {
                 trust: if flag(0) { Trust::Accepted } else { Trust::Untrusted },
                 coherent: !flag(1),
                 limits: Limits::mask_bits(if flag(2) { 32 } else { 64 }),
@@ -191,7 +191,7 @@ fn every_allocation() {
                     1 => Attachment::Passthrough,
                     _ => Attachment::Translated,
                 },
-                ..DeviceFace::PLAIN
+                ..DeviceInfo::PLAIN
             };
             for kind in KINDS {
                 for attrs in &attrs {
@@ -277,8 +277,8 @@ fn every_mapping_of_an_allocation() {
                                 mapped += 1;
                                 assert_eq!(Some(protection.mark), cpu_mark(platform, state));
                                 let cached = coherent || kind != AllocKind::Coherent;
-                                assert_eq!(protection.cache == Cache::WriteBack, cached);
-                                if protection.cache == Cache::WriteCombine {
+                                assert_eq!(protection.cache == CacheMode::WriteBack, cached);
+                                if protection.cache == CacheMode::WriteCombine {
                                     assert_eq!(attrs, Attrs::WRITE_COMBINE);
                                 }
                             }

@@ -2,7 +2,7 @@
 
 use coco_dma::addr::{PhysAddr, PhysRange};
 use coco_dma::attrs::Attrs;
-use coco_dma::plan::{self, DeviceFace, Limits, MapRequest, Place, Plan, PoolFace};
+use coco_dma::plan::{self, DeviceInfo, Limits, MapRequest, Place, Plan, PoolInfo};
 use coco_dma::reason::Refuse;
 use coco_dma::regime::{Parameters, PlatformName};
 use coco_dma::state::{Attachment, Direction, Memory, PoolLabel, State, Trust};
@@ -25,7 +25,7 @@ fn every_attachment() {
     let mut sets = vec![Vec::new()];
     for label in PoolLabel::ALL {
         for restricted in [false, true] {
-            sets.push(vec![PoolFace { restricted, ..PoolFace::new(label, range) }]);
+            sets.push(vec![PoolInfo { restricted, ..PoolInfo::new(label, range) }]);
         }
     }
     let attrs =
@@ -35,7 +35,7 @@ fn every_attachment() {
         let regime = platform.regime(&Parameters::default()).unwrap();
         for bits in 0..96u32 {
             let flag = |bit: u32| bits >> bit & 1 == 1;
-            let device = DeviceFace {
+            let device = DeviceInfo {
                 trust: if flag(0) { Trust::Accepted } else { Trust::Untrusted },
                 coherent: !flag(1),
                 external_facing: flag(2),
@@ -46,7 +46,7 @@ fn every_attachment() {
                     1 => Attachment::Passthrough,
                     _ => Attachment::Translated,
                 },
-                ..DeviceFace::PLAIN
+                ..DeviceInfo::PLAIN
             };
             for (memory, place) in
                 MEMORIES.iter().flat_map(|m| [0x1000_0000, 0x4000_0000].map(|at| (*m, at)))

@@ -3,7 +3,7 @@
 
 use coco_dma::addr::{AddressLimit, AlignMask, Boundary, BusRange, BusRanges, PhysAddr, PhysRange};
 use coco_dma::attrs::Attrs;
-use coco_dma::plan::{self, DeviceFace, Limits, MapRequest, Place, Plan, PoolFace};
+use coco_dma::plan::{self, DeviceInfo, Limits, MapRequest, Place, Plan, PoolInfo};
 use coco_dma::regime::{Parameters, PlatformName};
 use coco_dma::state::{Attachment, Direction, Memory, PoolLabel, Trust};
 
@@ -16,7 +16,7 @@ const WINDOWS: [(u64, u64, u64); 2] =
     [(0, 0, 0x4000_0000), (0x1_0000_0000, 0x8000_0000, 0x1000_0000)];
 
 /// One thing that differs from a device without limits.
-fn vary<'a>(what: usize, mut device: DeviceFace<'a>, windows: &'a [BusRange]) -> DeviceFace<'a> {
+fn vary<'a>(what: usize, mut device: DeviceInfo<'a>, windows: &'a [BusRange]) -> DeviceInfo<'a> {
     let limits = &mut device.limits;
     match what {
         0 => {}
@@ -35,7 +35,7 @@ fn vary<'a>(what: usize, mut device: DeviceFace<'a>, windows: &'a [BusRange]) ->
 }
 
 /// Where the bus shows all of a run.
-fn shown(device: &DeviceFace<'_>, base: u64, len: u64) -> Option<u64> {
+fn shown(device: &DeviceInfo<'_>, base: u64, len: u64) -> Option<u64> {
     if device.bus.is_identity() {
         return Some(base);
     }
@@ -102,11 +102,11 @@ fn every_pair_of_limits() {
             BusRange::new(PhysRange::new(PhysAddr::new(*cpu), *len).unwrap(), *bus).unwrap()
         })
         .collect();
-    let pools: Vec<PoolFace> = PoolLabel::ALL
+    let pools: Vec<PoolInfo> = PoolLabel::ALL
         .into_iter()
         .flat_map(|label| [0x2000_0000, 0x2_0000_0000].map(|base| (label, base)))
         .map(|(label, base)| {
-            PoolFace::new(label, PhysRange::new(PhysAddr::new(base), 0x10_0000).unwrap())
+            PoolInfo::new(label, PhysRange::new(PhysAddr::new(base), 0x10_0000).unwrap())
         })
         .collect();
     let (mut points, mut taken) = (0u64, 0u64);
@@ -115,14 +115,14 @@ fn every_pair_of_limits() {
         for (first, second) in (0..11).flat_map(|first| (0..11).map(move |second| (first, second)))
         {
             for bits in 0..6u32 {
-                let plain = DeviceFace {
+                let plain = DeviceInfo {
                     trust: if bits & 1 == 1 { Trust::Accepted } else { Trust::Untrusted },
                     attachment: match bits / 2 {
                         0 => Attachment::None,
                         1 => Attachment::Passthrough,
                         _ => Attachment::Translated,
                     },
-                    ..DeviceFace::PLAIN
+                    ..DeviceInfo::PLAIN
                 };
                 let device = vary(second, vary(first, plain, &windows), &windows);
                 for state in regime.states() {

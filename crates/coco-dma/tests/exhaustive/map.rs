@@ -13,12 +13,12 @@ use coco_dma::addr::BusRanges;
 use coco_dma::addr::PhysAddr;
 use coco_dma::attrs::Attrs;
 use coco_dma::plan;
-use coco_dma::plan::DeviceFace;
+use coco_dma::plan::DeviceInfo;
 use coco_dma::plan::Limits;
 use coco_dma::plan::MapRequest;
 use coco_dma::plan::Place;
 use coco_dma::plan::Plan;
-use coco_dma::plan::PoolFace;
+use coco_dma::plan::PoolInfo;
 use coco_dma::regime::Parameters;
 use coco_dma::regime::PlatformName;
 use coco_dma::regime::Regime;
@@ -77,7 +77,7 @@ fn alone_and_in_pairs() -> Vec<Attrs> {
 struct Sweep {
     memories: Vec<Memory>,
     attrs: Vec<Attrs>,
-    pools: Vec<Vec<PoolFace>>,
+    pools: Vec<Vec<PoolInfo>>,
     places: Vec<u64>,
 }
 
@@ -137,7 +137,7 @@ impl Sweep {
         for bits in 0..48u32 {
             let flag = |bit: u32| bits >> bit & 1 == 1;
             for mask in MASKS {
-                let device = DeviceFace {
+                let device = DeviceInfo {
                     trust: if flag(0) { Trust::Accepted } else { Trust::Untrusted },
                     limits: Limits::mask_bits(mask),
                     bus_limit: AddressLimit::NONE,
@@ -162,7 +162,7 @@ impl Sweep {
         &self,
         platform: PlatformName,
         regime: &Regime,
-        device: &DeviceFace<'_>,
+        device: &DeviceInfo<'_>,
         tally: &mut Tally,
     ) {
         let every = if cfg!(debug_assertions) { 97 } else { 1 };

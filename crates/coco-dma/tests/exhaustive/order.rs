@@ -2,19 +2,19 @@
 
 use coco_dma::addr::{PhysAddr, PhysRange};
 use coco_dma::attrs::Attrs;
-use coco_dma::plan::{self, DeviceFace, MapRequest, Place, Plan, PoolFace};
+use coco_dma::plan::{self, DeviceInfo, MapRequest, Place, Plan, PoolInfo};
 use coco_dma::regime::{Parameters, PlatformName};
 use coco_dma::state::{Direction, Memory, PoolLabel, State};
 
 /// One pool of every kind: two labels, own and machine's, on nodes 0, 1 and none.
-fn pools(first: u64) -> Vec<PoolFace> {
+fn pools(first: u64) -> Vec<PoolInfo> {
     let mut all = Vec::new();
     for label in [PoolLabel::Ordinary, PoolLabel::HostPlain] {
         for own in [false, true] {
             for node in [None, Some(0), Some(1)] {
                 let at = first + 0x10_0000 * u64::try_from(all.len()).unwrap();
                 let range = PhysRange::new(PhysAddr::new(at), 0x1_0000).unwrap();
-                all.push(PoolFace { own, node, ..PoolFace::new(label, range) });
+                all.push(PoolInfo { own, node, ..PoolInfo::new(label, range) });
             }
         }
     }
@@ -27,7 +27,7 @@ fn every_triple_of_pools() {
     let all = pools(0x1000_0000);
     let mut points = 0u64;
     for node in [None, Some(0), Some(1)] {
-        let device = DeviceFace { force_bounce: true, node, ..DeviceFace::PLAIN };
+        let device = DeviceInfo { force_bounce: true, node, ..DeviceInfo::PLAIN };
         for a in &all {
             for b in &all {
                 for c in &all {

@@ -3,7 +3,7 @@
 
 use coco_dma::addr::{AddressLimit, BusRange, BusRanges, PhysAddr, PhysRange};
 use coco_dma::attrs::Attrs;
-use coco_dma::plan::{self, AllocKind, AllocRequest, DeviceFace, Limits};
+use coco_dma::plan::{self, AllocKind, AllocRequest, DeviceInfo, Limits};
 use coco_dma::reason::Refuse;
 use coco_dma::regime::{Parameters, PlatformName};
 use coco_dma::state::{Attachment, Context, Trust};
@@ -25,7 +25,7 @@ const LEN: u64 = 0x3000;
 /// The address at which the device sees the byte at `p`, which is in its reach.
 fn seen(
     platform: PlatformName,
-    device: &DeviceFace<'_>,
+    device: &DeviceInfo<'_>,
     windows: &[(u64, u64, u64)],
     p: u64,
 ) -> Option<u64> {
@@ -60,7 +60,7 @@ fn the_last_page_is_the_last_in_reach() {
                             .unwrap()
                     })
                     .collect();
-                let device = DeviceFace {
+                let device = DeviceInfo {
                     trust: if bits & 1 == 1 { Trust::Accepted } else { Trust::Untrusted },
                     limits: Limits::mask_bits(mask),
                     bus_limit: AddressLimit::bits(by_bus),
@@ -70,7 +70,7 @@ fn the_last_page_is_the_last_in_reach() {
                         1 => Attachment::Passthrough,
                         _ => Attachment::Translated,
                     },
-                    ..DeviceFace::PLAIN
+                    ..DeviceInfo::PLAIN
                 };
                 if device.trust == Trust::Accepted && !accepts(platform) {
                     continue;

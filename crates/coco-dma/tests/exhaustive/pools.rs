@@ -1,7 +1,7 @@
 //! The pools of a point: none, each alone, each pair; in three modes.
 
 use coco_dma::addr::{PhysAddr, PhysRange};
-use coco_dma::plan::{MapRequest, PoolFace};
+use coco_dma::plan::{MapRequest, PoolInfo};
 use coco_dma::regime::PlatformName;
 use coco_dma::state::{Attachment, PoolLabel, PoolUse, State, Trust};
 
@@ -17,17 +17,17 @@ const LEN: u64 = 0x10_0000;
 /// Whose a pool is: the machine's, the device's own, or the only one that the device may use.
 const MODES: [(bool, bool); 3] = [(false, false), (true, false), (true, true)];
 
-fn pools(bases: &[u64], purposes: &[PoolUse]) -> Vec<PoolFace> {
+fn pools(bases: &[u64], purposes: &[PoolUse]) -> Vec<PoolInfo> {
     let mut all = Vec::new();
     for label in PoolLabel::ALL {
         for base in bases {
             let range = PhysRange::new(PhysAddr::new(*base), LEN).unwrap();
             for (own, restricted) in MODES {
-                all.extend(purposes.iter().map(|purpose| PoolFace {
+                all.extend(purposes.iter().map(|purpose| PoolInfo {
                     own,
                     restricted,
                     purpose: *purpose,
-                    ..PoolFace::new(label, range)
+                    ..PoolInfo::new(label, range)
                 }));
             }
         }
@@ -36,17 +36,17 @@ fn pools(bases: &[u64], purposes: &[PoolUse]) -> Vec<PoolFace> {
 }
 
 /// One pool of each label below and above 4 GiB, in every mode, for each of these uses.
-pub(crate) fn placed(purposes: &[PoolUse]) -> Vec<PoolFace> {
+pub(crate) fn placed(purposes: &[PoolUse]) -> Vec<PoolInfo> {
     pools(&[NEAR, FAR], purposes)
 }
 
 /// The same below 4 GiB alone, for all uses.
-pub(crate) fn near() -> Vec<PoolFace> {
+pub(crate) fn near() -> Vec<PoolInfo> {
     pools(&[NEAR], &[PoolUse::All])
 }
 
 /// No pool, each of these alone, and each pair.
-pub(crate) fn sets(single: &[PoolFace]) -> Vec<Vec<PoolFace>> {
+pub(crate) fn sets(single: &[PoolInfo]) -> Vec<Vec<PoolInfo>> {
     let alone = single.iter().map(|one| vec![*one]);
     let pairs = single.iter().flat_map(|a| single.iter().map(|b| vec![*a, *b]));
     [Vec::new()].into_iter().chain(alone).chain(pairs).collect()

@@ -6,7 +6,7 @@ use coco_dma::state::Direction;
 
 #[test]
 fn every_moment_of_every_map() {
-    let moments = [Moment::Map, Moment::SyncForDevice, Moment::SyncForCpu, Moment::Finish];
+    let moments = [Moment::Map, Moment::SyncForDevice, Moment::SyncForCpu, Moment::Unmap];
     let mut points = 0u64;
     for direction in [Direction::ToDevice, Direction::FromDevice, Direction::Both] {
         for (moment, bits) in moments.iter().flat_map(|moment| (0..32).map(move |b| (*moment, b))) {
@@ -15,10 +15,10 @@ fn every_moment_of_every_map() {
             let skip = if flag(3) { Attrs::SKIP_CPU_SYNC } else { Attrs::NONE };
             let attrs = if flag(4) { skip.with(Attrs::MMIO) } else { skip };
             let [bounced, coherent, alive] = [0, 1, 2].map(flag);
-            let face = MapFace { direction, attrs, bounced, coherent, alive };
-            let done = plan::transfer(&face, moment, &mut ());
+            let info = MapFace { direction, attrs, bounced, coherent, alive };
+            let done = plan::transfer(&info, moment, &mut ());
             let (to, from) = (direction.to_device(), direction.from_device());
-            let said = format!("{face:?} {moment:?} {done:?}");
+            let said = format!("{info:?} {moment:?} {done:?}");
             // Nothing that lies in place is copied, and no byte goes against the direction.
             assert!(bounced || done.bytes == Bytes::Stay, "{said}");
             assert!(done.bytes != Bytes::Out || to, "{said}");
@@ -32,11 +32,11 @@ fn every_moment_of_every_map() {
                 assert!(done.bytes != Bytes::Zero, "{said}");
             }
             // What arrived reaches the driver, unless it syncs by itself.
-            if moment == Moment::Finish && bounced && alive && from {
+            if moment == Moment::Unmap && bounced && alive && from {
                 assert_eq!(done.bytes == Bytes::Back, !flag(3), "{said}");
             }
             assert!(!done.cache_work || !(coherent || flag(4)), "{said}");
-            if flag(3) && matches!(moment, Moment::Map | Moment::Finish) {
+            if flag(3) && matches!(moment, Moment::Map | Moment::Unmap) {
                 assert!(!done.cache_work, "{said}");
             }
         }

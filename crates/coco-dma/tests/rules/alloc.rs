@@ -1,6 +1,6 @@
 //! Where an allocation comes from.
 
-use coco_dma::state::{Cache, State};
+use coco_dma::state::{CacheMode, State};
 
 use super::*;
 
@@ -74,7 +74,7 @@ fn with_a_restricted_pool_there_are_no_other_pages() {
     let tdx = regime(PlatformName::Tdx);
     let pools = [restricted(PoolLabel::GuestShared, 0x1000_0000)];
     assert_eq!(sources(&ask_alloc(&tdx, &PLAIN, &pools)), Ok((None, 1)));
-    let none = [PoolFace { purpose: PoolUse::Streaming, ..pools[0] }];
+    let none = [PoolInfo { purpose: PoolUse::Streaming, ..pools[0] }];
     assert_eq!(sources(&ask_alloc(&tdx, &PLAIN, &none)), Err(Refuse::NoPool));
 }
 
@@ -95,11 +95,11 @@ fn pages_of_an_sme_host_are_for_devices_that_carry_the_c_bit() {
 #[test]
 fn the_reservoir_goes_first_where_it_spares_the_conversion_of_less_than_a_large_page() {
     let tdx = regime(PlatformName::Tdx);
-    let of = |purpose, label, base| PoolFace { purpose, ..pool_of(label, base, 4 << 20) };
+    let of = |purpose, label, base| PoolInfo { purpose, ..pool_of(label, base, 4 << 20) };
     let shared = |purpose, base| of(purpose, PoolLabel::GuestShared, base);
     let pools = [
         shared(PoolUse::All, 0x1000_0000),
-        PoolFace { own: true, ..shared(PoolUse::Reserve, 0x2000_0000) },
+        PoolInfo { own: true, ..shared(PoolUse::Reserve, 0x2000_0000) },
         shared(PoolUse::Coherent, 0x3000_0000),
         of(PoolUse::Coherent, PoolLabel::GuestPrivate, 0x4000_0000),
         of(PoolUse::All, PoolLabel::GuestPrivate, 0x5000_0000),
@@ -157,15 +157,15 @@ fn pages_of_our_own_are_as_long_as_what_is_in_reach_at_most() {
 fn the_cpu_does_not_cache_coherent_memory_that_the_device_sees_past_the_caches() {
     use coco_dma::plan::AllocKind::{Coherent, NonContiguous, Pages};
     let open = regime(PlatformName::Open);
-    let blind = DeviceFace { coherent: false, ..PLAIN };
+    let blind = DeviceInfo { coherent: false, ..PLAIN };
     for (kind, device, attrs, wanted) in [
-        (Coherent, PLAIN, Attrs::NONE, Cache::WriteBack),
-        (Coherent, PLAIN, Attrs::WRITE_COMBINE, Cache::WriteBack),
-        (Coherent, blind, Attrs::NONE, Cache::Uncached),
-        (Coherent, translated(blind), Attrs::NONE, Cache::Uncached),
-        (Coherent, blind, Attrs::WRITE_COMBINE, Cache::WriteCombine),
-        (Pages, blind, Attrs::NONE, Cache::WriteBack),
-        (NonContiguous, blind, Attrs::NONE, Cache::WriteBack),
+        (Coherent, PLAIN, Attrs::NONE, CacheMode::WriteBack),
+        (Coherent, PLAIN, Attrs::WRITE_COMBINE, CacheMode::WriteBack),
+        (Coherent, blind, Attrs::NONE, CacheMode::Uncached),
+        (Coherent, translated(blind), Attrs::NONE, CacheMode::Uncached),
+        (Coherent, blind, Attrs::WRITE_COMBINE, CacheMode::WriteCombine),
+        (Pages, blind, Attrs::NONE, CacheMode::WriteBack),
+        (NonContiguous, blind, Attrs::NONE, CacheMode::WriteBack),
     ] {
         let request = AllocRequest { kind, attrs, ..ask_alloc(&open, &device, &[]) };
         assert_eq!(plan::alloc(&request, &mut ()).unwrap().cache, wanted, "{kind:?} {attrs}");
@@ -180,7 +180,7 @@ fn registers_are_seen_as_the_host_shows_them_and_never_cached() {
         (PlatformName::Snp, State::SHARED),
         (PlatformName::S390, State::SHARED),
     ] {
-        assert_eq!(plan::registers(&regime(platform)), (state, Cache::Uncached), "{platform}");
+        assert_eq!(plan::registers(&regime(platform)), (state, CacheMode::Uncached), "{platform}");
     }
 }
 
@@ -188,7 +188,7 @@ fn registers_are_seen_as_the_host_shows_them_and_never_cached() {
 fn the_driver_syncs_what_is_cached_past_the_device_and_only_a_domain_joins_runs() {
     use coco_dma::plan::AllocKind::{Coherent, NonContiguous, Pages};
     let open = regime(PlatformName::Open);
-    let blind = DeviceFace { coherent: false, ..PLAIN };
+    let blind = DeviceInfo { coherent: false, ..PLAIN };
     for (kind, device, wanted) in [
         (Coherent, PLAIN, (false, false)),
         (Coherent, translated(blind), (false, false)),

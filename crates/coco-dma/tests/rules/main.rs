@@ -14,12 +14,12 @@ use coco_dma::addr::PhysRange;
 use coco_dma::attrs::Attrs;
 use coco_dma::plan;
 use coco_dma::plan::AllocRequest;
-use coco_dma::plan::DeviceFace;
+use coco_dma::plan::DeviceInfo;
 use coco_dma::plan::Limits;
 use coco_dma::plan::MapRequest;
 use coco_dma::plan::Place;
 use coco_dma::plan::Plan;
-use coco_dma::plan::PoolFace;
+use coco_dma::plan::PoolInfo;
 use coco_dma::reason::Bounce;
 use coco_dma::reason::Direct;
 use coco_dma::reason::Refuse;
@@ -35,15 +35,15 @@ use coco_dma::state::PoolUse;
 use coco_dma::state::Trust;
 
 /// Untrusted, coherent, 64 bits, no IOMMU.
-const PLAIN: DeviceFace<'static> = DeviceFace::PLAIN;
-const ACCEPTED: DeviceFace<'static> = DeviceFace { trust: Trust::Accepted, ..PLAIN };
+const PLAIN: DeviceInfo<'static> = DeviceInfo::PLAIN;
+const ACCEPTED: DeviceInfo<'static> = DeviceInfo { trust: Trust::Accepted, ..PLAIN };
 
-fn short(bits: u32) -> DeviceFace<'static> {
-    DeviceFace { limits: Limits::mask_bits(bits), ..PLAIN }
+fn short(bits: u32) -> DeviceInfo<'static> {
+    DeviceInfo { limits: Limits::mask_bits(bits), ..PLAIN }
 }
 
-fn translated(device: DeviceFace<'static>) -> DeviceFace<'static> {
-    DeviceFace { attachment: Attachment::Translated, ..device }
+fn translated(device: DeviceInfo<'static>) -> DeviceInfo<'static> {
+    DeviceInfo { attachment: Attachment::Translated, ..device }
 }
 
 fn regime(platform: PlatformName) -> Regime {
@@ -53,8 +53,8 @@ fn regime(platform: PlatformName) -> Regime {
 /// One page at 1 GiB, of which nobody knows anything, both ways.
 fn ask<'a>(
     regime: &'a Regime,
-    device: &'a DeviceFace<'a>,
-    pools: &'a [PoolFace],
+    device: &'a DeviceInfo<'a>,
+    pools: &'a [PoolInfo],
 ) -> MapRequest<'a> {
     MapRequest {
         regime,
@@ -72,8 +72,8 @@ fn ask<'a>(
 /// One page from blocking context, with pages of our own at hand.
 fn ask_alloc<'a>(
     regime: &'a Regime,
-    device: &'a DeviceFace<'a>,
-    pools: &'a [PoolFace],
+    device: &'a DeviceInfo<'a>,
+    pools: &'a [PoolInfo],
 ) -> AllocRequest<'a> {
     let (len, align, attrs) = (4096, 4096, Attrs::NONE);
     AllocRequest {
@@ -98,16 +98,16 @@ fn range(base: u64, len: u64) -> PhysRange {
 }
 
 /// A pool of 1 MiB for everything.
-fn pool(label: PoolLabel, base: u64) -> PoolFace {
+fn pool(label: PoolLabel, base: u64) -> PoolInfo {
     pool_of(label, base, 0x10_0000)
 }
 
-fn pool_of(label: PoolLabel, base: u64, len: u64) -> PoolFace {
-    PoolFace::new(label, range(base, len))
+fn pool_of(label: PoolLabel, base: u64, len: u64) -> PoolInfo {
+    PoolInfo::new(label, range(base, len))
 }
 
-fn restricted(label: PoolLabel, base: u64) -> PoolFace {
-    PoolFace { restricted: true, ..pool(label, base) }
+fn restricted(label: PoolLabel, base: u64) -> PoolInfo {
+    PoolInfo { restricted: true, ..pool(label, base) }
 }
 
 /// A plan, as far as it is compared.

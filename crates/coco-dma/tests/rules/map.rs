@@ -87,7 +87,7 @@ fn the_attribute_and_the_ledger_agree_on_what_is_registers() {
 
 #[test]
 fn known_registers_are_never_bounced_whether_the_caller_says_it_or_not() {
-    let forced = DeviceFace { force_bounce: true, ..PLAIN };
+    let forced = DeviceInfo { force_bounce: true, ..PLAIN };
     for (platform, label) in [
         (PlatformName::Open, PoolLabel::Ordinary),
         (PlatformName::Sme, PoolLabel::Ordinary),
@@ -141,7 +141,7 @@ fn shared_memory_for_which_there_is_neither_address_nor_pool_is_unreachable_and_
 #[test]
 fn an_attached_device_need_not_see_the_caches_unless_it_has_to() {
     let open = regime(PlatformName::Open);
-    let blind = DeviceFace { coherent: false, ..PLAIN };
+    let blind = DeviceInfo { coherent: false, ..PLAIN };
     assert!(plan::attach(&ask(&open, &PLAIN, &[]), &mut ()).is_ok());
     let attached = plan::attach(&ask(&open, &blind, &[]), &mut ());
     assert!(attached.unwrap().cache_work);

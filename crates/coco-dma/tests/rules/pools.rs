@@ -6,8 +6,8 @@ use coco_dma::state::State;
 
 use super::*;
 
-fn forced(device: DeviceFace<'static>) -> DeviceFace<'static> {
-    DeviceFace { force_bounce: true, ..device }
+fn forced(device: DeviceInfo<'static>) -> DeviceInfo<'static> {
+    DeviceInfo { force_bounce: true, ..device }
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn a_place_in_a_pool_is_as_long_as_a_segment_at_most() {
     let pools = [pool(PoolLabel::Ordinary, 0x10_0000)];
     for (len, suits) in [(4095, true), (4096, true), (4097, false), (8192, false)] {
         let limits = Limits { segment: Some(4096), ..Limits::NONE };
-        let device = forced(DeviceFace { limits, ..PLAIN });
+        let device = forced(DeviceInfo { limits, ..PLAIN });
         let got = answer(&MapRequest { len, ..ask(&open, &device, &pools) });
         let bounce = Answer::Bounce(Bounce::Forced, vec![0]);
         assert_eq!(got, if suits { bounce } else { Answer::Refuse(Refuse::TooLarge) }, "{len}");
@@ -84,7 +84,7 @@ fn pages(keep: u64, page: u64, base: u64, len: u64) -> Option<(u64, u64, u64)> {
     let open = regime(PlatformName::Open);
     let min_align = AlignMask::new(keep).unwrap();
     let limits = Limits { min_align, boundary: Boundary::new(0x1_0000), ..Limits::NONE };
-    let device = forced(translated(DeviceFace { limits, ..PLAIN }));
+    let device = forced(translated(DeviceInfo { limits, ..PLAIN }));
     let pools = [pool(PoolLabel::Ordinary, 0x100_0000)];
     let request = MapRequest { place: at(base), len, align: page, ..ask(&open, &device, &pools) };
     let Plan::Bounce { mut pools, .. } = plan::map(&request, &mut ()) else { return None };
@@ -160,7 +160,7 @@ fn plain_memory_is_for_devices_that_cannot_carry_the_c_bit() {
 #[test]
 fn a_pool_serves_what_it_is_for_and_the_reserve_goes_first_in_atomic_context() {
     let sme = regime(PlatformName::Sme);
-    let of = |purpose, label, base| PoolFace { purpose, ..pool(label, base) };
+    let of = |purpose, label, base| PoolInfo { purpose, ..pool(label, base) };
     let pools = [
         of(PoolUse::All, PoolLabel::Ordinary, 0x1000_0000),
         of(PoolUse::All, PoolLabel::HostPlain, 0x2000_0000),
@@ -185,8 +185,8 @@ fn why_no_pool_suits_is_told_by_how_far_the_best_one_came() {
     let tdx = regime(PlatformName::Tdx);
     let low = |label| pool_of(label, 0x1000_0000, 2048);
     let far = |label| pool(label, 0x10_0000_0000);
-    let streaming = PoolFace { purpose: PoolUse::Reserve, ..low(GuestShared) };
-    let (untrusted, accepted) = (short(32), DeviceFace { trust: Trust::Accepted, ..short(32) });
+    let streaming = PoolInfo { purpose: PoolUse::Reserve, ..low(GuestShared) };
+    let (untrusted, accepted) = (short(32), DeviceInfo { trust: Trust::Accepted, ..short(32) });
     for (device, pools, why) in [
         (&untrusted, vec![], Refuse::NoPool),
         (&untrusted, vec![streaming], Refuse::NoPool),

@@ -8,9 +8,9 @@ use coco_dma::state::State;
 
 use super::*;
 
-const POOLS: [PoolFace; 0] = [];
+const POOLS: [PoolInfo; 0] = [];
 
-fn low_pool() -> [PoolFace; 1] {
+fn low_pool() -> [PoolInfo; 1] {
     [pool(PoolLabel::Ordinary, 0x10_0000)]
 }
 
@@ -26,7 +26,7 @@ fn the_last_byte_has_to_be_in_reach_and_the_tighter_limit_is_the_reason() {
         (32, AddressLimit::bits(30), Bounce::BeyondBusLimit),
         (64, bus(0x3fff_ffff), Bounce::BeyondBusLimit),
     ] {
-        let device = DeviceFace { bus_limit, ..short(mask) };
+        let device = DeviceInfo { bus_limit, ..short(mask) };
         let of = |base| answer(&MapRequest { place: at(base), ..ask(&open, &device, &pools) });
         assert_eq!(of(0x3fff_f000), in_reach(0x3fff_f000));
         assert_eq!(of(0x3fff_f001), Answer::Bounce(past, vec![0]), "{mask} {bus_limit}");
@@ -52,7 +52,7 @@ fn behind_a_domain_shared_memory_is_in_reach_of_an_accepted_device() {
 fn an_external_facing_device_behind_a_domain_is_shown_whole_pages_of_memory() {
     let open = regime(PlatformName::Open);
     let pools = low_pool();
-    let device = DeviceFace { external_facing: true, ..translated(PLAIN) };
+    let device = DeviceInfo { external_facing: true, ..translated(PLAIN) };
     let request = ask(&open, &device, &pools);
     assert_eq!(answer(&request), Answer::Direct(Direct::InReach, None));
     let shares = Answer::Bounce(Bounce::ExternalFacing, vec![0]);
@@ -63,8 +63,8 @@ fn an_external_facing_device_behind_a_domain_is_shown_whole_pages_of_memory() {
     // Registers share nothing with other data, and others are not asked.
     assert!(answer(&MapRequest { attrs: Attrs::MMIO, ..part }).is_direct());
     for device in [
-        DeviceFace { external_facing: true, ..PLAIN },
-        DeviceFace { external_facing: false, ..device },
+        DeviceInfo { external_facing: true, ..PLAIN },
+        DeviceInfo { external_facing: false, ..device },
     ] {
         assert!(answer(&MapRequest { device: &device, ..part }).is_direct());
     }
@@ -76,7 +76,7 @@ fn a_mapping_is_as_long_as_a_segment_at_most() {
     let pools = low_pool();
     for (len, direct) in [(4095, true), (4096, true), (4097, false), (8192, false)] {
         let limits = Limits { segment: Some(4096), ..Limits::NONE };
-        let device = DeviceFace { limits, ..PLAIN };
+        let device = DeviceInfo { limits, ..PLAIN };
         let request = MapRequest { len, ..ask(&open, &device, &pools) };
         let refused = Answer::Refuse(Refuse::TooLarge);
         assert_eq!(answer(&request), if direct { in_reach(0x4000_0000) } else { refused }, "{len}");
@@ -90,7 +90,7 @@ fn a_domain_may_place_a_mapping_anew_but_for_the_low_bits_that_it_keeps() {
     let of = |min_align: u64, align, base, len| {
         let min_align = AlignMask::new(min_align).unwrap();
         let limits = Limits { boundary: Boundary::new(0x1_0000), min_align, ..Limits::NONE };
-        let device = translated(DeviceFace { limits, ..PLAIN });
+        let device = translated(DeviceInfo { limits, ..PLAIN });
         let place = at(base);
         answer(&MapRequest { place, len, align, ..ask(&open, &device, &pools) })
     };
@@ -110,7 +110,7 @@ fn without_a_domain_a_boundary_is_where_the_device_sees_it() {
     let open = regime(PlatformName::Open);
     let pools = low_pool();
     let limits = Limits { boundary: Boundary::new(0x1_0000), ..Limits::NONE };
-    let device = DeviceFace { limits, ..PLAIN };
+    let device = DeviceInfo { limits, ..PLAIN };
     let of = |base| answer(&MapRequest { place: at(base), ..ask(&open, &device, &pools) });
     assert_eq!(of(0x4000_f000), in_reach(0x4000_f000));
     assert_eq!(of(0x4000_f001), Answer::Bounce(Bounce::Alignment, vec![0]));
@@ -120,7 +120,7 @@ fn without_a_domain_a_boundary_is_where_the_device_sees_it() {
 fn a_device_that_bypasses_the_caches_writes_whole_lines_alone() {
     let open = regime(PlatformName::Open);
     let pools = low_pool();
-    let line = |bytes| DeviceFace {
+    let line = |bytes| DeviceInfo {
         coherent: false,
         limits: Limits { cache_line: CacheLine::new(bytes).unwrap(), ..Limits::NONE },
         ..PLAIN

@@ -29,7 +29,7 @@ fn each_rule_is_told_by_name_in_the_order_in_which_it_was_applied() {
 fn the_sources_of_an_allocation_are_told_in_the_order_in_which_they_are_tried() {
     let (tdx, snp) = (regime(PlatformName::Tdx), regime(PlatformName::Snp));
     let shared = pool(PoolLabel::GuestShared, 0x9000_0000);
-    let pools = [shared, PoolFace { purpose: PoolUse::Coherent, ..shared }];
+    let pools = [shared, PoolInfo { purpose: PoolUse::Coherent, ..shared }];
     let told = |request: &AllocRequest<'_>| {
         let mut sources = Vec::new();
         let mut trace = |step: Step| {
@@ -54,7 +54,7 @@ fn the_sources_of_an_allocation_are_told_in_the_order_in_which_they_are_tried() 
 #[test]
 fn the_last_byte_is_told_against_the_limit_that_it_keeps_or_passes() {
     let open = regime(PlatformName::Open);
-    let limit = |device: &DeviceFace<'_>, place| {
+    let limit = |device: &DeviceInfo<'_>, place| {
         let steps = story(&MapRequest { place, ..ask(&open, device, &[]) });
         steps.into_iter().find(|(rule, _)| *rule == "limit").unwrap().1
     };
@@ -68,7 +68,7 @@ fn the_last_byte_is_told_against_the_limit_that_it_keeps_or_passes() {
         "its last byte 0x40000000 is past the mask, up to 0x3fffffff"
     );
     let windows = [BusRange::new(range(0x4000_0000, 0x1000), 0x1000).unwrap()];
-    let device = DeviceFace { bus: BusRanges::new(&windows), ..short(13) };
+    let device = DeviceInfo { bus: BusRanges::new(&windows), ..short(13) };
     assert_eq!(
         limit(&device, at(0x4000_0000)),
         "its last byte 0x1fff is within the mask, up to 0x1fff"
@@ -111,7 +111,7 @@ fn an_attribute_that_is_not_taken_is_told_with_the_reason() {
 fn sources_are_told_one_after_another() {
     let tdx = regime(PlatformName::Tdx);
     let reservoir = pool(PoolLabel::GuestShared, 0x1000_0000);
-    let reservoir = PoolFace { purpose: PoolUse::Coherent, ..reservoir };
+    let reservoir = PoolInfo { purpose: PoolUse::Coherent, ..reservoir };
     let pools = [reservoir, pool(PoolLabel::GuestShared, 0x2000_0000)];
     let mut told = Vec::new();
     let mut trace = |step| {
@@ -129,8 +129,8 @@ fn sources_are_told_one_after_another() {
 fn the_order_of_pools_is_told_where_there_is_one() {
     let tdx = regime(PlatformName::Tdx);
     let pools = [0x1000_0000, 0x2000_0000].map(|base| pool(PoolLabel::GuestShared, base));
-    let device = DeviceFace { node: Some(0), ..PLAIN };
-    let pools = [PoolFace { node: Some(1), ..pools[0] }, PoolFace { node: Some(0), ..pools[1] }];
+    let device = DeviceInfo { node: Some(0), ..PLAIN };
+    let pools = [PoolInfo { node: Some(1), ..pools[0] }, PoolInfo { node: Some(0), ..pools[1] }];
     let two = vec![
         "1. guest-shared at 0x20000000..=0x200fffff: the machine's".to_owned(),
         "2. guest-shared at 0x10000000..=0x100fffff: the machine's, on another node".to_owned(),

@@ -45,7 +45,7 @@ pub(super) fn op(
             let (direction, attrs) = (around.direction()?, around.attrs()?);
             Op::MapList { device: device()?, memories, direction, attrs, name: name()? }
         }
-        "finish" => Op::Finish { map: around.made("map", made)?, written: reader.size("written")? },
+        "unmap" => Op::Unmap { map: around.made("map", made)?, written: reader.size("written")? },
         "sync-for-cpu" | "sync-for-device" => Op::Sync {
             of: match reader.node("alloc") {
                 Some(_) => Target::Alloc(around.made("alloc", made)?),

@@ -7,7 +7,7 @@ use coco_dma::device::Device;
 use coco_dma::plan::AllocKind;
 use coco_dma::platform::Platform;
 use coco_dma::reason::Refuse;
-use coco_dma::state::Cache;
+use coco_dma::state::CacheMode;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma_sim::Outcome;
@@ -148,9 +148,9 @@ impl World<'_> {
         // Only what CPU and device have to see alike without syncs goes without the caches.
         let cached = self.model.devices[memory.device].coherent || how.kind != AllocKind::Coherent;
         let wanted = match how.attrs {
-            _ if cached => Cache::WriteBack,
-            Attrs::WRITE_COMBINE => Cache::WriteCombine,
-            _ => Cache::Uncached,
+            _ if cached => CacheMode::WriteBack,
+            Attrs::WRITE_COMBINE => CacheMode::WriteCombine,
+            _ => CacheMode::Uncached,
         };
         let protection = device.mmap(&memory.memory, 0, bytes, &mut ()).unwrap();
         assert_eq!(protection.cache, wanted, "{}", self.now);
@@ -194,7 +194,7 @@ impl World<'_> {
         let ((), faulted) = self.failing(|world| free(&world.devices[device], memory));
         self.model.devices[device].counters.freed += 1;
         match place {
-            MemoryPlace::Slots(id) => self.model.give(id),
+            MemoryPlace::Slots(id) => self.model.free(id),
             MemoryPlace::Pages(granules, pages) => {
                 self.model.unpin(granules.clone());
                 self.model.pages -= pages;

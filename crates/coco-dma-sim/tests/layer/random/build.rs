@@ -87,14 +87,14 @@ pub(crate) fn with_world(
     let behind = own_at + POOLS[OWN].1;
     let (below, above) = (part(0, own_at), part(behind, TRACKED - behind));
     let words_of = |run: PhysRange| words(Tracked::words(run.len(), granule));
-    let book_words = [words_of(below), words_of(above)];
+    let metadata_words = [words_of(below), words_of(above)];
     let own = |run, words| Tracked::new(run, granule, Initial::Private, words).unwrap();
-    let books = [
-        own(below, &book_words[0]),
+    let metadata = [
+        own(below, &metadata_words[0]),
         Tracked::foreign(own_part, Visibility::Shared),
-        own(above, &book_words[1]),
+        own(above, &metadata_words[1]),
     ];
-    let ledger = Ledger::new(&books).unwrap();
+    let ledger = Ledger::new(&metadata).unwrap();
     let (mut storages, mut first, mut models) = (Vec::new(), ARENA + HEAP, Vec::new());
     for (label, count, purpose, converts, node) in POOLS {
         let range = part(first, count);

@@ -47,7 +47,7 @@ pub(crate) enum Call {
         at: usize,
         len: usize,
     },
-    Finish {
+    Unmap {
         map: usize,
         written: usize,
     },
@@ -197,7 +197,7 @@ pub(crate) fn call(wild: bool) -> impl Strategy<Value = Call> {
             Call::DriverWrites { map, at, len, seed }
         }),
         2 => part().prop_map(|(map, at, len)| Call::SyncForCpu { map, at, len }),
-        7 => (which(), 0..10_000usize).prop_map(|(map, written)| Call::Finish { map, written }),
+        7 => (which(), 0..10_000usize).prop_map(|(map, written)| Call::Unmap { map, written }),
         5 => (which(), 1..20_000usize, context(), how()).prop_map(|(device, len, context, how)| {
             Call::Alloc { device, len, context, how }
         }),

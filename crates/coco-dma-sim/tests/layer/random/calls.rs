@@ -34,7 +34,7 @@ impl World<'_> {
             Call::DeviceWrites { map, at, len, seed } => self.device_writes(map, at, len, seed),
             Call::DriverWrites { map, at, len, seed } => self.driver_syncs(map, at, len, seed),
             Call::SyncForCpu { map, at, len } => self.sync_for_cpu(map, at, len),
-            Call::Finish { map, written } => self.finish(map, written),
+            Call::Unmap { map, written } => self.finish(map, written),
             Call::Alloc { device: number, len, context, how } => {
                 self.alloc(device(number), len, context, how);
             }

@@ -1,8 +1,8 @@
 //! After every step: all that the layer says, all that the machine knows, and the model.
 
 use coco_dma::ledger::GranuleState;
-use coco_dma::ledger::Seen;
-use coco_dma::state::Cache;
+use coco_dma::ledger::RangeState;
+use coco_dma::state::CacheMode;
 use coco_dma::state::PoolLabel;
 use coco_dma::state::State;
 use coco_dma_sim::Violation;
@@ -30,7 +30,7 @@ impl World<'_> {
             let range = self.part(number..number + 1);
             // Of somebody else's memory nothing is counted.
             let kept = match ledger.peek(range) {
-                Seen::Foreign(visibility) => (visibility.into(), 0),
+                RangeState::Foreign(visibility) => (visibility.into(), 0),
                 _ => ledger.granule(range.base()).map(|kept| (kept.state, kept.pins)).unwrap(),
             };
             assert_eq!(kept, (*state, *pins), "granule {number}; {now}");
@@ -159,7 +159,7 @@ impl World<'_> {
         // Slots that are not cached have a view of their own.
         let pages = |memory: &&super::world::LiveMemory| {
             matches!(memory.place, MemoryPlace::Pages(..))
-                || memory.memory.cache() != Cache::WriteBack
+                || memory.memory.cache() != CacheMode::WriteBack
         };
         let open = self.model.pools.iter().filter(|pool| pool.open && !pool.adopted).count();
         let views = self.memories.iter().filter(pages).count() + open;

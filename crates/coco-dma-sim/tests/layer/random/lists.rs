@@ -12,8 +12,8 @@ use super::maps::pattern;
 use super::maps::predict;
 use super::model::Way;
 use super::world::World;
-use crate::support::finish_list;
 use crate::support::map_list;
+use crate::support::unmap_list;
 
 impl World<'_> {
     pub(crate) fn map_list(
@@ -57,7 +57,7 @@ impl World<'_> {
         self.met(if mapped { "list" } else { "list refused" });
         if mapped {
             self.list_comes_back(device, &spots, &holds, direction, written, &records);
-            finish_list(&self.devices[device], &mut records, written);
+            unmap_list(&self.devices[device], &mut records, written);
         }
         assert!(records.iter().all(Option::is_none), "{}", self.now);
         for ((at, len), hold) in spots.iter().zip(&holds) {
@@ -129,10 +129,10 @@ impl World<'_> {
                     return;
                 }
                 let half = if direction.from_device() { len / 2 } else { 0 };
-                let buffer = mapping.finish(len / 2).unwrap();
+                let buffer = mapping.unmap(len / 2).unwrap();
                 assert_eq!((&buffer[..half], &buffer[half..]), (&back[..half], &given[half..]));
                 self.model.devices[device].counters.finished += 1;
-                self.model.give(id);
+                self.model.free(id);
                 *self.met.entry("owned".into()).or_default() += 1;
             }
             (Err(failed), Err(reason)) => {
@@ -157,7 +157,7 @@ impl World<'_> {
             None => wanted,
         };
         let buffers: Vec<_> = spots.iter().map(|(at, len)| self.heap_bytes(*at, *len)).collect();
-        assert_eq!(self.devices[device].room_for(&buffers), wanted, "{}", self.now);
+        assert_eq!(self.devices[device].capacity_for(&buffers), wanted, "{}", self.now);
         self.met(if wanted.is_ok() { "room" } else { "no room" });
     }
 }

@@ -157,7 +157,7 @@ impl World<'_> {
     /// A map has ended.
     pub(super) fn let_go(&mut self, device: usize, granules: Range<usize>, hold: Option<usize>) {
         match hold {
-            Some(id) => self.model.give(id),
+            Some(id) => self.model.free(id),
             None => self.model.unpin(granules),
         }
         self.model.devices[device].counters.finished += 1;

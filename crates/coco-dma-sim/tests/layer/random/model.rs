@@ -229,7 +229,7 @@ impl Model {
     }
 
     /// Gives slots back, if they are still held.
-    pub(crate) fn give(&mut self, id: usize) {
+    pub(crate) fn free(&mut self, id: usize) {
         let Some(hold) = self.holds.remove(&id) else { return };
         self.pools[hold.pool].slots[hold.first..hold.first + hold.count].fill(0);
         let user = &mut self.devices[hold.device];
@@ -242,7 +242,7 @@ impl Model {
     pub(crate) fn revoke(&mut self, device: usize) -> usize {
         let maps = self.holds.iter().filter(|(_, hold)| hold.device == device && !hold.allocated);
         let ids: Vec<(usize, usize)> = maps.map(|(id, hold)| (*id, hold.count)).collect();
-        ids.iter().for_each(|(id, _)| self.give(*id));
+        ids.iter().for_each(|(id, _)| self.free(*id));
         ids.iter().map(|(_, count)| count).sum()
     }
 

@@ -48,10 +48,10 @@ struct Pages(Machine, Mutex<Vec<PhysRange>>);
 
 // SAFETY: the machine gives each run to one alone.
 unsafe impl PageSource for Pages {
-    fn take(&self, len: u64, align: u64, last: PhysAddr, _: Context) -> Option<PhysRange> {
+    fn alloc(&self, len: u64, align: u64, last: PhysAddr, _: Context) -> Option<PhysRange> {
         let run = self.0.take(len).ok()?;
         if run.last() > last {
-            self.0.give(run);
+            self.0.free(run);
             return None;
         }
         assert!(run.base().raw().is_multiple_of(align.min(4096)));
@@ -59,9 +59,9 @@ unsafe impl PageSource for Pages {
         Some(run)
     }
 
-    unsafe fn give(&self, run: PhysRange) {
+    unsafe fn free(&self, run: PhysRange) {
         self.1.lock().unwrap().retain(|held| *held != run);
-        self.0.give(run);
+        self.0.free(run);
     }
 }
 
@@ -80,8 +80,8 @@ fn with_pages(rig: &Rig) -> (&'static Dma<'static, Machine>, &'static Pages) {
     use coco_dma::ledger::{Initial, Ledger, Tracked};
     let pages = leak(Pages(rig.machine.clone(), Mutex::default()));
     let ram = PhysRange::new(PhysAddr::new(crate::support::BASE), crate::support::SIZE).unwrap();
-    let books = words(Tracked::words(ram.len(), PAGE));
-    let ranges = leak([Tracked::new(ram, PAGE, Initial::Private, books).unwrap()]);
+    let metadata = words(Tracked::words(ram.len(), PAGE));
+    let ranges = leak([Tracked::new(ram, PAGE, Initial::Private, metadata).unwrap()]);
     let observer = leak(Order(rig.iommu.clone()));
     let dma = Dma::new(rig.machine, &[])
         .with_ledger(Ledger::new(ranges).unwrap())

@@ -15,10 +15,10 @@ use coco_dma::regime::PlatformName;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::Trust;
-use coco_dma::stream::LendError;
 use coco_dma::stream::ListError;
 use coco_dma::stream::ListUnfinished;
 use coco_dma::stream::OwnedBuffer;
+use coco_dma::stream::ScopedMapError;
 use coco_dma_sim::GuestBuffer;
 use coco_dma_sim::Outcome;
 
@@ -69,7 +69,7 @@ fn a_buffer_comes_back_when_it_is_unmapped_and_not_before() {
         let addr = mapping.addr().raw();
         disk.write(addr, &[2; 64]);
         rig.iommu.fail_unmap(0);
-        let failed = mapping.finish(64).unwrap_err();
+        let failed = mapping.unmap(64).unwrap_err();
         assert_eq!((failed.error().len, failed.error().code), (PAGE, Some(0x5c21)));
         assert_eq!(disk.write(addr, &[3; 64]), Outcome::Clear);
         assert_eq!(buffer.read(), if in_place { [3; 64] } else { [1; 64] });
@@ -98,7 +98,7 @@ fn a_buffer_that_was_bounced_comes_back_without_its_slots() {
         let addr = mapping.addr().raw();
         disk.write(addr, &[2; 64]);
         rig.iommu.fail_unmap(0);
-        let failed = mapping.finish(32).unwrap_err();
+        let failed = mapping.unmap(32).unwrap_err();
         let kept = match failed.into_buffer(&device) {
             Ok((given, kept)) if !in_place => {
                 assert_eq!(given, Given(buffer.bytes()));
@@ -153,7 +153,9 @@ fn a_loan_ends_and_what_it_was_lent_is_kept() {
             assert!(panics);
             continue;
         };
-        let LendError::StillMapped { answer, kept } = ended.unwrap_err() else { panic!("mapped") };
+        let ScopedMapError::StillMapped { answer, kept } = ended.unwrap_err() else {
+            panic!("mapped")
+        };
         assert_eq!(disk.write(answer, &[3; 64]), Outcome::Clear);
         kept.retry(&device).unwrap();
         assert_eq!(disk.write(answer, &[3; 64]), Outcome::Fault);
@@ -175,7 +177,7 @@ fn of_a_list_the_records_stay_that_could_not_be_unmapped() {
     at.iter().for_each(|at| _ = disk.write(*at, &[7; 64]));
     rig.iommu.fail_unmap(1);
     // SAFETY: as above.
-    let left = unsafe { device.finish_list(&mut records, 160) }.unwrap_err();
+    let left = unsafe { device.unmap_list(&mut records, 160) }.unwrap_err();
     assert_eq!(left, ListUnfinished { not_this_device: 0, still_mapped: 1 });
     assert!(matches!(records, [None, Some(_), None]), "the last is ended first");
     assert_eq!(buffers[0].read(), [7; 64]);
@@ -220,25 +222,25 @@ fn coherent_memory_comes_back_to_be_freed_again() {
 fn objects_of_a_page_that_could_not_be_unmapped_are_not_handed_out() {
     let rig = rig(false);
     let device = leak(rig.bind(Limits::NONE));
-    let books = leak([const { ObjectPage::new() }; 2]);
-    let pool = ObjectPool::new(device, ObjectLayout::new(64, 64).unwrap(), books).unwrap();
-    let first = pool.take(Context::Atomic).unwrap();
+    let metadata = leak([const { ObjectPage::new() }; 2]);
+    let pool = ObjectPool::new(device, ObjectLayout::new(64, 64).unwrap(), metadata).unwrap();
+    let first = pool.alloc(Context::Atomic).unwrap();
     let addr = first.addr().raw();
-    first.give();
+    first.free();
     for _ in 0..2 {
         rig.iommu.fail_unmap(0);
         assert_eq!((pool.trim(Context::Atomic), pool.pages(), pool.used()), (0, 1, 0));
         assert_eq!(rig.disk().write(addr, &[9; 64]), Outcome::Clear);
     }
-    let other = pool.take(Context::Atomic).unwrap();
+    let other = pool.alloc(Context::Atomic).unwrap();
     assert_ne!(other.addr().raw() & !(PAGE - 1), addr & !(PAGE - 1), "one of another page");
-    other.give();
+    other.free();
     assert_eq!((pool.trim(Context::Atomic), pool.pages()), (2, 0));
     assert_eq!(rig.disk().write(addr, &[9; 64]), Outcome::Fault);
     rig.assert_clean();
     assert_eq!(device.counters().allocations(), 0);
     // Of both pages there are objects again, and a pool that cannot close comes back.
-    pool.take(Context::Atomic).unwrap().give();
+    pool.alloc(Context::Atomic).unwrap().free();
     rig.iommu.fail_unmap(0);
     let pool = pool.close(Context::Atomic).unwrap_err();
     pool.close(Context::Atomic).unwrap();

@@ -81,12 +81,12 @@ fn a_device_is_given_no_address_past_its_mask() {
     assert_eq!((first.addr().raw(), second.addr().raw()), (0xffff_e000, 0xffff_f000));
     let refused = map(&device, &buffer, Direction::ToDevice).unwrap_err();
     assert_eq!(refused.reason, Refuse::IovaFull);
-    assert_eq!(device.room_for(&[buffer.bytes()]), Err(Refuse::IovaFull));
+    assert_eq!(device.capacity_for(&[buffer.bytes()]), Err(Refuse::IovaFull));
     finish(&device, first, 0);
-    assert_eq!(device.room_for(&[buffer.bytes()]), Ok(()));
-    assert_eq!(device.room_for(&[buffer.bytes(); 2]), Err(Refuse::IovaFull), "together");
+    assert_eq!(device.capacity_for(&[buffer.bytes()]), Ok(()));
+    assert_eq!(device.capacity_for(&[buffer.bytes(); 2]), Err(Refuse::IovaFull), "together");
     finish(&device, second, 0);
-    assert_eq!(device.room_for(&[buffer.bytes(); 2]), Ok(()));
+    assert_eq!(device.capacity_for(&[buffer.bytes(); 2]), Ok(()));
     assert_eq!(domain.mapped(), 0);
     rig.assert_clean();
 }

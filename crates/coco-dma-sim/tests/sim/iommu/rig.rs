@@ -96,8 +96,8 @@ impl Rig {
         let pools = leak([pool(&memory, words(Pool::words(1 << 16)))]);
         let ram = coco_dma::addr::PhysRange::new(coco_dma::addr::PhysAddr::new(BASE), SIZE);
         let ram = ram.unwrap();
-        let books = words(Tracked::words(SIZE, GRANULE));
-        let ranges = leak([Tracked::new(ram, GRANULE, Initial::Private, books).unwrap()]);
+        let metadata = words(Tracked::words(SIZE, GRANULE));
+        let ranges = leak([Tracked::new(ram, GRANULE, Initial::Private, metadata).unwrap()]);
         let heard = leak(Heard::default());
         let mut dma = Dma::new(machine, pools).with_observer(heard);
         if dma.regime().is_guest() {

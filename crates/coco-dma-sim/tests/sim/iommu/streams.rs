@@ -125,7 +125,7 @@ fn a_mapping_in_place_is_pinned_and_its_pages_with_it() {
     let memory = rig.machine.take(16 * GRANULE).unwrap();
     let first = memory.base().raw().next_multiple_of(4 * GRANULE) - memory.base().raw();
     let page = memory.slice(first, 4 * GRANULE).unwrap();
-    rig.machine.give(memory);
+    rig.machine.free(memory);
     let neighbour = page.slice(3 * GRANULE, GRANULE).unwrap();
     rig.machine.take_at(neighbour).unwrap();
     // The lowest free granules from here on are those of the page.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use coco_dma::ledger::GranuleState;
 use coco_dma::platform::Platform;
 use coco_dma::regime::{Parameters, PlatformName};
-use coco_dma::state::{Cache, Context, State, Visibility};
+use coco_dma::state::{CacheMode, Context, State, Visibility};
 
 use super::*;
 use crate::machine::{Layer, MachineError, Storage, UserMachine};
@@ -102,9 +102,9 @@ fn convert(machine: &UserMachine, run: PhysRange, to: Visibility) -> Result<(), 
     unsafe { machine.convert(run, to) }
 }
 
-fn view(machine: &UserMachine, run: PhysRange, state: State) -> Option<NonNull<u8>> {
+fn map_cpu(machine: &UserMachine, run: PhysRange, state: State) -> Option<NonNull<u8>> {
     // SAFETY: the regions are this test's, and no view is used beyond the next conversion.
-    unsafe { machine.view(run, state, Cache::WriteBack, Context::Blocking) }.ok()
+    unsafe { machine.map_cpu(run, state, CacheMode::WriteBack, Context::Blocking) }.ok()
 }
 
 fn fill(start: NonNull<u8>, byte: u8, len: usize) {
@@ -165,19 +165,19 @@ fn whole_regions_only_and_only_regions() {
 fn a_region_is_fresh_memory_each_time_and_its_old_file_is_nobodys() {
     let machine = machine(2);
     let run = runs(&machine, 0, 1);
-    let private = view(&machine, run, State::PRIVATE).unwrap();
-    assert_eq!(view(&machine, run, State::SHARED), None);
+    let private = map_cpu(&machine, run, State::PRIVATE).unwrap();
+    assert_eq!(map_cpu(&machine, run, State::SHARED), None);
     fill(private, 0xAA, SIZE);
     convert(&machine, run, Visibility::Shared).unwrap();
-    assert_eq!(view(&machine, run, State::PRIVATE), None);
-    let shared = view(&machine, run, State::SHARED).unwrap();
+    assert_eq!(map_cpu(&machine, run, State::PRIVATE), None);
+    let shared = map_cpu(&machine, run, State::SHARED).unwrap();
     assert_eq!((shared, byte(shared, 0), byte(shared, SIZE - 1)), (private, 0, 0));
     assert_eq!(machine.locate(NonNull::slice_from_raw_parts(shared, SIZE)), Some(run));
     // A device that keeps the file that it was given.
     let kept = machine.windows(|windows| windows[1].file.try_clone_to_owned().unwrap());
     fill(shared, 0x55, SIZE);
     convert(&machine, run, Visibility::Private).unwrap();
-    let private = view(&machine, run, State::PRIVATE).unwrap();
+    let private = map_cpu(&machine, run, State::PRIVATE).unwrap();
     assert_eq!((byte(private, 0), byte(private, SIZE - 1)), (0, 0));
     fill(private, 0xAA, SIZE);
     let mut seen = [0; SIZE];
@@ -220,8 +220,8 @@ fn a_failure_says_how_far_it_came_and_cuts_off_who_failed() {
     // Two are shared; the third was taken back from whoever had it.
     assert_eq!(error, ConvertError { done: 2 * SIZE as u64, doubt: 0, code: gone });
     assert_eq!((good.has(), good.is_cut_off(), bad.is_cut_off()), (3, false, true));
-    assert!(view(&machine, runs(&machine, 0, 2), State::SHARED).is_some());
-    assert!(view(&machine, runs(&machine, 2, 2), State::PRIVATE).is_some());
+    assert!(map_cpu(&machine, runs(&machine, 0, 2), State::SHARED).is_some());
+    assert!(map_cpu(&machine, runs(&machine, 2, 2), State::PRIVATE).is_some());
     // Without the one that failed it works.
     convert(&machine, runs(&machine, 2, 2), Visibility::Shared).unwrap();
     assert_eq!(good.has(), 5);
@@ -229,15 +229,15 @@ fn a_failure_says_how_far_it_came_and_cuts_off_who_failed() {
     good.patience.store(2, Ordering::Relaxed);
     convert(&machine, runs(&machine, 0, 4), Visibility::Private).unwrap();
     assert!(good.is_cut_off());
-    assert!(view(&machine, runs(&machine, 0, 4), State::PRIVATE).is_some());
+    assert!(map_cpu(&machine, runs(&machine, 0, 4), State::PRIVATE).is_some());
 }
 
 #[test]
 fn through_the_layer_a_failed_share_is_undone_and_the_books_agree() {
     let machine = machine(4);
     let storage = Storage::of(&machine);
-    let books = storage.books(&machine).unwrap();
-    let layer = Layer::new(&machine, &books);
+    let metadata = storage.metadata(&machine).unwrap();
+    let layer = Layer::new(&machine, &metadata);
     let bad = Fake::new(8);
     bad.introduce(&machine);
     bad.patience.store(3, Ordering::Relaxed);

@@ -119,24 +119,24 @@ impl<'d, P: Platform + ?Sized> ObjectPool<'d, P> {
     /// [`PoolFull`](Refuse::PoolFull) where there are no books for another page. (A page that
     /// another thread is allocating or giving back at that moment is passed over: it waits for
     /// nobody.)
-    pub fn take(&self, context: Context) -> Result<Object<'_, P>, AllocError> {
+    pub fn alloc(&self, context: Context) -> Result<Object<'_, P>, AllocError> {
         if let Some(reason) = self.device.stopped() {
             return Err(self.refused(reason));
         }
-        match self.take_free() {
+        match self.alloc_open() {
             Some(object) => Ok(object),
-            None => self.take_new(context),
+            None => self.alloc_page(context),
         }
     }
 
     /// An object of a page that is there.
-    fn take_free(&self) -> Option<Object<'_, P>> {
+    fn alloc_open(&self) -> Option<Object<'_, P>> {
         // Relaxed: a hint.
         let recent = self.recent.load(Ordering::Relaxed);
         let (before, after) = self.pages.split_at_checked(recent).unwrap_or((&[], self.pages));
         let page = after.iter().chain(before).enumerate();
         page.into_iter().find_map(|(turn, page)| {
-            let index = page.0.take()?;
+            let index = page.0.alloc()?;
             if turn > 0 {
                 let place = recent.saturating_add(turn);
                 let wrapped = place.checked_sub(self.pages.len()).unwrap_or(place);
@@ -147,16 +147,16 @@ impl<'d, P: Platform + ?Sized> ObjectPool<'d, P> {
     }
 
     /// The first object of a new page.
-    fn take_new(&self, context: Context) -> Result<Object<'_, P>, AllocError> {
+    fn alloc_page(&self, context: Context) -> Result<Object<'_, P>, AllocError> {
         let mut empty = self.pages.iter().enumerate().filter(|(_, page)| page.0.start());
         let Some((place, page)) = empty.next() else {
             // What was being allocated or given back may be there again.
-            return self.take_free().ok_or_else(|| self.refused(Refuse::PoolFull));
+            return self.alloc_open().ok_or_else(|| self.refused(Refuse::PoolFull));
         };
         let memory = match self.device.alloc_raw(self.page_len, context) {
             Ok(memory) => memory,
             Err(error) => {
-                page.0.give_up();
+                page.0.abandon();
                 return Err(error);
             }
         };
@@ -168,7 +168,7 @@ impl<'d, P: Platform + ?Sized> ObjectPool<'d, P> {
             if unsafe { self.device.free_raw(memory) }.is_err() {
                 self.device.count().lost();
             }
-            page.0.give_up();
+            page.0.abandon();
             return Err(self.refused(Refuse::NoReachablePool));
         }
         page.0.open(Backing(memory), self.count);
@@ -188,7 +188,7 @@ impl<'d, P: Platform + ?Sized> ObjectPool<'d, P> {
     fn refused(&self, reason: Refuse) -> AllocError {
         let (device, len) = (self.device.name(), self.layout.size());
         self.device.count().refused();
-        self.device.dma().tell(&Event::Refused { device, len, reason });
+        self.device.dma().notify(&Event::Refused { device, len, reason });
         AllocError { device: device.into(), reason, len }
     }
 

@@ -35,10 +35,10 @@ const TWO: usize = 2;
 
 /// Takes an object, uses its memory, gives it back; answers what it found there.
 fn use_once(page: &Page<Memory>) -> Option<u8> {
-    let object = page.take()?;
+    let object = page.alloc()?;
     // SAFETY: an object is held.
     let found = unsafe { page.memory() }.unwrap().add(object);
-    page.give(object);
+    page.free(object);
     Some(found)
 }
 
@@ -72,7 +72,7 @@ fn loom_no_object_has_two_holders() {
         // The first object is the opener's: one is left for two.
         let (first, second) = (page.clone(), page.clone());
         let both = race(swap, move || use_once(&first), move || use_once(&second));
-        page.give(0);
+        page.free(0);
         assert_eq!(page.used(TWO), 0);
         both
     });
@@ -101,7 +101,7 @@ fn loom_a_page_does_not_close_under_a_holder() {
     let met = outcomes(|swap| {
         let page = claimed();
         assert!(open(&page));
-        page.give(0);
+        page.free(0);
         let (first, second) = (page.clone(), page.clone());
         let (found, closed) = race(swap, move || use_once(&first), move || close(&second));
         assert_eq!(page.has_memory(), !closed);
@@ -117,10 +117,10 @@ fn loom_a_page_is_closed_once() {
     let met = outcomes(|swap| {
         let page = claimed();
         assert!(open(&page));
-        page.give(0);
+        page.free(0);
         let (first, second) = (page.clone(), page.clone());
         let both = race(swap, move || close(&first), move || close(&second));
-        assert!(page.take().is_none());
+        assert!(page.alloc().is_none());
         both
     });
     assert_eq!(met, [(false, true), (true, false)]);
@@ -133,7 +133,7 @@ fn loom_what_is_stuck_is_not_handed_out() {
     let met = outcomes(|swap| {
         let page = claimed();
         assert!(open(&page));
-        page.give(0);
+        page.free(0);
         assert!(!page.close(TWO, |_| true, Err));
         assert!(page.has_memory() && page.used(TWO) == 0);
         let (first, second) = (page.clone(), page.clone());

@@ -12,7 +12,7 @@ use crate::platform::Platform;
 use crate::shared::SharedBytes;
 use crate::word::Ordering;
 
-/// An object of an [`ObjectPool`], the holder's alone until [`give`](Self::give) takes it: it cannot
+/// An object of an [`ObjectPool`], the holder's alone until [`free`](Self::free) takes it: it cannot
 /// be given twice, nor to another pool. Dropped without that it is kept and counted
 /// ([`ObjectPool::lost`]), because the device may still be at it.
 #[must_use = "an object that is not given back is lost"]
@@ -34,7 +34,7 @@ impl<'p, P: Platform + ?Sized> Object<'p, P> {
         page: &'p ObjectPage,
         index: usize,
     ) -> Option<Self> {
-        // SAFETY: an object of the page was taken, and is held until `give`.
+        // SAFETY: an object of the page was taken, and is held until `free`.
         let memory = unsafe { page.0.memory() }?;
         let offset = pool.layout.offset(index);
         let addr = memory.0.addr().checked_add(offset as u64)?;
@@ -60,10 +60,10 @@ impl<'p, P: Platform + ?Sized> Object<'p, P> {
     }
 
     /// Gives it back: the device has stopped using it. Never blocks.
-    pub fn give(self) {
+    pub fn free(self) {
         let Self { page, index, .. } = self;
         core::mem::forget(self);
-        page.0.give(index);
+        page.0.free(index);
     }
 }
 

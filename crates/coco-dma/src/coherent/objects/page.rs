@@ -77,7 +77,7 @@ impl<R> Page<R> {
     }
 
     /// Ends the turn without memory.
-    pub(super) fn give_up(&self) {
+    pub(super) fn abandon(&self) {
         self.state.0.store(EMPTY, Ordering::Release);
     }
 
@@ -95,7 +95,7 @@ impl<R> Page<R> {
     }
 
     /// Takes the lowest free object.
-    pub(super) fn take(&self) -> Option<usize> {
+    pub(super) fn alloc(&self) -> Option<usize> {
         for (index, word) in self.bits.iter().enumerate() {
             let mut seen = word.0.load(Ordering::Relaxed);
             while seen != !0 {
@@ -113,7 +113,7 @@ impl<R> Page<R> {
     }
 
     /// Gives an object back.
-    pub(super) fn give(&self, object: usize) {
+    pub(super) fn free(&self, object: usize) {
         if let Some(word) = self.bits.get(object / Word::BITS) {
             // Release: what was done with it happens before the next one's use.
             word.0.fetch_and(!(1 << (object % Word::BITS)), Ordering::Release);
@@ -131,7 +131,7 @@ impl<R> Page<R> {
     }
 
     /// Closes it, if it has `count` objects, none in use, and `agree` says so of what it is made of,
-    /// which `give` then gives back; or keeps what comes back, and nobody is given an object of it.
+    /// which `free` then gives back; or keeps what comes back, and nobody is given an object of it.
     /// Whether it closed.
     pub(super) fn close(
         &self,

@@ -63,23 +63,23 @@ fn loom_bytes_follow_the_slot_through_a_cache() {
 fn loom_slots_come_back_from_another_cpu() {
     let met = outcomes(|swap| {
         let (slots, memory) = (slots(2, 1), Memory::of(2));
-        let run = slots.take(0, &places(2, 1), OWNER).unwrap();
+        let run = slots.alloc(0, &places(2, 1), OWNER).unwrap();
         let (firsts, ()) = race(
             swap,
             || {
-                let take = || slots.take(0, &places(2, 1), OWNER).ok();
+                let take = || slots.alloc(0, &places(2, 1), OWNER).ok();
                 let runs = [take(), take()];
                 runs.iter().flatten().for_each(|run| memory.write(run));
                 runs.map(|run| {
                     run.map(|run| {
-                        assert!(slots.give(0, &run));
+                        assert!(slots.free(0, &run));
                         run.first()
                     })
                 })
             },
             move || {
                 memory.write(&run);
-                assert!(slots.give_shared(&run));
+                assert!(slots.free_shared(&run));
             },
         );
         is_whole(slots);
@@ -93,7 +93,7 @@ fn loom_slots_come_back_from_another_cpu() {
 fn loom_a_cpu_that_looks_in_vain_hides_nothing() {
     let met = outcomes(|swap| {
         let (slots, memory) = (slots(2, 1), Memory::of(2));
-        let take = || slots.take_shared(&places(2, 1), OWNER).unwrap();
+        let take = || slots.alloc_shared(&places(2, 1), OWNER).unwrap();
         let (low, high) = (take(), take());
         let (found, ()) = race(
             swap,
@@ -101,7 +101,7 @@ fn loom_a_cpu_that_looks_in_vain_hides_nothing() {
             move || {
                 for run in [high, low] {
                     memory.write(&run);
-                    assert!(slots.give_shared(&run));
+                    assert!(slots.free_shared(&run));
                 }
             },
         );
@@ -122,10 +122,10 @@ fn loom_what_is_kept_is_taken_away_between_turns() {
             swap,
             || use_once(slots, memory, 0, 1).is_some(),
             || {
-                let run = slots.take_shared(&places(2, 2), OWNER).ok();
+                let run = slots.alloc_shared(&places(2, 2), OWNER).ok();
                 run.is_some_and(|run| {
                     memory.write(&run);
-                    slots.give_shared(&run)
+                    slots.free_shared(&run)
                 })
             },
         );
@@ -144,10 +144,10 @@ fn loom_two_cpus_find_a_slot_each() {
     let met = outcomes(|swap| {
         let pool = Word::BITS + 1;
         let (slots, memory) = (slots(pool, 2), Memory::of(pool));
-        let filler = slots.take_shared(&places(pool, Word::BITS - 1), OWNER).unwrap();
+        let filler = slots.alloc_shared(&places(pool, Word::BITS - 1), OWNER).unwrap();
         let side = |cpu| {
             move || {
-                let run = slots.take(cpu, &places(pool, 1), OWNER).expect("one for each");
+                let run = slots.alloc(cpu, &places(pool, 1), OWNER).expect("one for each");
                 memory.write(&run);
                 run
             }
@@ -155,8 +155,8 @@ fn loom_two_cpus_find_a_slot_each() {
         let (first, second) = race(swap, side(0), side(1));
         let both = (first.first(), second.first());
         // Given back on the wrong CPU, which costs speed and nothing else.
-        assert!(slots.give(1, &first) && slots.give(0, &second));
-        assert!(slots.give(1, &filler));
+        assert!(slots.free(1, &first) && slots.free(0, &second));
+        assert!(slots.free(1, &filler));
         is_whole(slots);
         both
     });

@@ -5,11 +5,11 @@ use super::Device;
 use crate::addr::AddressLimit;
 use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
-use crate::addr::Places;
+use crate::addr::Placements;
 use crate::attrs::Attrs;
 use crate::plan;
 use crate::plan::Plan;
-use crate::plan::PoolFace;
+use crate::plan::PoolInfo;
 use crate::platform::Platform;
 use crate::regime::Regime;
 use crate::state::Direction;
@@ -27,7 +27,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     /// and the boundary cost there. 0 where every map needs a pool and none suits. Behind an IOMMU
     /// never more than the domain's window has addresses for.
     pub fn max_mapping(&self) -> u64 {
-        let limits = &self.face().limits;
+        let limits = &self.info().limits;
         let segment = limits.segment.unwrap_or(u64::MAX).min(self.longest_in_domain());
         let window = limits.boundary.map_or(u64::MAX, |boundary| boundary.bytes());
         if !self.may_bounce() {
@@ -35,7 +35,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         }
         let kept = limits.min_align;
         let longest = self.bounce_pools().map(|(seen_from, pool)| match self.domain() {
-            None => Places::longest(seen_from, pool.range.len(), kept, limits.boundary),
+            None => Placements::longest(seen_from, pool.range.len(), kept, limits.boundary),
             // Whole pages; the rest is the domain's matter.
             Some(domain) => {
                 let page = domain.page();
@@ -64,19 +64,19 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     /// The smallest mask that reaches all memory of the ledger and the pools in the form that this
     /// device is given; behind an IOMMU, all addresses of its domain.
     pub fn required_mask(&self) -> AddressLimit {
-        let (face, regime) = (self.face(), self.regime());
+        let (info, regime) = (self.info(), self.regime());
         if let Some(domain) = self.domain() {
             let top = domain.window().last().raw();
             return AddressLimit::bits(u64::BITS - top.leading_zeros());
         }
         let ranges = self.dma().ledger().ranges().iter().map(|tracked| tracked.range());
-        let pools = self.pool_faces().iter().map(|pool| pool.range);
+        let pools = self.pool_infos().iter().map(|pool| pool.range);
         let top = ranges
             .chain(pools)
             .filter_map(|range| {
-                let bus = face.bus.to_bus(range)?.checked_add(range.len() - 1)?;
+                let bus = info.bus.to_bus(range)?.checked_add(range.len() - 1)?;
                 let forms = regime.states().iter();
-                forms.filter_map(|state| regime.dma_form(face.trust, *state, bus)).max()
+                forms.filter_map(|state| regime.dma_form(info.trust, *state, bus)).max()
             })
             .max();
         let bits = top.map_or(0, |top| u64::BITS - top.raw().leading_zeros());
@@ -90,9 +90,9 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         if self.domain().is_some() {
             return false;
         }
-        let bus = self.face().bus;
+        let bus = self.info().bus;
         let mut ranges = self.dma().ledger().ranges().iter().map(|tracked| tracked.range());
-        self.face().limit() < self.required_mask()
+        self.info().limit() < self.required_mask()
             || ranges.any(|range| bus.to_bus(range).is_none())
     }
 
@@ -106,72 +106,72 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     /// Whether a driver has to sync what it maps: its bytes may be bounced, or its device does not
     /// see the caches.
     pub fn needs_sync(&self) -> bool {
-        !self.face().coherent || self.may_bounce()
+        !self.info().coherent || self.may_bounce()
     }
 
     /// Whether some map of this device may go through a pool.
     fn may_bounce(&self) -> bool {
-        let face = self.face();
-        face.force_bounce
-            || !face.coherent
-            || face.external_facing
-            || face.limits.boundary.is_some()
-            || !face.bus.is_identity()
-            || self.pool_faces().iter().any(|pool| pool.restricted)
+        let info = self.info();
+        info.force_bounce
+            || !info.coherent
+            || info.external_facing
+            || info.limits.boundary.is_some()
+            || !info.bus.is_identity()
+            || self.pool_infos().iter().any(|pool| pool.restricted)
             || self.cannot_reach_memory()
             || (self.regime().is_guest() && !self.reaches_shared())
     }
 
     /// Whether every map of ordinary memory has to go through a pool.
     fn must_bounce(&self) -> bool {
-        self.face().force_bounce
-            || self.pool_faces().iter().any(|pool| pool.restricted)
+        self.info().force_bounce
+            || self.pool_infos().iter().any(|pool| pool.restricted)
             || self.reaches_no_ordinary_memory()
     }
 
     /// Whether memory as this machine has it is in a state that the device never reaches.
     fn reaches_no_ordinary_memory(&self) -> bool {
-        let face = self.face();
+        let info = self.info();
         match self.regime() {
             Regime::Open => false,
             Regime::Host(host) => {
-                !face.attachment.is_translated() && face.limit().raw() < host.mark()
+                !info.attachment.is_translated() && info.limit().raw() < host.mark()
             }
-            Regime::Guest(_) => face.trust == Trust::Untrusted,
+            Regime::Guest(_) => info.trust == Trust::Untrusted,
         }
     }
 
     /// Whether an address names shared memory for this device.
     fn reaches_shared(&self) -> bool {
         self.domain().is_some()
-            || self.regime().dma_mark(self.face().trust, State::SHARED).is_some()
+            || self.regime().dma_mark(self.info().trust, State::SHARED).is_some()
     }
 
     /// The longest mapping that the device's domain has addresses for; no limit where it is behind
     /// none.
     fn longest_in_domain(&self) -> u64 {
-        let (limits, limit) = (&self.face().limits, self.face().limit());
+        let (limits, limit) = (&self.info().limits, self.info().limit());
         self.domain().map_or(u64::MAX, |domain| {
             let (base, len) = (domain.window().base().raw(), domain.in_reach(limit));
             // Wherever in its page a buffer begins; what that breaks of a boundary is bounced.
             let kept = limits.min_align.raw() | (domain.page() - 1);
-            let bounced = Places::longest(base, len, limits.min_align, limits.boundary);
+            let bounced = Placements::longest(base, len, limits.min_align, limits.boundary);
             len.saturating_sub(kept).min(bounced)
         })
     }
 
     /// The pools that a bounce could use, each with the address from which on the device sees it.
-    fn bounce_pools(&self) -> impl Iterator<Item = (u64, &PoolFace)> {
+    fn bounce_pools(&self) -> impl Iterator<Item = (u64, &PoolInfo)> {
         let request = self.request(None, 1, Direction::Both, Attrs::NONE);
         let pools = match plan::map(&request, &mut ()) {
             Plan::Bounce { pools, .. } => Some(pools),
             _ => None,
         };
         pools.into_iter().flatten().filter_map(|candidate| {
-            let face = self.pool_faces().get(candidate.index)?;
+            let info = self.pool_infos().get(candidate.index)?;
             // A domain keeps the low bits of what it maps.
-            let base = candidate.base.map_or(face.range.base().raw(), DmaAddr::raw);
-            Some((base, face))
+            let base = candidate.base.map_or(info.range.base().raw(), DmaAddr::raw);
+            Some((base, info))
         })
     }
 }

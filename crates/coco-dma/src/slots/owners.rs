@@ -8,9 +8,9 @@ use crate::word::Ordering;
 
 /// Whose turn it is to end a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Begun {
+pub(crate) enum EndState {
     /// The caller's.
-    Turn,
+    Mine,
     /// The caller's, of a run that could not be ended before.
     Again,
     /// Another thread's, which is at it.
@@ -43,9 +43,9 @@ impl Slots<'_> {
 
     /// Begins to end what an owner holds in two steps, or could not end before. Of several that try,
     /// one does; it says with [`ended`](Self::ended) or [`kept`](Self::kept) what came of it.
-    pub(crate) fn begin_end(&self, run: &SlotRun, owner: Owner) -> Begun {
+    pub(crate) fn begin_end(&self, run: &SlotRun, owner: Owner) -> EndState {
         let count = run.count();
-        let Some(mark) = self.marks.get(self.first(run)) else { return Begun::Over };
+        let Some(mark) = self.marks.get(self.first(run)) else { return EndState::Over };
         let to = owner.ending().mark(count).get();
         let take = |state: Owner| {
             // Acquire: what the last one did to it happened before this.
@@ -53,15 +53,15 @@ impl Slots<'_> {
             mark.0.compare_exchange(from, to, order, order)
         };
         if take(owner).is_ok() {
-            return Begun::Turn;
+            return EndState::Mine;
         }
         match take(owner.stuck()) {
             Ok(_) => {
                 self.count_out(count);
-                Begun::Again
+                EndState::Again
             }
-            Err(seen) if seen == to => Begun::Elsewhere,
-            Err(_) => Begun::Over,
+            Err(seen) if seen == to => EndState::Elsewhere,
+            Err(_) => EndState::Over,
         }
     }
 
@@ -71,7 +71,7 @@ impl Slots<'_> {
             // Release: who finds that it is over finds what was done to end it.
             mark.0.store(0, Ordering::Release);
         }
-        self.free(run);
+        self.clear(run);
     }
 
     /// It could not be ended, and is nobody's until somebody tries again. By who had the turn.
@@ -101,7 +101,7 @@ impl Slots<'_> {
         for run in self.runs_of(owner) {
             // The record of this run may come later; it finds the mark gone.
             if self.end(&run) {
-                self.free(&run);
+                self.clear(&run);
                 freed += run.count();
             }
         }

@@ -83,17 +83,17 @@ unsafe impl Platform for Machine {
         Err(ConvertError { done: 0, doubt: 0, code: 0 })
     }
 
-    unsafe fn view(
+    unsafe fn map_cpu(
         &self,
         _: PhysRange,
         _: State,
-        _: crate::state::Cache,
+        _: crate::state::CacheMode,
         _: Context,
     ) -> Result<NonNull<u8>, NoView> {
         Err(NoView)
     }
 
-    unsafe fn unview(&self, _: NonNull<u8>, _: PhysRange) {}
+    unsafe fn unmap_cpu(&self, _: NonNull<u8>, _: PhysRange) {}
 }
 
 /// An IOMMU that has nothing to do.

@@ -13,7 +13,7 @@ use core::mem::MaybeUninit;
 /// is moved in pairs of words, which a processor cannot forward from its store buffer: two such
 /// moves were 10 of the 26 ns of a map and its end.
 #[inline(always)]
-pub(super) fn apart<T>(value: T) -> T {
+pub(super) fn launder<T>(value: T) -> T {
     let mut place = MaybeUninit::uninit();
     let seen = black_box(&mut place);
     seen.write(value);

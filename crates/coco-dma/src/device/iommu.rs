@@ -7,10 +7,10 @@ use super::Device;
 use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
 use crate::iommu::Entry;
-use crate::iommu::Halfway;
 use crate::iommu::Mapped;
-use crate::iommu::Stuck;
+use crate::iommu::PartialMap;
 use crate::iommu::UnmapError;
+use crate::iommu::UnmapFailure;
 use crate::observe::Event;
 use crate::platform::Platform;
 use crate::reason::Refuse;
@@ -30,7 +30,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
 
     /// What stands in the entries of this device for memory or registers in this state.
     pub(crate) fn entry(&self, direction: Direction, state: State, mmio: bool) -> Entry {
-        Entry::new(direction, state).mmio(mmio).coherent(self.face().coherent)
+        Entry::new(direction, state).mmio(mmio).coherent(self.info().coherent)
     }
 
     /// Maps `range` in the device's domain, in whole pages; the address is that of its first byte.
@@ -49,7 +49,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         // Bound without a domain there is no such device.
         let domain = self.domain().ok_or(Refuse::NoReachablePool)?;
         // SAFETY: this function's condition.
-        let made = unsafe { domain.map(range, original, entry, self.face(), self.owner()) }?;
+        let made = unsafe { domain.map(range, original, entry, self.info(), self.owner()) }?;
         match self.stopped() {
             // It was cut off meanwhile. What cannot be unmapped again goes on as a mapping, whose
             // end tries once more.
@@ -70,23 +70,23 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         runs: impl Iterator<Item = PhysRange>,
         len: u64,
         entry: Entry,
-    ) -> Result<(DmaAddr, Mapped), (Refuse, Option<Halfway>)> {
+    ) -> Result<(DmaAddr, Mapped), (Refuse, Option<PartialMap>)> {
         let domain = self.domain().ok_or((Refuse::NoReachablePool, None))?;
         // SAFETY: this function's condition.
-        match unsafe { domain.map_runs(runs, len, entry, self.face(), self.owner()) } {
+        match unsafe { domain.map_runs(runs, len, entry, self.info(), self.owner()) } {
             Ok(made) if self.stopped().is_none() => Ok(made),
             // It was cut off meanwhile.
             Ok((addr, mapped)) => {
                 let reason = self.stopped().unwrap_or(Refuse::Revoked);
                 // SAFETY: nobody was given the address.
                 let ended = unsafe { domain.unmap(&mapped, self.owner()) };
-                Err((reason, ended.err().map(|stuck| Halfway { addr, mapped, stuck })))
+                Err((reason, ended.err().map(|stuck| PartialMap { addr, mapped, stuck })))
             }
             Err(failed) => Err(failed),
         }
         .inspect_err(|(_, kept)| {
-            if let Some(Halfway { stuck, .. }) = kept {
-                self.tell_stuck(stuck);
+            if let Some(PartialMap { stuck, .. }) = kept {
+                self.notify_failure(stuck);
             }
         })
     }
@@ -101,7 +101,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     pub(crate) unsafe fn untranslate(&self, mapped: Option<&Mapped>) -> Result<(), UnmapError> {
         let (Some(mapped), Some(domain)) = (mapped, self.domain()) else { return Ok(()) };
         // SAFETY: this function's condition.
-        unsafe { domain.unmap(mapped, self.owner()) }.map_err(|stuck| self.tell_stuck(&stuck))
+        unsafe { domain.unmap(mapped, self.owner()) }.map_err(|stuck| self.notify_failure(&stuck))
     }
 
     /// Unmaps all that the device has in its domain; the error is the first that did not go. Call
@@ -113,8 +113,8 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     pub(super) unsafe fn untranslate_all(&self) -> Result<(), UnmapError> {
         let mut all = Ok(());
         if let Some(domain) = self.domain() {
-            let stuck = |stuck: Stuck| {
-                let error = self.tell_stuck(&stuck);
+            let stuck = |stuck: UnmapFailure| {
+                let error = self.notify_failure(&stuck);
                 all = all.and(Err(error));
             };
             // SAFETY: this function's condition.
@@ -125,11 +125,11 @@ impl<P: Platform + ?Sized> Device<'_, P> {
 
     /// Each failure is told to observers once.
     #[cold]
-    fn tell_stuck(&self, stuck: &Stuck) -> UnmapError {
-        let Stuck { addr, len, error } = *stuck;
+    fn notify_failure(&self, stuck: &UnmapFailure) -> UnmapError {
+        let UnmapFailure { addr, len, error } = *stuck;
         let (device, code) = (self.name(), error.map(|error| error.code));
         if let Some(code) = code {
-            self.dma().tell(&Event::UnmapFailed { device, addr, len, code });
+            self.dma().notify(&Event::UnmapFailed { device, addr, len, code });
         }
         UnmapError { device: device.into(), addr, len, code }
     }

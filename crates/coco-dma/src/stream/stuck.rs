@@ -9,10 +9,10 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
-use super::FinishError;
 use super::MapError;
 use super::OwnedBuffer;
 use super::RawMapping;
+use super::UnmapRawError;
 use crate::copy::barrier;
 use crate::device::Device;
 use crate::iommu::UnmapError;
@@ -22,12 +22,12 @@ use crate::platform::Platform;
 /// quarantine until [`retry`](Self::retry) succeeds. No buffer is in it.
 #[derive(Debug)]
 #[must_use = "what is not retried is kept for good"]
-pub struct Kept {
+pub struct StuckMapping {
     record: RawMapping,
     error: UnmapError,
 }
 
-impl Kept {
+impl StuckMapping {
     /// Of a map whose buffer was given back.
     pub(super) fn new(record: RawMapping, error: UnmapError) -> Self {
         Self { record, error }
@@ -59,14 +59,14 @@ impl Kept {
 /// it, and is not given back while the device may reach it.
 #[must_use = "what is not retried is kept for good"]
 pub struct UnmapFailed<B: OwnedBuffer> {
-    kept: Kept,
+    kept: StuckMapping,
     written: usize,
     rest: B::Rest,
     buffer: PhantomData<B>,
 }
 
 impl<B: OwnedBuffer> UnmapFailed<B> {
-    pub(super) fn new(kept: Kept, written: usize, rest: B::Rest) -> Self {
+    pub(super) fn new(kept: StuckMapping, written: usize, rest: B::Rest) -> Self {
         Self { kept, written, rest, buffer: PhantomData }
     }
 
@@ -82,16 +82,16 @@ impl<B: OwnedBuffer> UnmapFailed<B> {
     ///
     /// It could not be unmapped this time either, or `device` is not the one that has it.
     pub fn retry<P: Platform + ?Sized>(self, device: &Device<'_, P>) -> Result<B, Self> {
-        let Self { kept: Kept { record, error }, written, rest, buffer } = self;
+        let Self { kept: StuckMapping { record, error }, written, rest, buffer } = self;
         let bytes = record.buffer();
-        // SAFETY: as for `Kept::retry`; the buffer is held until now by conditions 1 and 2 of
+        // SAFETY: as for `StuckMapping::retry`; the buffer is held until now by conditions 1 and 2 of
         // `OwnedBuffer`.
         match unsafe { again(device, record, written, error) } {
             // SAFETY: 1: the parts are those that `map` took apart, and the mapping is gone. 2: the
             // map has ended.
             Ok(()) => Ok(unsafe { B::from_parts(bytes, rest) }),
             Err((record, error)) => {
-                Err(Self { kept: Kept { record, error }, written, rest, buffer })
+                Err(Self { kept: StuckMapping { record, error }, written, rest, buffer })
             }
         }
     }
@@ -105,16 +105,16 @@ impl<B: OwnedBuffer> UnmapFailed<B> {
     pub fn into_buffer<P: Platform + ?Sized>(
         self,
         device: &Device<'_, P>,
-    ) -> Result<(B, Kept), Self> {
+    ) -> Result<(B, StuckMapping), Self> {
         if !self.kept.record.is_bounced() || self.kept.record.owner != device.owner() {
             return Err(self);
         }
         let bytes = self.kept.record.buffer();
         // SAFETY: the buffer is held until now by conditions 1 and 2 of `OwnedBuffer`, and was
         // mapped by this device.
-        unsafe { device.bring(&self.kept.record, self.written) };
+        unsafe { device.copy_back(&self.kept.record, self.written) };
         // SAFETY: 1: the parts are those that `map` took apart, and this error is gone. 2: the
-        // device has the slots, and `Kept` touches no byte of the buffer.
+        // device has the slots, and `StuckMapping` touches no byte of the buffer.
         Ok((unsafe { B::from_parts(bytes, self.rest) }, self.kept))
     }
 }
@@ -123,7 +123,7 @@ impl<B: OwnedBuffer> UnmapFailed<B> {
 ///
 /// # Safety
 ///
-/// As for [`Device::finish_raw`].
+/// As for [`Device::unmap_raw`].
 unsafe fn again<P: Platform + ?Sized>(
     device: &Device<'_, P>,
     record: RawMapping,
@@ -132,14 +132,14 @@ unsafe fn again<P: Platform + ?Sized>(
 ) -> Result<(), (RawMapping, UnmapError)> {
     let buffer: NonNull<[u8]> = record.buffer();
     // SAFETY: this function's condition.
-    match unsafe { device.finish_raw(record, written) } {
+    match unsafe { device.unmap_raw(record, written) } {
         Ok(()) => {
             // What the device wrote is read anew.
             barrier(buffer.as_ptr().cast());
             Ok(())
         }
-        Err(FinishError::StillMapped(record, error)) => Err((record, error)),
-        Err(FinishError::NotThisDevice(record)) => Err((record, before)),
+        Err(UnmapRawError::StillMapped(record, error)) => Err((record, error)),
+        Err(UnmapRawError::NotThisDevice(record)) => Err((record, before)),
     }
 }
 
@@ -159,7 +159,7 @@ impl<B: OwnedBuffer> fmt::Display for UnmapFailed<B> {
 impl<B: OwnedBuffer> core::error::Error for UnmapFailed<B> {}
 
 /// A loan that was refused, or did not end.
-pub enum LendError<R> {
+pub enum ScopedMapError<R> {
     /// The map was refused, and the closure did not run.
     Refused(MapError),
     /// The closure ran, and an IOMMU could not unmap what it was lent. The borrow has ended all the
@@ -169,12 +169,12 @@ pub enum LendError<R> {
         /// What the closure answered.
         answer: R,
         /// What the device may still reach.
-        kept: Kept,
+        kept: StuckMapping,
     },
 }
 
 /// The error, never the answer.
-impl<R> fmt::Debug for LendError<R> {
+impl<R> fmt::Debug for ScopedMapError<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(error) => f.debug_tuple("Refused").field(error).finish(),
@@ -185,7 +185,7 @@ impl<R> fmt::Debug for LendError<R> {
     }
 }
 
-impl<R> fmt::Display for LendError<R> {
+impl<R> fmt::Display for ScopedMapError<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(error) => error.fmt(f),
@@ -194,4 +194,4 @@ impl<R> fmt::Display for LendError<R> {
     }
 }
 
-impl<R> core::error::Error for LendError<R> {}
+impl<R> core::error::Error for ScopedMapError<R> {}

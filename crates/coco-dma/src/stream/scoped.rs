@@ -12,8 +12,8 @@ use core::mem::ManuallyDrop;
 use core::ops::Range;
 use core::ptr::NonNull;
 
-use super::Kept;
-use super::LendError;
+use super::ScopedMapError;
+use super::StuckMapping;
 use super::live::Live;
 use crate::addr::DmaAddr;
 use crate::attrs::Attrs;
@@ -25,12 +25,12 @@ use crate::state::Direction;
 /// A buffer that is lent to a device, inside [`Device::with_mapped`]. It cannot leave the closure,
 /// be copied or be swapped with another.
 #[derive(Debug)]
-pub struct Lent<'l, 'd, P: Platform + ?Sized = dyn Platform + 'd>(Ending<'l, 'd, P>);
+pub struct ScopedMapping<'l, 'd, P: Platform + ?Sized = dyn Platform + 'd>(Ending<'l, 'd, P>);
 
 /// Bytes that are lent to a device for reading, inside [`Device::with_mapped_ref`]. It cannot leave
 /// the closure or be copied, and has nothing to write with.
 #[derive(Debug)]
-pub struct LentRef<'l, 'd, P: Platform + ?Sized = dyn Platform + 'd>(Ending<'l, 'd, P>);
+pub struct ScopedMappingRef<'l, 'd, P: Platform + ?Sized = dyn Platform + 'd>(Ending<'l, 'd, P>);
 
 /// Ends a map when it is dropped, in a panic too.
 struct Ending<'l, 'd, P: Platform + ?Sized> {
@@ -48,16 +48,16 @@ impl<'l, 'd, P: Platform + ?Sized> Ending<'l, 'd, P> {
 
 impl<P: Platform + ?Sized> Ending<'_, '_, P> {
     /// Ends the map.
-    fn end(self) -> Result<(), Kept> {
+    fn end(self) -> Result<(), StuckMapping> {
         let mut this = ManuallyDrop::new(self);
         // SAFETY: it is not dropped any more.
-        unsafe { this.finish() }
+        unsafe { this.unmap() }
     }
 
     /// # Safety
     ///
     /// Called once, as the last thing.
-    unsafe fn finish(&mut self) -> Result<(), Kept> {
+    unsafe fn unmap(&mut self) -> Result<(), StuckMapping> {
         // SAFETY: this function's condition: nothing looks at it any more.
         let live = unsafe { ManuallyDrop::take(&mut self.live) };
         live.end_loan(self.written.get())
@@ -68,7 +68,7 @@ impl<P: Platform + ?Sized> Drop for Ending<'_, '_, P> {
     fn drop(&mut self) {
         // What could not be unmapped is kept for good: there is nobody to tell.
         // SAFETY: a drop comes once, and last.
-        drop(unsafe { self.finish() });
+        drop(unsafe { self.unmap() });
     }
 }
 
@@ -78,7 +78,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     /// then, on every way out ([`DmaAddr`]). Apart from `work` nothing here blocks or converts
     /// memory; any context.
     ///
-    /// What the device wrote is copied back as far as [`Lent::written`] says, and no byte where it
+    /// What the device wrote is copied back as far as [`ScopedMapping::written`] says, and no byte where it
     /// says nothing. As for [`map`](Self::map), the attributes `MMIO` and `CC_SHARED` are refused.
     ///
     /// # Errors
@@ -90,16 +90,16 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         buffer: &mut [u8],
         direction: Direction,
         attrs: Attrs,
-        work: impl for<'l> FnOnce(&Lent<'l, 'd, P>) -> R,
-    ) -> Result<R, LendError<R>> {
+        work: impl for<'l> FnOnce(&ScopedMapping<'l, 'd, P>) -> R,
+    ) -> Result<R, ScopedMapError<R>> {
         // SAFETY: the buffer is borrowed, for writing and from everybody else, until this function
         // returns or unwinds; before it does `Ending` ends the map.
         let live = unsafe { Live::new(self, NonNull::from(buffer), direction, attrs) };
-        let lent = Lent(Ending::new(live.map_err(LendError::Refused)?));
+        let lent = ScopedMapping(Ending::new(live.map_err(ScopedMapError::Refused)?));
         let answer = work(&lent);
         match lent.0.end() {
             Ok(()) => Ok(answer),
-            Err(kept) => Err(LendError::StillMapped { answer, kept }),
+            Err(kept) => Err(ScopedMapError::StillMapped { answer, kept }),
         }
     }
 
@@ -114,17 +114,17 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         &self,
         bytes: &[u8],
         attrs: Attrs,
-        work: impl for<'l> FnOnce(&LentRef<'l, 'd, P>) -> R,
-    ) -> Result<R, LendError<R>> {
+        work: impl for<'l> FnOnce(&ScopedMappingRef<'l, 'd, P>) -> R,
+    ) -> Result<R, ScopedMapError<R>> {
         let direction = Direction::ToDevice;
-        // SAFETY: as above; the device only reads, nothing is written by a `LentRef`, and nobody
+        // SAFETY: as above; the device only reads, nothing is written by a `ScopedMappingRef`, and nobody
         // else writes to bytes that are borrowed.
         let live = unsafe { Live::new(self, NonNull::from(bytes), direction, attrs) };
-        let lent = LentRef(Ending::new(live.map_err(LendError::Refused)?));
+        let lent = ScopedMappingRef(Ending::new(live.map_err(ScopedMapError::Refused)?));
         let answer = work(&lent);
         match lent.0.end() {
             Ok(()) => Ok(answer),
-            Err(kept) => Err(LendError::StillMapped { answer, kept }),
+            Err(kept) => Err(ScopedMapError::StillMapped { answer, kept }),
         }
     }
 }
@@ -156,10 +156,10 @@ macro_rules! facts {
     };
 }
 
-facts!(Lent);
-facts!(LentRef);
+facts!(ScopedMapping);
+facts!(ScopedMappingRef);
 
-impl<P: Platform + ?Sized> Lent<'_, '_, P> {
+impl<P: Platform + ?Sized> ScopedMapping<'_, '_, P> {
     /// Which way the bytes go.
     #[inline]
     pub fn direction(&self) -> Direction {

@@ -22,7 +22,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     ///
     /// The mapping holds its memory in this state, with the bytes in their place, and the
     /// conditions of [`map_raw`](Self::map_raw) hold.
-    pub(super) unsafe fn put_behind(
+    pub(super) unsafe fn map_iommu(
         &self,
         mapping: &mut RawMapping,
         buffer: Option<PhysRange>,
@@ -30,7 +30,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     ) -> Result<(), Refuse> {
         let original = buffer.map_or(0, |range| range.base().raw());
         let mmio = mapping.attrs.contains(Attrs::MMIO);
-        let entry = self.entry(mapping.direction, state, mmio);
+        let entry = self.entry(mapping.direction, state, mmio); // sabotage: domain-entry-shared
         let range = match &mapping.place {
             Held::Open => None,
             Held::InPlace { .. } => buffer,
@@ -59,9 +59,10 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         // SAFETY: the slots are held by the mapping.
         unsafe { pool.bytes().zero(start, at.checked_sub(start)?) };
         // SAFETY: as above.
+        // sabotage: iommu-rest-not-scrubbed
         unsafe { pool.bytes().zero(end, start.checked_add(len)?.checked_sub(end)?) };
         let whole = NonNull::slice_from_raw_parts(pool.bytes().at(start, len)?, len);
-        self.platform().hand_over(whole, mapping.direction, !self.face().coherent);
+        self.platform().sync_for_device(whole, mapping.direction, !self.info().coherent);
         pool.range().slice(u64::try_from(*at).ok()?, u64::try_from(mapping.len()).ok()?)
     }
 }

@@ -63,14 +63,14 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     /// The ends are those of a mapping of this device that holds its memory; its buffer is
     /// readable, and writable where the device writes.
     #[inline]
-    pub(super) unsafe fn carry(&self, ends: &Ends, moment: Moment, part: Range<usize>) {
+    pub(super) unsafe fn transfer(&self, ends: &Ends, moment: Moment, part: Range<usize>) {
         let Ends { buffer, seen, bounced, direction, attrs } = *ends;
-        let end = part.end.min(buffer.len());
+        let end = part.end.min(buffer.len()); // sabotage: length-past-end
         let start = part.start.min(end);
         let len = end - start;
-        let (coherent, alive) = (self.face().coherent, self.is_alive());
-        let face = MapFace { direction, attrs, bounced, coherent, alive };
-        let Transfer { bytes, cache_work } = plan::transfer(&face, moment, &mut ());
+        let (coherent, alive) = (self.info().coherent, self.is_alive());
+        let info = MapFace { direction, attrs, bounced, coherent, alive };
+        let Transfer { bytes, cache_work } = plan::transfer(&info, moment, &mut ());
         if len == 0 {
             return;
         }
@@ -79,9 +79,9 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         // SAFETY: the device sees as many bytes.
         let seen = unsafe { seen.add(start) };
         let shown = NonNull::slice_from_raw_parts(seen, len);
-        let incoming = matches!(moment, Moment::SyncForCpu | Moment::Finish);
+        let incoming = matches!(moment, Moment::SyncForCpu | Moment::Unmap);
         if incoming && direction.from_device() {
-            self.platform().take_back(shown, direction, cache_work);
+            self.platform().sync_for_cpu(shown, direction, cache_work);
         }
         match bytes {
             Bytes::Stay => {}
@@ -95,7 +95,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             Bytes::Back => unsafe { copy(seen.as_ptr(), buffer.as_ptr(), len) },
         }
         if !incoming {
-            self.platform().hand_over(shown, direction, cache_work);
+            self.platform().sync_for_device(shown, direction, cache_work);
         }
     }
 }

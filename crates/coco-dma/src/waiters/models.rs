@@ -7,11 +7,11 @@ use std::vec::Vec;
 use loom::sync::Arc;
 use loom::thread;
 
-use super::SpaceListener;
+use super::CapacityListener;
 use super::Watch;
-use crate::addr::Places;
+use crate::addr::Constraints;
+use crate::addr::Placements;
 use crate::addr::SLOT;
-use crate::addr::Wish;
 use crate::slots::Cache;
 use crate::slots::Owner;
 use crate::slots::SlotRun;
@@ -29,8 +29,8 @@ const OWNER: Owner = match Owner::new(7) {
 #[derive(Default)]
 struct Told(std::sync::atomic::AtomicUsize);
 
-impl SpaceListener for Told {
-    fn space(&self) {
+impl CapacityListener for Told {
+    fn capacity(&self) {
         self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
 }
@@ -69,19 +69,19 @@ fn slots(all: u64, free: usize, caches: usize) -> (Arc<Slots<'static>>, &'static
 /// Few slots, of which a cache keeps what it takes (under loom it may keep all).
 const KEPT: u64 = 2;
 
-fn take(slots: &Slots<'_>, cpu: usize, count: u64) -> Option<SlotRun> {
+fn alloc(slots: &Slots<'_>, cpu: usize, count: u64) -> Option<SlotRun> {
     let all = slots.capacity() as u64 * SLOT;
-    slots.take(cpu, &Places::new(0, all, &Wish::of(count * SLOT)).unwrap(), OWNER).ok()
+    slots.alloc(cpu, &Placements::new(0, all, &Constraints::of(count * SLOT)).unwrap(), OWNER).ok()
 }
 
 /// Waits as it is to be done, up to the sleep.
 fn wait(slots: &Slots<'_>, cpu: usize, count: u64) -> End {
-    if take(slots, cpu, count).is_some() {
+    if alloc(slots, cpu, count).is_some() {
         return End::First;
     }
     match slots.watch() {
         Watch::Retry => End::Awake,
-        Watch::Set if take(slots, cpu, count).is_some() => End::Second,
+        Watch::Set if alloc(slots, cpu, count).is_some() => End::Second,
         Watch::Set => End::Asleep,
         Watch::Never => panic!("there is a listener"),
     }
@@ -93,16 +93,16 @@ fn judge(end: End, slots: &Slots<'_>, told: &Told, count: u64) -> (End, bool) {
         assert!(told.any(), "asleep, and never told");
     }
     if matches!(end, End::Asleep | End::Awake) {
-        assert!(take(slots, 0, count).is_some(), "{end:?}, and then there is space");
+        assert!(alloc(slots, 0, count).is_some(), "{end:?}, and then there is space");
     }
     (end, told.any())
 }
 
 /// A slot comes back on a CPU while somebody waits for one on the first.
 fn given_on(cpu: usize, swap: bool, slots: &Arc<Slots<'static>>, told: &Told) -> (End, bool) {
-    let run = take(slots, 0, 1).unwrap();
+    let run = alloc(slots, 0, 1).unwrap();
     let (giver, waiter) = (slots.clone(), slots.clone());
-    let (given, end) = race(swap, move || giver.give(cpu, &run), move || wait(&waiter, 0, 1));
+    let (given, end) = race(swap, move || giver.free(cpu, &run), move || wait(&waiter, 0, 1));
     assert!(given);
     judge(end, slots, told, 1)
 }
@@ -148,13 +148,13 @@ fn loom_waiting_misses_nothing_that_comes_back_elsewhere() {
 fn loom_waiting_misses_nothing_that_a_take_keeps() {
     let met = outcomes(|swap| {
         let (slots, told) = slots(3, 3, 1);
-        let [first, middle, last] = [(); 3].map(|()| take(&slots, 0, 1).unwrap());
-        slots.give(0, &first);
-        slots.give(0, &last);
+        let [first, middle, last] = [(); 3].map(|()| alloc(&slots, 0, 1).unwrap());
+        slots.free(0, &first);
+        slots.free(0, &last);
         let (other, waiter) = (slots.clone(), slots.clone());
         let takes = move || {
-            let taken = take(&other, 0, 1);
-            assert!(other.give(0, &middle));
+            let taken = alloc(&other, 0, 1);
+            assert!(other.free(0, &middle));
             taken
         };
         // Who takes may find nothing while the other one looks: it has both in its cache.
@@ -170,17 +170,17 @@ fn loom_waiting_misses_nothing_that_a_take_keeps() {
 fn loom_waiting_misses_nothing_that_a_handle_kept() {
     let met = outcomes(|swap| {
         let (slots, told) = slots(KEPT, 1, 1);
-        let run = take(&slots, 0, 1).unwrap();
+        let run = alloc(&slots, 0, 1).unwrap();
         let owner = slots.clone();
         let waiter = slots.clone();
         let ((), end) = race(
             swap,
             move || {
                 let Some(mut turn) = owner.claim(0) else {
-                    assert!(owner.give(0, &run));
+                    assert!(owner.free(0, &run));
                     return;
                 };
-                assert!(owner.give_with(&mut turn, &run));
+                assert!(owner.free_with(&mut turn, &run));
                 owner.unclaim(&mut turn);
             },
             move || wait(&waiter, 0, 1),
@@ -198,13 +198,13 @@ fn loom_waiting_misses_nothing_that_a_handle_kept() {
 fn loom_waiting_misses_nothing_that_is_hidden_for_a_moment() {
     let met = outcomes(|swap| {
         let (slots, told) = slots(1, 1, 0);
-        let run = take(&slots, 0, 1).unwrap();
+        let run = alloc(&slots, 0, 1).unwrap();
         let (giver, waiter, searcher) = (slots.clone(), slots.clone(), slots.clone());
-        let search = thread::spawn(move || take(&searcher, 0, 1));
-        let (given, end) = race(swap, move || giver.give(0, &run), move || wait(&waiter, 0, 1));
+        let search = thread::spawn(move || alloc(&searcher, 0, 1));
+        let (given, end) = race(swap, move || giver.free(0, &run), move || wait(&waiter, 0, 1));
         assert!(given);
         if let Some(run) = search.join().unwrap() {
-            assert!(slots.give(0, &run));
+            assert!(slots.free(0, &run));
         }
         judge(end, &slots, told, 1)
     });

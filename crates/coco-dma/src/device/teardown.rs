@@ -34,7 +34,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         let slots = pools.map(|pool| pool.revoke(self.owner)).sum();
         self.discharge(slots);
         self.stop_waiting();
-        self.dma.tell(&Event::Revoked { device: self.name, slots });
+        self.dma.notify(&Event::Revoked { device: self.name, slots });
         slots
     }
 
@@ -58,7 +58,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         // SAFETY: it is to be stopped by this.
         let cut = unsafe { self.untranslate_all() };
         self.stop_waiting();
-        self.dma.tell(&Event::TrustLost { device: self.name });
+        self.dma.notify(&Event::TrustLost { device: self.name });
         cut
     }
 

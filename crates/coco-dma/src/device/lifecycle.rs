@@ -2,8 +2,8 @@
 //! slots it holds.
 
 use crate::reason::Refuse;
-use crate::space::Listener;
-use crate::space::Waiters;
+use crate::waiters::Listener;
+use crate::waiters::Waiters;
 use crate::word::AtomicUsize;
 use crate::word::Ordering;
 

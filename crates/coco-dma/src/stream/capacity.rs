@@ -8,7 +8,7 @@ use crate::device::Device;
 use crate::plan;
 use crate::plan::Plan;
 use crate::platform::Platform;
-use crate::pool::Hand;
+use crate::pool::SlotAlloc;
 use crate::reason::Refuse;
 use crate::state::Direction;
 
@@ -20,7 +20,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     /// long as nobody else takes from the same pools. The slots are really taken and given back,
     /// so that fragmentation and alignment count. More than [`MAX_ROOM`] buffers are refused as
     /// too large. Any context.
-    pub fn room_for(&self, buffers: &[NonNull<[u8]>]) -> Result<(), Refuse> {
+    pub fn capacity_for(&self, buffers: &[NonNull<[u8]>]) -> Result<(), Refuse> {
         if buffers.len() > MAX_ROOM {
             return Err(Refuse::TooLarge);
         }
@@ -30,14 +30,14 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let Some((first, rest)) = buffers.split_first() else { return Ok(()) };
         let range = if first.is_empty() { None } else { self.platform().locate(*first) };
         if range.and_then(|range| self.in_place(range)).is_some() {
-            return self.room_for(rest);
+            return self.capacity_for(rest);
         }
         let len = u64::try_from(first.len()).unwrap_or(0);
         let request = self.request(range, len, Direction::Both, Attrs::NONE);
         match plan::map(&request, &mut ()) {
             Plan::Refuse(reason) => Err(reason),
-            Plan::Direct { addr: Some(_), .. } => self.room_for(rest),
-            Plan::Direct { addr: None, .. } => self.room_behind(range, rest),
+            Plan::Direct { addr: Some(_), .. } => self.capacity_for(rest),
+            Plan::Direct { addr: None, .. } => self.capacity_behind(range, rest),
             Plan::Bounce { pools, .. } => {
                 let mut hand = self.hand();
                 for candidate in pools {
@@ -49,12 +49,12 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                     if !self.charge(count) {
                         return Err(Refuse::Quota);
                     }
-                    let answer = hand.take(pool, places, self.owner()).ok().map(|run| {
+                    let answer = hand.alloc(pool, places, self.owner()).ok().map(|run| {
                         // Which slots they are makes no difference to addresses of a domain.
                         let behind = candidate.base.is_none();
                         let at = pool.range().slice(candidate.pad, len).filter(|_| behind);
-                        let answer = self.room_behind(at, rest);
-                        hand.give(pool, &run, |_| ());
+                        let answer = self.capacity_behind(at, rest);
+                        hand.free(pool, &run, |_| ());
                         answer
                     });
                     self.discharge(count);
@@ -68,13 +68,17 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     }
     /// Whether there is room for `rest` when `range` has its addresses in the device's domain, if
     /// it is behind one.
-    fn room_behind(&self, range: Option<PhysRange>, rest: &[NonNull<[u8]>]) -> Result<(), Refuse> {
+    fn capacity_behind(
+        &self,
+        range: Option<PhysRange>,
+        rest: &[NonNull<[u8]>],
+    ) -> Result<(), Refuse> {
         let (Some(range), Some(domain)) = (range, self.domain()) else {
-            return self.room_for(rest);
+            return self.capacity_for(rest);
         };
-        let mapped = domain.take(range, range.base().raw(), self.face(), self.owner())?;
-        let answer = self.room_for(rest);
-        domain.give(&mapped, self.owner());
+        let mapped = domain.alloc(range, range.base().raw(), self.info(), self.owner())?;
+        let answer = self.capacity_for(rest);
+        domain.free(&mapped, self.owner());
         answer
     }
 }

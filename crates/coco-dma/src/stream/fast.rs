@@ -5,19 +5,19 @@
 
 use core::ptr::NonNull;
 
-use super::carry::Ends;
 use super::raw::Held;
 use super::raw::RawMapping;
+use super::transfer::Ends;
 use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
 use crate::attrs::Attrs;
+use crate::device::DefaultPool;
 use crate::device::Device;
-use crate::device::Usual;
 use crate::observe::Event;
 use crate::plan::Moment;
 use crate::platform::Platform;
-use crate::pool::Hand;
 use crate::pool::Shape;
+use crate::pool::SlotAlloc;
 use crate::pool::SlotRun;
 use crate::state::Direction;
 
@@ -28,20 +28,20 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     ///
     /// As for [`map_raw`](Self::map_raw).
     #[inline]
-    pub(super) unsafe fn map_quickly(
+    pub(super) unsafe fn map_fast(
         &self,
-        hand: &mut impl Hand,
+        hand: &mut impl SlotAlloc,
         buffer: NonNull<[u8]>,
         range: Option<PhysRange>,
         direction: Direction,
     ) -> Option<RawMapping> {
-        let usual = self.usual()?;
+        let default_pool = self.default_pool()?;
         // SAFETY: this function's conditions.
-        let run = unsafe { self.bounce_quickly(hand, usual, buffer, range, direction) }?;
+        let run = unsafe { self.bounce_fast(hand, default_pool, buffer, range, direction) }?;
         let (owner, attrs, at) = (self.owner(), Attrs::NONE, run.offset());
         // It was seen to be an address.
-        let addr = DmaAddr::new(usual.base.raw().wrapping_add(at as u64));
-        let place = Held::Slots { pool: usual.index, run, at, mapped: None };
+        let addr = DmaAddr::new(default_pool.base.raw().wrapping_add(at as u64));
+        let place = Held::Slots { pool: default_pool.index, run, at, mapped: None };
         Some(RawMapping { owner, addr, buffer, direction, attrs, place })
     }
 
@@ -52,24 +52,24 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     ///
     /// As for [`map_raw`](Self::map_raw).
     #[inline(never)]
-    unsafe fn bounce_quickly(
+    unsafe fn bounce_fast(
         &self,
-        hand: &mut impl Hand,
-        usual: &Usual<'_>,
+        hand: &mut impl SlotAlloc,
+        default_pool: &DefaultPool<'_>,
         buffer: NonNull<[u8]>,
         range: Option<PhysRange>,
         direction: Direction,
     ) -> Option<SlotRun> {
         let len = buffer.len();
-        let (pool, base) = (usual.pool, usual.base);
-        let verdict = self.verdict(range, len)?;
+        let (pool, base) = (default_pool.pool, default_pool.base);
+        let entry = self.table_entry(range, len)?;
         let original = range.map_or(0, |range| range.base().raw());
-        let shape = Shape::keeping(base.raw(), len, original, usual.keep)?;
+        let shape = Shape::keeping(base.raw(), len, original, default_pool.keep)?;
         if self.stopped().is_some() || !self.charge(shape.count()) {
             return None;
         }
         let count = |turn| self.count().bounced_in(turn);
-        let Some(run) = hand.take_quickly(pool, &shape, self.owner(), count) else {
+        let Some(run) = hand.alloc_fast(pool, &shape, self.owner(), count) else {
             self.discharge(shape.count());
             return None;
         };
@@ -77,16 +77,16 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let (Some(slots), Some(addr)) = (pool.bytes().at(at, len), base.checked_add(at as u64))
         else {
             // The pool was not open, or is not where the device was told: both cannot be.
-            hand.give(pool, &run, |turn| self.count().finished_in(turn));
+            hand.free(pool, &run, |turn| self.count().unmapped_in(turn));
             self.discharge(shape.count());
             return None;
         };
         let ends = Ends::in_slots(buffer, slots, direction);
         // SAFETY: the buffer is readable, and writable where the device writes, by condition 1 of
         // `map_raw`; the slots are ours.
-        unsafe { self.carry(&ends, Moment::Map, 0..len) };
-        let (device, reason) = (self.name(), verdict.reason);
-        self.dma().tell_if(|| Event::Bounced { device, addr, len, reason });
+        unsafe { self.transfer(&ends, Moment::Map, 0..len) };
+        let (device, reason) = (self.name(), entry.reason);
+        self.dma().notify_if(|| Event::Bounced { device, addr, len, reason });
         Some(run)
     }
 
@@ -94,28 +94,28 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     ///
     /// # Safety
     ///
-    /// As for [`finish_raw`](Self::finish_raw), of the map of this buffer that has these slots.
+    /// As for [`unmap_raw`](Self::unmap_raw), of the map of this buffer that has these slots.
     #[inline(never)]
-    pub(super) unsafe fn finish_quickly(
+    pub(super) unsafe fn unmap_fast(
         &self,
-        hand: &mut impl Hand,
-        usual: &Usual<'_>,
+        hand: &mut impl SlotAlloc,
+        default_pool: &DefaultPool<'_>,
         run: SlotRun,
         buffer: NonNull<[u8]>,
         direction: Direction,
         written: usize,
     ) {
-        let pool = usual.pool;
+        let pool = default_pool.pool;
         // What the device only read has nothing to say, and revoked slots are not ours any more.
         if direction.from_device()
             && pool.holds(&run)
             && let Some(seen) = pool.bytes().at(run.offset(), buffer.len())
         {
             let ends = Ends::in_slots(buffer, seen, direction);
-            // SAFETY: as in `map_quickly`.
-            unsafe { self.carry(&ends, Moment::Finish, 0..written) };
+            // SAFETY: as in `map_fast`.
+            unsafe { self.transfer(&ends, Moment::Unmap, 0..written) }; // sabotage: whole-slot-back
         }
-        if hand.give(pool, &run, |turn| self.count().finished_in(turn)) {
+        if hand.free(pool, &run, |turn| self.count().unmapped_in(turn)) {
             self.discharge(run.count());
         }
     }

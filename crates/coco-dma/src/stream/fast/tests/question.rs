@@ -69,25 +69,25 @@ impl Question<'_> {
 
     /// The table says the same as `plan`, where it says anything.
     fn compare(&self) -> bool {
-        let Some(verdict) = self.device.verdict(self.range, self.buffer.len()) else {
+        let Some(entry) = self.device.table_entry(self.range, self.buffer.len()) else {
             return false;
         };
         let mut steps = Vec::new();
         let plan = self.plan(&mut steps);
         let Plan::Bounce { reason, mut pools, cache_work } = plan else {
-            panic!("the table bounces it ({}), plan says {plan:?}", verdict.reason);
+            panic!("the table bounces it ({}), plan says {plan:?}", entry.reason);
         };
         let first = pools.next().unwrap();
-        let usual = self.device.usual().unwrap();
-        let table = (verdict.reason, usual.index, Some(usual.base));
+        let default_pool = self.device.default_pool().unwrap();
+        let table = (entry.reason, default_pool.index, Some(default_pool.base));
         assert_eq!(table, (reason, first.index, first.base));
         assert_eq!((first.pad, cache_work), (0, false));
-        let face = self.device.pool_faces()[usual.index];
-        let pool = self.device.pool(usual.index).unwrap();
-        assert!(core::ptr::eq(usual.pool, pool));
-        assert_eq!(Some(first.state), state_of(self.device.regime(), face.label));
-        assert!(steps.contains(&Step::Bounce(verdict.reason)));
-        let (label, range) = (face.label, face.range);
+        let info = self.device.pool_infos()[default_pool.index];
+        let pool = self.device.pool(default_pool.index).unwrap();
+        assert!(core::ptr::eq(default_pool.pool, pool));
+        assert_eq!(Some(first.state), state_of(self.device.regime(), info.label));
+        assert!(steps.contains(&Step::Bounce(entry.reason)));
+        let (label, range) = (info.label, info.range);
         assert!(steps.contains(&Step::Pool { label, range, verdict: PoolVerdict::Suits }));
         true
     }
@@ -143,13 +143,13 @@ impl Question<'_> {
         // The other one finds the best place taken.
         let mut hand = self.device.hand();
         // SAFETY: as above.
-        let quick = unsafe { self.device.map_quickly(&mut hand, buffer, self.range, direction) };
+        let quick = unsafe { self.device.map_fast(&mut hand, buffer, self.range, direction) };
         let quick = quick.and_then(|mapping| self.landed(Ok(mapping)));
         assert!(known || quick.is_none());
         let made = quick.is_some();
         for mapping in one.into_iter().chain(quick) {
             // SAFETY: there is no device that could use it.
-            unsafe { self.device.finish_raw(mapping, buffer.len()) }.unwrap();
+            unsafe { self.device.unmap_raw(mapping, buffer.len()) }.unwrap();
         }
         made
     }
@@ -178,7 +178,7 @@ pub(super) fn ask_all(
             turn += 1;
             let question = Question { device, told, views, buffer, direction, range };
             if question.ask() {
-                let reason = device.verdict(range, len).unwrap().reason;
+                let reason = device.table_entry(range, len).unwrap().reason;
                 made.insert(format!("{} {}", device.memory(range), reason.slug()));
             }
         }

@@ -3,13 +3,13 @@
 // UNSAFETY: pages change hands between their owner, the host and the device.
 #![expect(unsafe_code)]
 
-use super::raw::Made;
-use super::raw::Wish;
+use super::raw::AllocInfo;
+use super::raw::AllocOptions;
 use super::scattered::Failed;
 use super::scattered::Many;
 use super::scattered::Run;
 use crate::device::Device;
-use crate::iommu::Halfway;
+use crate::iommu::PartialMap;
 use crate::plan::OwnPages;
 use crate::platform::PageSource;
 use crate::platform::Platform;
@@ -18,10 +18,10 @@ use crate::state::Direction;
 
 impl<P: Platform + ?Sized> Device<'_, P> {
     /// Pages from wherever there are some, one behind the other in the device's domain.
-    pub(super) fn take_scattered<'s>(
+    pub(super) fn alloc_in_runs<'s>(
         &self,
         pages: OwnPages,
-        wish: Wish,
+        options: AllocOptions,
         room: &'s mut [Option<Run>],
     ) -> Result<Many<'s>, Failed<'s>> {
         let source = self.dma().pages().ok_or((Refuse::OutOfPages, None))?;
@@ -29,27 +29,27 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         if room.iter().any(Option::is_some) {
             return Err((Refuse::TooScattered, None));
         }
-        if let Err(reason) = self.gather(source, pages, wish, room) {
+        if let Err(reason) = self.alloc_runs(source, pages, options, room) {
             // SAFETY: nobody was given any of it.
-            unsafe { self.scatter(room, pages.convert) };
+            unsafe { self.free_runs(room, pages.convert) };
             return Err((reason, None));
         }
         for run in room.iter().flatten() {
-            self.platform().hand_over(run.bytes, Direction::Both, !self.face().coherent);
+            self.platform().sync_for_device(run.bytes, Direction::Both, !self.info().coherent);
         }
         let runs = room.iter().flatten().map(|run| run.range);
         let entry = self.entry(Direction::Both, pages.state, false);
         // SAFETY: the runs are ours, whole pages, and pinned in this state where it can change.
         let (addr, mapped, why) = match unsafe { self.translate_runs(runs, pages.len, entry) } {
             Ok((addr, mapped)) => (addr, mapped, None),
-            Err((reason, Some(Halfway { addr, mapped, .. }))) => (addr, mapped, Some(reason)),
+            Err((reason, Some(PartialMap { addr, mapped, .. }))) => (addr, mapped, Some(reason)),
             Err((reason, None)) => {
                 // SAFETY: nobody was given any of it, and nothing of it is mapped.
-                unsafe { self.scatter(room, pages.convert) };
+                unsafe { self.free_runs(room, pages.convert) };
                 return Err((reason, None));
             }
         };
-        let made = Made { wish, state: pages.state };
+        let made = AllocInfo { options, state: pages.state };
         let (owner, converted) = (self.owner(), pages.convert);
         let many = Many { owner, addr, len, runs: room, converted, made, mapped };
         match why {
@@ -60,11 +60,11 @@ impl<P: Platform + ?Sized> Device<'_, P> {
 
     /// Fills `room` with runs of `pages.len` bytes in all: the longest that there are, in as few as
     /// halving finds. What it took before it failed stays there.
-    fn gather(
+    fn alloc_runs(
         &self,
         source: &dyn PageSource,
         pages: OwnPages,
-        wish: Wish,
+        options: AllocOptions,
         room: &mut [Option<Run>],
     ) -> Result<(), Refuse> {
         let OwnPages { align, last, state, convert, len, longest } = pages;
@@ -76,7 +76,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             let run = loop {
                 // Both are whole multiples of `align`, so that this ends at one of it.
                 most = most.min(left);
-                match source.take(most, align, last, wish.context) {
+                match source.alloc(most, align, last, options.context) {
                     Some(run) => break run,
                     None if most <= align => return Err(Refuse::OutOfPages),
                     None => most = (most / 2).next_multiple_of(align),
@@ -84,10 +84,10 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             };
             if !pages.suits(run, most) {
                 // SAFETY: nobody used it.
-                unsafe { source.give(run) };
+                unsafe { source.free(run) };
                 return Err(Refuse::OutOfPages);
             }
-            let (bytes, pin) = self.prepare(source, run, (state, convert), wish)?;
+            let (bytes, pin) = self.prepare(source, run, (state, convert), options)?;
             *place = Some(Run { bytes, range: run, pin });
             left -= most;
         }
@@ -99,10 +99,11 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     /// # Safety
     ///
     /// No device reaches them, and nobody uses their pointers any more.
-    pub(super) unsafe fn scatter(&self, room: &mut [Option<Run>], converted: bool) {
+    pub(super) unsafe fn free_runs(&self, room: &mut [Option<Run>], converted: bool) {
+        // sabotage: gather-leaks-first
         for Run { bytes, range, pin } in room.iter_mut().filter_map(Option::take) {
             // SAFETY: this function's condition.
-            unsafe { self.give_pages(bytes, range, converted, pin) };
+            unsafe { self.free_pages(bytes, range, converted, pin) };
         }
     }
 }

@@ -1,11 +1,11 @@
 //! What is known of memory when a device is to map it: what `plan` is asked, and the quick answer.
 
+use super::DefaultPool;
 use super::Device;
-use super::Usual;
-use super::Verdict;
+use super::TableEntry;
 use crate::addr::PhysRange;
 use crate::attrs::Attrs;
-use crate::ledger::Seen;
+use crate::ledger::RangeState;
 use crate::plan::MapRequest;
 use crate::plan::Place;
 use crate::plan::state_of;
@@ -26,14 +26,14 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     ) -> MapRequest<'_> {
         MapRequest {
             regime: self.dma.regime(),
-            device: &self.face,
+            device: &self.info,
             place: range.map_or(Place::Unlocated, |range| Place::At(range.base())),
             len,
             memory: self.memory(range.map(|range| self.shown(range))),
             direction,
             attrs,
             align: self.iommu_page(),
-            pools: self.pool_faces(),
+            pools: self.pool_infos(),
         }
     }
 
@@ -71,27 +71,27 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     /// The verdict about every map without attributes of `len` bytes of the kind of memory that
     /// this is, where there is one; else the whole way has to be taken.
     #[inline(always)]
-    pub(crate) fn verdict(&self, range: Option<PhysRange>, len: usize) -> Option<&Verdict> {
+    pub(crate) fn table_entry(&self, range: Option<PhysRange>, len: usize) -> Option<&TableEntry> {
         let seen = match range {
-            None => Seen::Untracked,
-            Some(range) => match self.verdicts.look(range) {
-                Some(state) => Seen::Uniform(state),
-                None => self.seen_in_no_pool(range)?,
+            None => RangeState::Untracked,
+            Some(range) => match self.table.look(range) {
+                Some(state) => RangeState::Uniform(state),
+                None => self.state_outside_pools(range)?,
             },
         };
-        self.verdicts.about(seen).filter(|verdict| verdict.holds_for(len))
+        self.table.about(seen).filter(|entry| entry.holds_for(len))
     }
 
     /// What the ledger says of memory that lies in no pool and is no peer's.
     #[inline(never)]
-    fn seen_in_no_pool(&self, range: PhysRange) -> Option<Seen> {
-        let in_doubt = !self.verdicts.covers(range) || self.dma.is_peers(range);
+    fn state_outside_pools(&self, range: PhysRange) -> Option<RangeState> {
+        let in_doubt = !self.table.covers(range) || self.dma.is_peers(range);
         (!in_doubt).then(|| self.dma.ledger().peek(range))
     }
 
     /// The pool that [verdicts](Self::verdict) are about.
     #[inline]
-    pub(crate) fn usual(&self) -> Option<&Usual<'d>> {
-        self.verdicts.usual()
+    pub(crate) fn default_pool(&self) -> Option<&DefaultPool<'d>> {
+        self.table.default_pool()
     }
 }

@@ -15,14 +15,14 @@
 //! # use coco_dma::attrs::Attrs;
 //! # use coco_dma::device::Device;
 //! # use coco_dma::reason::Refuse;
-//! # use coco_dma::space::{SpaceListener, Watch};
+//! # use coco_dma::waiters::{CapacityListener, Watch};
 //! # use coco_dma::state::Direction;
 //! # use coco_dma::stream::RawMapping;
 //! #[derive(Default)]
 //! struct Wakers(Mutex<Vec<Waker>>);
 //!
-//! impl SpaceListener for Wakers {
-//!     fn space(&self) {
+//! impl CapacityListener for Wakers {
+//!     fn capacity(&self) {
 //!         let wakers = std::mem::take(&mut *self.0.lock().unwrap());
 //!         wakers.into_iter().for_each(Waker::wake);
 //!     }
@@ -44,7 +44,7 @@
 //!     };
 //!     // First into the list, then ask.
 //!     wakers.0.lock().unwrap().push(context.waker().clone());
-//!     match (device.watch_space(refused), map()) {
+//!     match (device.watch_capacity(refused), map()) {
 //!         (_, Ok(mapping)) => Poll::Ready(Ok(mapping)),
 //!         (Watch::Never, Err(error)) => Poll::Ready(Err(error.reason)),
 //!         (Watch::Set, Err(error)) if error.reason == refused => Poll::Pending,
@@ -76,12 +76,12 @@ use crate::word::fence_for_models;
 /// asks again. So wake all that wait; or wake the one that has waited longest, and have that one
 /// wake the next when it has its space or gives up. Another thread may have been faster, or the
 /// space may be too little: who still wants it asks again.
-pub trait SpaceListener: Sync {
+pub trait CapacityListener: Sync {
     /// There may be space. Called in the context of whoever gave it back, an interrupt included,
     /// from within any call of the layer that gives something back (also a map that is refused, and
     /// the asking itself). It must not block and must not call the layer; a lock that it takes must
     /// not be held by anybody who calls the layer.
-    fn space(&self);
+    fn capacity(&self);
 }
 
 /// What came of asking to be told of space.
@@ -112,7 +112,7 @@ impl Watch {
 
 /// Who is told, if anybody.
 #[derive(Clone, Copy)]
-pub(crate) struct Listener<'m>(pub(crate) Option<&'m dyn SpaceListener>);
+pub(crate) struct Listener<'m>(pub(crate) Option<&'m dyn CapacityListener>);
 
 impl fmt::Debug for Listener<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -161,18 +161,18 @@ impl<'m> Waiters<'m> {
     pub(crate) fn given(&self) {
         fence_for_models();
         if self.wanted() {
-            self.tell();
+            self.notify();
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn tell(&self) {
+    fn notify(&self) {
         // Of several one tells. Acquire: pairs with the asking.
         if self.wanted.swap(0, Ordering::AcqRel) != 0
             && let Some(listener) = self.listener.0
         {
-            listener.space();
+            listener.capacity();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The table of verdicts: what `plan` answers about every buffer of a kind, settled when the device
+//! The fast-path table: what `plan` answers about every buffer of a kind, settled when the device
 //! is bound, so that a bounce which depends on nothing else asks nobody. A test shows that the table
 //! says what `plan` says.
 
@@ -9,18 +9,18 @@ use crate::addr::Boundary;
 use crate::addr::DmaAddr;
 use crate::addr::PhysAddr;
 use crate::addr::PhysRange;
-use crate::addr::Places;
+use crate::addr::Placements;
 use crate::attrs::Attrs;
 use crate::dma::Dma;
 use crate::ledger::GranuleState;
-use crate::ledger::Seen;
+use crate::ledger::RangeState;
 use crate::ledger::Window;
 use crate::plan;
-use crate::plan::DeviceFace;
+use crate::plan::DeviceInfo;
 use crate::plan::MapRequest;
 use crate::plan::Place;
 use crate::plan::Plan;
-use crate::plan::PoolFace;
+use crate::plan::PoolInfo;
 use crate::platform::Platform;
 use crate::pool::Pool;
 use crate::reason::Bounce;
@@ -31,7 +31,7 @@ use crate::state::Memory;
 /// The verdict about every map of one kind of memory without attributes that is not too long and
 /// does not lie in a pool: it bounces through the device's usual pool.
 #[derive(Clone, Copy)]
-pub(crate) struct Verdict {
+pub(crate) struct TableEntry {
     /// Why.
     pub(crate) reason: Bounce,
     /// The longest map that it is true of, in bytes.
@@ -40,7 +40,7 @@ pub(crate) struct Verdict {
 
 /// The pool that a table is about, and the turns of whose caches the device's counters go by.
 #[derive(Clone, Copy)]
-pub(crate) struct Usual<'d> {
+pub(crate) struct DefaultPool<'d> {
     pub(crate) pool: &'d Pool<'d>,
     /// The pool's number.
     pub(crate) index: usize,
@@ -51,13 +51,13 @@ pub(crate) struct Usual<'d> {
 }
 
 /// The table of one device.
-pub(crate) struct Verdicts<'d> {
+pub(crate) struct FastPathTable<'d> {
     /// Where everything in the table bounces through: the first pool of the first line.
-    usual: Option<Usual<'d>>,
+    default_pool: Option<DefaultPool<'d>>,
     /// About memory that the ledger says to be in one state.
-    known: [Option<Verdict>; GranuleState::ALL.len()],
+    known: [Option<TableEntry>; GranuleState::ALL.len()],
     /// About memory in no book, or in no single run.
-    untracked: Option<Verdict>,
+    untracked: Option<TableEntry>,
     /// A part of the ledger that lies in no pool and is no peer's.
     window: Option<Window<'d>>,
     /// What lies in between may lie in a pool.
@@ -66,40 +66,45 @@ pub(crate) struct Verdicts<'d> {
     last: PhysAddr,
 }
 
-impl<'d> Verdicts<'d> {
+impl<'d> FastPathTable<'d> {
     /// Asks `plan` about each kind of memory, wherever it may lie.
     pub(super) fn of<P: Platform + ?Sized>(
         dma: &Dma<'d, P>,
-        device: &DeviceFace<'_>,
+        device: &DeviceInfo<'_>,
         pools: &[Option<&'d Pool<'d>>],
-        faces: &[PoolFace],
+        infos: &[PoolInfo],
     ) -> Self {
-        let verdict = |memory| Verdict::about(memory, dma.regime(), device, pools, faces);
-        let known = GranuleState::ALL.map(|state| verdict(Seen::Uniform(state).memory()));
-        let untracked = verdict(Memory::Untracked);
-        let usual = known.iter().chain([&untracked]).flatten().map(|(usual, _)| *usual).next();
+        let entry = |memory| TableEntry::about(memory, dma.regime(), device, pools, infos);
+        let known = GranuleState::ALL.map(|state| entry(RangeState::Uniform(state).memory()));
+        let untracked = entry(Memory::Untracked);
+        let default_pool = known
+            .iter()
+            .chain([&untracked])
+            .flatten()
+            .map(|(default_pool, _)| *default_pool)
+            .next();
         // What goes through another pool takes the whole way.
-        let usually = |(through, verdict): (Usual<'d>, Verdict)| {
-            usual.filter(|usual| usual.index == through.index).map(|_| verdict)
+        let usually = |(through, entry): (DefaultPool<'d>, TableEntry)| {
+            default_pool.filter(|default_pool| default_pool.index == through.index).map(|_| entry)
         };
         let known = known.map(|line| line.and_then(usually));
         let untracked = untracked.and_then(usually);
         let last = PhysAddr::new(dma.regime().memory_limit().raw());
-        let pools = hull(faces);
+        let pools = hull(infos);
         // Without a run that holds all pools nothing is known to lie in none.
         let others = pools.map(|pools| iter::once(pools).chain(dma.peers().iter().copied()));
         let window = others.and_then(|others| dma.ledger().window(last, others));
-        Self { usual, known, untracked, window, pools, last }
+        Self { default_pool, known, untracked, window, pools, last }
     }
 
     /// The verdict about memory of which the ledger says so much.
     #[inline]
-    pub(super) fn about(&self, seen: Seen) -> Option<&Verdict> {
+    pub(super) fn about(&self, seen: RangeState) -> Option<&TableEntry> {
         match seen {
-            Seen::Uniform(state) => self.known.get(state as usize)?.as_ref(),
-            Seen::Foreign(visibility) => self.about(Seen::Uniform(visibility.into())),
-            Seen::Untracked => self.untracked.as_ref(),
-            Seen::Mixed { .. } | Seen::Border { .. } => None,
+            RangeState::Uniform(state) => self.known.get(state as usize)?.as_ref(),
+            RangeState::Foreign(visibility) => self.about(RangeState::Uniform(visibility.into())),
+            RangeState::Untracked => self.untracked.as_ref(),
+            RangeState::Mixed { .. } | RangeState::Border { .. } => None,
         }
     }
 
@@ -117,12 +122,12 @@ impl<'d> Verdicts<'d> {
 
     /// The pool that everything in the table bounces through; `None` where nothing is in it.
     #[inline]
-    pub(super) fn usual(&self) -> Option<&Usual<'d>> {
-        self.usual.as_ref()
+    pub(super) fn default_pool(&self) -> Option<&DefaultPool<'d>> {
+        self.default_pool.as_ref()
     }
 }
 
-impl Verdict {
+impl TableEntry {
     /// Whether it is true of a map of `len` bytes (not 0).
     #[inline]
     pub(crate) fn holds_for(&self, len: usize) -> bool {
@@ -132,10 +137,10 @@ impl Verdict {
     fn about<'d>(
         memory: Memory,
         regime: &Regime,
-        device: &DeviceFace<'_>,
+        device: &DeviceInfo<'_>,
         pools: &[Option<&'d Pool<'d>>],
-        faces: &[PoolFace],
-    ) -> Option<(Usual<'d>, Self)> {
+        infos: &[PoolInfo],
+    ) -> Option<(DefaultPool<'d>, Self)> {
         let request = MapRequest {
             regime,
             device,
@@ -145,7 +150,7 @@ impl Verdict {
             direction: Direction::Both,
             attrs: Attrs::NONE,
             align: 1,
-            pools: faces,
+            pools: infos,
         };
         let Plan::Bounce { reason, pools: mut candidates, cache_work: false } =
             plan::map(&request, &mut ())
@@ -163,10 +168,11 @@ impl Verdict {
             return None;
         }
         let first = candidates.next()?;
-        let (base, range) = (first.base?, faces.get(first.index)?.range);
+        let (base, range) = (first.base?, infos.get(first.index)?.range);
         let limits = &device.limits;
         // What fits into no place of this pool belongs into another one, or into none.
-        let longest = Places::longest(base.raw(), range.len(), limits.min_align, limits.boundary);
+        let longest =
+            Placements::longest(base.raw(), range.len(), limits.min_align, limits.boundary);
         let crossed = |boundary: Boundary| boundary.crossed_by(base.raw(), range.len());
         if first.pad != 0 || limits.boundary.is_some_and(crossed) {
             return None;
@@ -175,12 +181,12 @@ impl Verdict {
         let (index, keep) = (first.index, limits.min_align);
         let pool = pools.get(index).copied().flatten()?;
         let most = usize::try_from(most).unwrap_or(usize::MAX);
-        Some((Usual { pool, index, base, keep }, Self { reason, most }))
+        Some((DefaultPool { pool, index, base, keep }, Self { reason, most }))
     }
 }
 
 /// From the lowest byte of all pools to the highest.
-fn hull(pools: &[PoolFace]) -> Option<PhysRange> {
+fn hull(pools: &[PoolInfo]) -> Option<PhysRange> {
     let base = pools.iter().map(|pool| pool.range.base()).min()?;
     let last = pools.iter().map(|pool| pool.range.last()).max()?;
     PhysRange::between(base, last)

@@ -7,21 +7,26 @@ use super::Full;
 use super::Owner;
 use super::Pool;
 use super::SlotRun;
-use crate::addr::Places;
-use crate::addr::Wish;
+use crate::addr::Constraints;
+use crate::addr::Placements;
 use crate::platform::Platform;
+use crate::slots::CacheGuard;
 use crate::slots::Shape;
-use crate::slots::Turn;
 
 /// Whoever takes slots for the maps of a device.
-pub(crate) trait Hand {
+pub(crate) trait SlotAlloc {
     /// Takes a free run of slots at one of `places`: the lowest, but for what the CPU has at hand.
     /// Never waits; a run that another thread takes meanwhile is passed over.
-    fn take(&mut self, pool: &Pool<'_>, places: &Places, owner: Owner) -> Result<SlotRun, Full>;
+    fn alloc(
+        &mut self,
+        pool: &Pool<'_>,
+        places: &Placements,
+        owner: Owner,
+    ) -> Result<SlotRun, Full>;
 
     /// Takes a run of this shape if that is quickly done, and then calls `then` with the number of
     /// the cache whose turn this is. `None` says nothing but that the other way is to be taken.
-    fn take_quickly(
+    fn alloc_fast(
         &mut self,
         pool: &Pool<'_>,
         shape: &Shape,
@@ -32,21 +37,26 @@ pub(crate) trait Hand {
     /// Gives slots of this pool back. False where they were revoked before: they are not the
     /// holder's any more. In any case calls `then` with the number of the cache whose turn this
     /// is, if it is anyone's.
-    fn give(&mut self, pool: &Pool<'_>, run: &SlotRun, then: impl FnOnce(Option<usize>)) -> bool;
+    fn free(&mut self, pool: &Pool<'_>, run: &SlotRun, then: impl FnOnce(Option<usize>)) -> bool;
 }
 
 /// Code that runs on whatever CPU the platform says.
 #[derive(Clone, Copy)]
-pub(crate) struct AnyCpu<'p, P: Platform + ?Sized>(pub(crate) &'p P);
+pub(crate) struct CurrentCpu<'p, P: Platform + ?Sized>(pub(crate) &'p P);
 
-impl<P: Platform + ?Sized> Hand for AnyCpu<'_, P> {
+impl<P: Platform + ?Sized> SlotAlloc for CurrentCpu<'_, P> {
     #[inline]
-    fn take(&mut self, pool: &Pool<'_>, places: &Places, owner: Owner) -> Result<SlotRun, Full> {
-        pool.slots.take(self.0.cpu(), places, owner)
+    fn alloc(
+        &mut self,
+        pool: &Pool<'_>,
+        places: &Placements,
+        owner: Owner,
+    ) -> Result<SlotRun, Full> {
+        pool.slots.alloc(self.0.cpu(), places, owner)
     }
 
     #[inline]
-    fn take_quickly(
+    fn alloc_fast(
         &mut self,
         pool: &Pool<'_>,
         shape: &Shape,
@@ -54,21 +64,21 @@ impl<P: Platform + ?Sized> Hand for AnyCpu<'_, P> {
         then: impl FnOnce(usize),
     ) -> Option<SlotRun> {
         let mut turn = pool.slots.enter(self.0.cpu())?;
-        let run = pool.slots.take_quickly(&mut turn, shape, owner)?;
+        let run = pool.slots.alloc_fast(&mut turn, shape, owner)?;
         then(turn.number());
         Some(run)
     }
 
     #[inline]
-    fn give(&mut self, pool: &Pool<'_>, run: &SlotRun, then: impl FnOnce(Option<usize>)) -> bool {
+    fn free(&mut self, pool: &Pool<'_>, run: &SlotRun, then: impl FnOnce(Option<usize>)) -> bool {
         match pool.slots.enter(self.0.cpu()) {
             Some(mut turn) => {
                 then(Some(turn.number()));
-                pool.slots.give_with(&mut turn, run)
+                pool.slots.free_with(&mut turn, run)
             }
             None => {
                 then(None);
-                pool.slots.give_shared(run)
+                pool.slots.free_shared(run)
             }
         }
     }
@@ -77,20 +87,20 @@ impl<P: Platform + ?Sized> Hand for AnyCpu<'_, P> {
 /// A cache of a pool for one user alone, a CPU or a queue: its maps take and give slots without an
 /// atomic step. What it keeps (2 MiB at most in short runs and one long one of 2 MiB at most, and of
 /// either no more than its share of a quarter of the pool) nobody else can have before it is dropped;
-/// who waits for space ([`Pool::watch_space`]) has it at the handle's next give.
+/// who waits for space ([`Pool::watch_capacity`]) has it at the handle's next give.
 ///
 /// ```
 /// # use coco_dma::pool::Pool;
 /// # fn show(pool: &Pool<'_>) {
 /// let Some(mut mine) = pool.claim(0) else { return };
-/// // device.map_raw_with(&mut mine, …), device.finish_raw_with(&mut mine, …)
+/// // device.map_raw_with(&mut mine, …), device.unmap_raw_with(&mut mine, …)
 /// # let _ = &mut mine;
 /// # }
 /// ```
 #[derive(Debug)]
 pub struct PoolHandle<'p> {
     pool: &'p Pool<'p>,
-    turn: Turn<'p>,
+    turn: CacheGuard<'p>,
 }
 
 impl<'m> Pool<'m> {
@@ -102,41 +112,49 @@ impl<'m> Pool<'m> {
 
     /// Takes slots by hand, for whoever builds something else than a device's maps on the pool:
     /// the bytes are the taker's at [`SlotRun::offset`] from the start of the pool until they are
-    /// given back. What the wish says of addresses is meant of physical ones. A wrong `cpu` costs
+    /// given back. What the constraints say of addresses is meant of physical ones. A wrong `cpu` costs
     /// speed and nothing else. Never waits; any context.
     #[inline]
-    pub fn take_raw(&self, cpu: usize, wish: &Wish) -> Result<SlotRun, Full> {
+    pub fn alloc_raw(&self, cpu: usize, constraints: &Constraints) -> Result<SlotRun, Full> {
         match self.slots.enter(cpu) {
-            Some(mut turn) => self.take_in(&mut turn, wish),
-            None => self.slots.take(cpu, &self.places(wish)?, Owner::BY_HAND),
+            Some(mut turn) => self.alloc_cached(&mut turn, constraints),
+            None => self.slots.alloc(cpu, &self.places(constraints)?, Owner::BY_HAND),
         }
     }
 
     /// The same for whoever has the turn.
     #[inline]
-    fn take_in(&self, turn: &mut Turn<'_>, wish: &Wish) -> Result<SlotRun, Full> {
+    fn alloc_cached(
+        &self,
+        turn: &mut CacheGuard<'_>,
+        constraints: &Constraints,
+    ) -> Result<SlotRun, Full> {
         let owner = Owner::BY_HAND;
-        if wish.align == 1
-            && wish.boundary.is_none()
-            && let Ok(len) = usize::try_from(wish.len)
+        if constraints.align == 1
+            && constraints.boundary.is_none()
+            && let Ok(len) = usize::try_from(constraints.len)
             && let base = self.range.base().raw()
-            && let Some(shape) = Shape::keeping(base, len, wish.original, wish.keep)
+            && let Some(shape) = Shape::keeping(base, len, constraints.original, constraints.keep)
         {
-            let run = self.slots.take_quickly(turn, &shape, owner);
-            return run.ok_or(Full).or_else(|Full| self.take_across(turn, wish));
+            let run = self.slots.alloc_fast(turn, &shape, owner);
+            return run.ok_or(Full).or_else(|Full| self.alloc_uncached(turn, constraints));
         }
-        self.slots.take_with(turn, &self.places(wish)?, owner)
+        self.slots.alloc_with(turn, &self.places(constraints)?, owner)
     }
 
     /// What is in no single word.
     #[inline(never)]
-    fn take_across(&self, turn: &mut Turn<'_>, wish: &Wish) -> Result<SlotRun, Full> {
-        self.slots.take_slowly(turn, &self.places(wish)?, Owner::BY_HAND)
+    fn alloc_uncached(
+        &self,
+        turn: &mut CacheGuard<'_>,
+        constraints: &Constraints,
+    ) -> Result<SlotRun, Full> {
+        self.slots.alloc_slow(turn, &self.places(constraints)?, Owner::BY_HAND)
     }
 
-    /// The places that grant a wish.
-    fn places(&self, wish: &Wish) -> Result<Places, Full> {
-        Places::new(self.range.base().raw(), self.range.len(), wish).ok_or(Full)
+    /// The places that meet constraints.
+    fn places(&self, constraints: &Constraints) -> Result<Placements, Full> {
+        Placements::new(self.range.base().raw(), self.range.len(), constraints).ok_or(Full)
     }
 
     /// Gives back what was taken by hand; false, and nothing happens, where the slots are not held
@@ -144,11 +162,11 @@ impl<'m> Pool<'m> {
     ///
     /// # Safety
     ///
-    /// The run was taken from this pool by [`take_raw`](Self::take_raw) or
-    /// [`PoolHandle::take_raw`], and nobody uses its bytes any more.
+    /// The run was taken from this pool by [`alloc_raw`](Self::alloc_raw) or
+    /// [`PoolHandle::alloc_raw`], and nobody uses its bytes any more.
     #[inline]
-    pub unsafe fn give_raw(&self, cpu: usize, run: SlotRun) -> bool {
-        self.slots.give(cpu, &run)
+    pub unsafe fn free_raw(&self, cpu: usize, run: SlotRun) -> bool {
+        self.slots.free(cpu, &run)
     }
 }
 
@@ -158,20 +176,20 @@ impl PoolHandle<'_> {
         self.pool
     }
 
-    /// As [`Pool::take_raw`].
+    /// As [`Pool::alloc_raw`].
     #[inline]
-    pub fn take_raw(&mut self, wish: &Wish) -> Result<SlotRun, Full> {
-        self.pool.take_in(&mut self.turn, wish)
+    pub fn alloc_raw(&mut self, constraints: &Constraints) -> Result<SlotRun, Full> {
+        self.pool.alloc_cached(&mut self.turn, constraints)
     }
 
-    /// As [`Pool::give_raw`].
+    /// As [`Pool::free_raw`].
     ///
     /// # Safety
     ///
     /// The same.
     #[inline]
-    pub unsafe fn give_raw(&mut self, run: SlotRun) -> bool {
-        self.pool.slots.give_with(&mut self.turn, &run)
+    pub unsafe fn free_raw(&mut self, run: SlotRun) -> bool {
+        self.pool.slots.free_with(&mut self.turn, &run)
     }
 
     /// Whether this is a handle of `pool`.
@@ -187,18 +205,23 @@ impl Drop for PoolHandle<'_> {
     }
 }
 
-impl Hand for PoolHandle<'_> {
+impl SlotAlloc for PoolHandle<'_> {
     #[inline]
-    fn take(&mut self, pool: &Pool<'_>, places: &Places, owner: Owner) -> Result<SlotRun, Full> {
+    fn alloc(
+        &mut self,
+        pool: &Pool<'_>,
+        places: &Placements,
+        owner: Owner,
+    ) -> Result<SlotRun, Full> {
         if self.is_of(pool) {
-            pool.slots.take_with(&mut self.turn, places, owner)
+            pool.slots.alloc_with(&mut self.turn, places, owner)
         } else {
-            pool.slots.take(self.turn.number(), places, owner)
+            pool.slots.alloc(self.turn.number(), places, owner)
         }
     }
 
     #[inline]
-    fn take_quickly(
+    fn alloc_fast(
         &mut self,
         pool: &Pool<'_>,
         shape: &Shape,
@@ -208,19 +231,19 @@ impl Hand for PoolHandle<'_> {
         if !self.is_of(pool) {
             return None;
         }
-        let run = pool.slots.take_quickly(&mut self.turn, shape, owner)?;
+        let run = pool.slots.alloc_fast(&mut self.turn, shape, owner)?;
         then(self.turn.number());
         Some(run)
     }
 
     #[inline]
-    fn give(&mut self, pool: &Pool<'_>, run: &SlotRun, then: impl FnOnce(Option<usize>)) -> bool {
+    fn free(&mut self, pool: &Pool<'_>, run: &SlotRun, then: impl FnOnce(Option<usize>)) -> bool {
         if self.is_of(pool) {
             then(Some(self.turn.number()));
-            pool.slots.give_with(&mut self.turn, run)
+            pool.slots.free_with(&mut self.turn, run)
         } else {
             then(None);
-            pool.slots.give(self.turn.number(), run)
+            pool.slots.free(self.turn.number(), run)
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::state::Visibility;
 
 /// The state of a run of bytes: of all granules that it touches, partly touched ones included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub enum RangeState {
     /// Every granule is in this state.
     Uniform(GranuleState),
     /// Memory of a range that somebody else made private or shared; it is never converted.
@@ -35,7 +35,7 @@ pub enum Seen {
     },
 }
 
-impl Seen {
+impl RangeState {
     /// Who may access the whole run; `None` where there is no such answer (as on an SME host), or
     /// where nobody may rely on one (converting, quarantined, unaccepted).
     pub const fn visibility(self) -> Option<Visibility> {
@@ -56,6 +56,7 @@ impl Seen {
                 GranuleState::Private => Memory::Known(State::PRIVATE),
                 GranuleState::Shared => Memory::Known(State::SHARED),
                 GranuleState::Encrypted => Memory::Known(State::ENCRYPTED),
+                // sabotage: sme-plain-as-encrypted
                 GranuleState::Plain => Memory::Known(State::PLAIN),
                 GranuleState::Converting => Memory::Converting,
                 GranuleState::Quarantined => Memory::Quarantined,
@@ -65,7 +66,7 @@ impl Seen {
     }
 }
 
-impl fmt::Display for Seen {
+impl fmt::Display for RangeState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Uniform(state) => state.fmt(f),

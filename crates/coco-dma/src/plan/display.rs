@@ -10,14 +10,14 @@ use super::step::Source;
 use super::step::Step;
 use super::transfer::Bytes;
 use super::transfer::Transfer;
-use crate::state::Cache;
+use crate::state::CacheMode;
 use crate::state::PoolLabel;
 
-const fn told(cache: Cache) -> &'static str {
+const fn told(cache: CacheMode) -> &'static str {
     match cache {
-        Cache::WriteBack => "and it is cached",
-        Cache::WriteCombine => "and writes are combined: the device does not see the caches",
-        Cache::Uncached => "and it is not cached: the device does not see the caches",
+        CacheMode::WriteBack => "and it is cached",
+        CacheMode::WriteCombine => "and writes are combined: the device does not see the caches",
+        CacheMode::Uncached => "and it is not cached: the device does not see the caches",
     }
 }
 

@@ -18,10 +18,10 @@ use shuttle::thread;
 use super::Cache;
 use super::Pool;
 use super::SlotRun;
+use crate::addr::Constraints;
 use crate::addr::PhysAddr;
 use crate::addr::PhysRange;
 use crate::addr::SLOT;
-use crate::addr::Wish;
 use crate::state::PoolLabel;
 use crate::word::Word;
 
@@ -69,14 +69,14 @@ impl Crowd<'_> {
         then(&mut self.truth.lock().unwrap())
     }
 
-    fn give(&self, cpu: usize, run: SlotRun) {
+    fn free(&self, cpu: usize, run: SlotRun) {
         self.truth(|truth| truth.gives(&run));
         // SAFETY: it was taken from this pool.
-        assert!(unsafe { self.pool.give_raw(cpu, run) });
+        assert!(unsafe { self.pool.free_raw(cpu, run) });
     }
 
-    fn take(&self, cpu: usize) -> Option<SlotRun> {
-        let run = self.pool.take_raw(cpu, &wish()).ok()?;
+    fn alloc(&self, cpu: usize) -> Option<SlotRun> {
+        let run = self.pool.alloc_raw(cpu, &constraints()).ok()?;
         self.truth(|truth| truth.took(&run));
         Some(run)
     }
@@ -85,11 +85,11 @@ impl Crowd<'_> {
     fn claim(&self, cpu: usize) {
         let Some(mut mine) = self.pool.claim(cpu) else { return };
         for _ in 0..2 {
-            let Ok(run) = mine.take_raw(&wish()) else { continue };
+            let Ok(run) = mine.alloc_raw(&constraints()) else { continue };
             self.truth(|truth| truth.took(&run));
             self.truth(|truth| truth.gives(&run));
             // SAFETY: it was taken from this pool.
-            assert!(unsafe { mine.give_raw(run) });
+            assert!(unsafe { mine.free_raw(run) });
         }
     }
 
@@ -113,31 +113,31 @@ impl Crowd<'_> {
         for _ in 0..STEPS {
             let cpu = thread_rng().gen_range(0..CACHES + 1);
             match thread_rng().gen_range(0..10) {
-                0..4 => own.extend(self.take(cpu)),
-                4 => own.drain(..).for_each(|run| self.give(cpu, run)),
+                0..4 => own.extend(self.alloc(cpu)),
+                4 => own.drain(..).for_each(|run| self.free(cpu, run)),
                 5 => self.truth(|truth| truth.sent.append(&mut own)),
                 6 => own.extend(self.truth(|truth| truth.sent.pop())),
                 7 => self.claim(cpu),
                 _ => {
                     own.append(&mut self.truth(|truth| mem::take(&mut truth.sent)));
-                    own.drain(..).for_each(|run| self.give(cpu, run));
+                    own.drain(..).for_each(|run| self.free(cpu, run));
                     self.change();
                 }
             }
         }
         let cpu = thread_rng().gen_range(0..CACHES);
-        own.into_iter().for_each(|run| self.give(cpu, run));
+        own.into_iter().for_each(|run| self.free(cpu, run));
     }
 }
 
 /// A slot, some, or more than a word has bits.
-fn wish() -> Wish {
+fn constraints() -> Constraints {
     let slots: u64 = match thread_rng().gen_range(0..4) {
         0 | 1 => thread_rng().gen_range(1..4),
         2 => thread_rng().gen_range(4..65),
         _ => thread_rng().gen_range(65..300),
     };
-    Wish::of(slots * SLOT)
+    Constraints::of(slots * SLOT)
 }
 
 fn meet(members: usize) {
@@ -159,12 +159,12 @@ fn meet(members: usize) {
     let sent = crowd.truth(|truth| mem::take(&mut truth.sent));
     let held = crowd.truth(|truth| truth.held.iter().filter(|held| **held).count());
     assert_eq!(pool.used(), held, "what is on its way");
-    sent.into_iter().for_each(|run| crowd.give(0, run));
+    sent.into_iter().for_each(|run| crowd.free(0, run));
     assert_eq!((pool.used(), pool.held().count()), (0, 0));
     assert!(pool.high_water() <= SLOTS);
-    let all = pool.take_raw(0, &Wish::of(range.len())).expect("nothing is lost");
+    let all = pool.alloc_raw(0, &Constraints::of(range.len())).expect("nothing is lost");
     // SAFETY: it was taken from this pool.
-    assert!(unsafe { pool.give_raw(0, all) });
+    assert!(unsafe { pool.free_raw(0, all) });
 }
 
 /// Schedules to try of each kind.
@@ -173,7 +173,7 @@ fn schedules() -> usize {
 }
 
 #[test]
-fn shuttle_a_crowd_at_random() {
+fn shuttle_stress_at_random() {
     for members in 4..=8 {
         shuttle::check_random(move || meet(members), schedules());
     }
@@ -182,7 +182,7 @@ fn shuttle_a_crowd_at_random() {
 /// Few changes from one thread to another, where they hurt: a bug that needs so many is found with
 /// a known probability (Burckhardt and others, ASPLOS 2010).
 #[test]
-fn shuttle_a_crowd_with_few_changes() {
+fn shuttle_stress_with_few_changes() {
     for members in 4..=8 {
         shuttle::check_pct(move || meet(members), schedules(), 4);
     }

@@ -1,13 +1,13 @@
 //! Taking and giving: from what the CPU keeps if it can be, else from the bitmap.
 
+use super::CacheGuard;
 use super::Full;
 use super::Owner;
 use super::Shape;
 use super::SlotRun;
 use super::Slots;
-use super::Turn;
 use super::cache::Put;
-use crate::addr::Places;
+use crate::addr::Placements;
 use crate::word::Ordering;
 use crate::word::Word;
 
@@ -15,7 +15,7 @@ impl<'m> Slots<'m> {
     /// The turn to use what a CPU keeps; `None` where CPUs keep nothing, or somebody has the turn.
     /// A wrong number costs speed and nothing else.
     #[inline]
-    pub(crate) fn enter(&self, cpu: usize) -> Option<Turn<'m>> {
+    pub(crate) fn enter(&self, cpu: usize) -> Option<CacheGuard<'m>> {
         if self.ways == 0 {
             return None;
         }
@@ -27,49 +27,54 @@ impl<'m> Slots<'m> {
 
     /// Takes a run at one of `places`, on this CPU: the lowest there is, but for what is at hand.
     #[inline]
-    pub(crate) fn take(&self, cpu: usize, places: &Places, owner: Owner) -> Result<SlotRun, Full> {
+    pub(crate) fn alloc(
+        &self,
+        cpu: usize,
+        places: &Placements,
+        owner: Owner,
+    ) -> Result<SlotRun, Full> {
         match self.enter(cpu) {
-            Some(mut turn) => self.take_with(&mut turn, places, owner),
-            None => self.take_shared(places, owner),
+            Some(mut turn) => self.alloc_with(&mut turn, places, owner),
+            None => self.alloc_shared(places, owner),
         }
     }
 
     /// The same for whoever has the turn.
     #[inline]
-    pub(crate) fn take_with(
+    pub(crate) fn alloc_with(
         &self,
-        turn: &mut Turn<'_>,
-        places: &Places,
+        turn: &mut CacheGuard<'_>,
+        places: &Placements,
         owner: Owner,
     ) -> Result<SlotRun, Full> {
         if let Some(shape) = Shape::of(places, self.shift)
-            && let Some(run) = self.take_quickly(turn, &shape, owner)
+            && let Some(run) = self.alloc_fast(turn, &shape, owner)
         {
             return Ok(run);
         }
-        self.take_slowly(turn, places, owner)
+        self.alloc_slow(turn, places, owner)
     }
 
     /// Takes a run that lies in one word of the bitmap, best of all one that the CPU has at hand;
     /// or, where it is longer, one of whole words.
     #[inline]
-    pub(crate) fn take_quickly(
+    pub(crate) fn alloc_fast(
         &self,
-        turn: &mut Turn<'_>,
+        turn: &mut CacheGuard<'_>,
         shape: &Shape,
         owner: Owner,
     ) -> Option<SlotRun> {
-        let at_hand = if shape.count <= Word::BITS { turn.take(shape) } else { None };
+        let at_hand = if shape.count <= Word::BITS { turn.alloc(shape) } else { None };
         let first = match at_hand {
             Some(first) => first,
-            None => self.take_shape(turn, shape)?,
+            None => self.alloc_shape(turn, shape)?,
         };
         Some(self.mark(first, shape, owner))
     }
 
     /// What is not at hand.
     #[inline(never)]
-    fn take_shape(&self, turn: &mut Turn<'_>, shape: &Shape) -> Option<usize> {
+    fn alloc_shape(&self, turn: &mut CacheGuard<'_>, shape: &Shape) -> Option<usize> {
         let taken = self.find_shape(turn, shape);
         // What else came into the cache with it.
         self.keep_nothing_back(turn);
@@ -78,9 +83,9 @@ impl<'m> Slots<'m> {
 
     /// A run from the lowest word of all, one that the CPU keeps or one that it keeps from now on; or
     /// of whole words.
-    fn find_shape(&self, turn: &mut Turn<'_>, shape: &Shape) -> Option<usize> {
+    fn find_shape(&self, turn: &mut CacheGuard<'_>, shape: &Shape) -> Option<usize> {
         if shape.count > Word::BITS {
-            return turn.take_long(shape).or_else(|| {
+            return turn.alloc_long(shape).or_else(|| {
                 let first = self.map.claim_words(shape)?;
                 self.count_out(shape.count);
                 Some(first)
@@ -88,48 +93,48 @@ impl<'m> Slots<'m> {
         }
         let kept = turn.lowest(shape);
         let mut from = 0;
-        while let Some(word) = self.map.with_room(from, shape) {
+        while let Some(word) = self.map.with_capacity(from, shape) {
             if kept.is_some_and(|(kept, _)| kept <= word) {
                 break;
             }
             self.keep(turn, word, shape.count);
-            if let Some(first) = turn.take(shape) {
+            if let Some(first) = turn.alloc(shape) {
                 return Some(first);
             }
             // Somebody else was faster.
             from = word + 1;
         }
-        turn.take_from(kept?.1, shape)
+        turn.alloc_from(kept?.1, shape)
     }
 
     /// Gives the slots of a run back, on this CPU. False where they were revoked before: then they
     /// may be somebody else's, and nothing happens.
     #[inline]
-    pub(crate) fn give(&self, cpu: usize, run: &SlotRun) -> bool {
+    pub(crate) fn free(&self, cpu: usize, run: &SlotRun) -> bool {
         match self.enter(cpu) {
-            Some(mut turn) => self.give_with(&mut turn, run),
-            None => self.give_shared(run),
+            Some(mut turn) => self.free_with(&mut turn, run),
+            None => self.free_shared(run),
         }
     }
 
     /// The same without the turn to use a cache.
-    pub(crate) fn give_shared(&self, run: &SlotRun) -> bool {
+    pub(crate) fn free_shared(&self, run: &SlotRun) -> bool {
         let held = self.unmark(run);
         if held {
-            self.free(run);
+            self.clear(run);
         }
         held
     }
 
     /// The same for whoever has the turn.
     #[inline]
-    pub(crate) fn give_with(&self, turn: &mut Turn<'_>, run: &SlotRun) -> bool {
+    pub(crate) fn free_with(&self, turn: &mut CacheGuard<'_>, run: &SlotRun) -> bool {
         if !self.unmark(run) {
             return false;
         }
         match turn.put(self.first(run), run.count()) {
             Put::Kept => {}
-            Put::Elsewhere => self.free(run),
+            Put::Elsewhere => self.clear(run),
             Put::Whole(word) => self.release_bits(word, !0),
         }
         self.keep_nothing_back(turn);
@@ -138,7 +143,7 @@ impl<'m> Slots<'m> {
 
     /// Frees the slots of a run whose holding was ended by the caller.
     #[inline(never)]
-    pub(crate) fn free(&self, run: &SlotRun) {
+    pub(crate) fn clear(&self, run: &SlotRun) {
         self.release(self.first(run), run.count());
     }
 
@@ -149,33 +154,33 @@ impl<'m> Slots<'m> {
 
     /// Takes what lies in no single word, and if all else fails from what CPUs keep.
     #[inline(never)]
-    pub(crate) fn take_slowly(
+    pub(crate) fn alloc_slow(
         &self,
-        turn: &mut Turn<'_>,
-        places: &Places,
+        turn: &mut CacheGuard<'_>,
+        places: &Placements,
         owner: Owner,
     ) -> Result<SlotRun, Full> {
         if Shape::of(places, self.shift).is_none_or(|shape| shape.count > 1)
-            && let Ok(run) = self.take_across(places, owner)
+            && let Ok(run) = self.alloc_crossing(places, owner)
         {
             return Ok(run);
         }
         let (own, others) = (self.empty(turn), self.empty_caches());
-        if own || others { self.take_from_map(places, owner) } else { Err(Full) }
+        if own || others { self.alloc_from_bitmap(places, owner) } else { Err(Full) }
     }
 
     /// Takes a run without the turn to use a cache.
     #[inline(never)]
-    pub(super) fn take_shared(&self, places: &Places, owner: Owner) -> Result<SlotRun, Full> {
-        self.take_from_map(places, owner).or_else(|Full| {
+    pub(super) fn alloc_shared(&self, places: &Placements, owner: Owner) -> Result<SlotRun, Full> {
+        self.alloc_from_bitmap(places, owner).or_else(|Full| {
             // Once more when the CPUs have given back what they keep, if they keep anything.
-            if self.empty_caches() { self.take_from_map(places, owner) } else { Err(Full) }
+            if self.empty_caches() { self.alloc_from_bitmap(places, owner) } else { Err(Full) }
         })
     }
 
     /// Takes a run from the bitmap: the lowest, where no CPU keeps any; else the lowest inside a
     /// word, if there is one. (Small pools are filled to the last slot, large ones quickly.)
-    fn take_from_map(&self, places: &Places, owner: Owner) -> Result<SlotRun, Full> {
+    fn alloc_from_bitmap(&self, places: &Placements, owner: Owner) -> Result<SlotRun, Full> {
         if let Some(shape) = Shape::of(places, self.shift)
             && (shape.count == 1 || self.ways > 0)
             && let Some(first) = self.map.claim_shape(&shape)
@@ -183,11 +188,11 @@ impl<'m> Slots<'m> {
             self.count_out(shape.count);
             return Ok(self.mark(first, &shape, owner));
         }
-        self.take_across(places, owner)
+        self.alloc_crossing(places, owner)
     }
 
     /// Takes a run from the bitmap, wherever it lies.
-    fn take_across(&self, places: &Places, owner: Owner) -> Result<SlotRun, Full> {
+    fn alloc_crossing(&self, places: &Placements, owner: Owner) -> Result<SlotRun, Full> {
         let count = to_usize(places.units_at(places.lowest(), self.shift)).ok_or(Full)?;
         let at = |slot: usize| places.from((slot as u64) << self.shift);
         let place = |slot: usize| to_usize(at(slot)? >> self.shift);
@@ -201,7 +206,7 @@ impl<'m> Slots<'m> {
     }
 
     /// Keeps all free bits of a word on this CPU.
-    fn keep(&self, turn: &mut Turn<'_>, word: usize, count: usize) {
+    fn keep(&self, turn: &mut CacheGuard<'_>, word: usize, count: usize) {
         let free = self.map.claim_all(word);
         self.count_out(free.count_ones() as usize);
         if let Some((old, bits)) = turn.keep(word, free, count) {
