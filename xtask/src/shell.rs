@@ -116,8 +116,12 @@ impl Workshop {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut group = start(command, &line)?;
         let (lines, from_child) = channel();
-        group.child.stdout.take().map(|pipe| relay(pipe, lines.clone()));
-        group.child.stderr.take().map(|pipe| relay(pipe, lines));
+        if let Some(pipe) = group.child.stdout.take() {
+            relay(pipe, lines.clone());
+        }
+        if let Some(pipe) = group.child.stderr.take() {
+            relay(pipe, lines);
+        }
         let mut report = TestReport::default();
         let mut show_if_news = |report: &mut TestReport, text: String| {
             if report.take(&text, &mut self.omitted) {

@@ -57,7 +57,8 @@ fn a_command_that_takes_longer_than_its_step_is_ended_with_all_that_it_started()
 #[test]
 fn what_does_not_hear_is_killed() {
     let (shop, folder) = (shop(SOON), folder("deaf"));
-    let script = script(&folder, "trap '' TERM; while :; do sleep 1; done");
+    let pid = folder.join("pid");
+    let script = format!("echo $$ > {}; trap '' TERM; while :; do sleep 1; done", pid.display());
     let error = within(|| shop.output(shop.program("sh").args(["-c", &script])));
     assert!(error.contains("was ended"), "{error}");
     nothing_is_left(&folder);
