@@ -127,7 +127,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         let cache = plan::POOL_CACHE;
         // SAFETY: the memory is in this state, and the view ends when the pool is shrunk.
         let view = unsafe { self.platform().map_cpu(run, state, cache, Context::Blocking) };
-        let Ok(start) = view else {
+        let Ok(view) = view else {
             if let Some(pin) = pin {
                 self.ledger().unpin(pin);
             }
@@ -139,30 +139,36 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         };
         if state != State::SHARED {
             // SAFETY: the view is writable for the whole region, which nobody else uses.
-            unsafe { zero(start.as_ptr(), pool.len()) };
+            unsafe { zero(view.start.as_ptr(), pool.len()) };
         }
         // SAFETY: the view is readable and writable; nobody else uses the region.
-        if unsafe { pool.open(start) } { Ok(()) } else { Err(GrowFailed::Open) }
+        if unsafe { pool.open(view) } { Ok(()) } else { Err(GrowFailed::Open) }
     }
 
     /// Grows the reserve for atomic context by the first of the machine's pools that is kept for
     /// it and closed; where all are open, and no more than a quarter of the reservoir for coherent
-    /// memory is free, grows that likewise. `None` where nothing was to be done. Call it from
+    /// memory is free, grows that likewise; one that does not open is passed over. `None` where nothing was to be done. Call it from
     /// blocking context when one of the two runs low
     /// ([`Event::LowWater`](crate::observe::Event::LowWater)). Blocks.
     pub fn refill(&self) -> Result<Option<PhysRange>, GrowFailed> {
         let kept_for = |purpose| self.pools().iter().filter(move |pool| pool.purpose() == purpose);
-        let closed = |purpose| kept_for(purpose).find(|pool| !pool.is_open());
-        let next = closed(PoolUse::Reserve).or_else(|| {
+        let closed = |purpose| kept_for(purpose).filter(|pool| !pool.is_open());
+        let next = closed(PoolUse::Reserve).next().or_else(|| {
             let open = || kept_for(PoolUse::Coherent).filter(|pool| pool.is_open());
             let free: usize = open().map(Pool::free).sum();
             let capacity: usize = open().map(Pool::capacity).sum();
-            if free <= capacity / 4 { closed(PoolUse::Coherent) } else { None }
+            if free <= capacity / 4 { closed(PoolUse::Coherent).next() } else { None }
         });
-        match next {
-            None => Ok(None),
-            Some(pool) => self.grow(pool).map(|()| Some(pool.range())),
+        let Some(next) = next else { return Ok(None) };
+        // A region that does not open keeps no other of its kind from being tried.
+        let mut first = None;
+        for pool in closed(next.purpose()) {
+            match self.grow(pool) {
+                Ok(()) => return Ok(Some(pool.range())),
+                Err(failed) => _ = first.get_or_insert(failed),
+            }
         }
+        first.map_or(Ok(None), Err)
     }
 
     /// Gives back every region of the machine's reservoir for coherent memory of which nothing is in
@@ -193,7 +199,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         if !pool.is_open() {
             return Err(ShrinkFailed::Closed);
         }
-        let Some(start) = pool.close() else {
+        let Some(view) = pool.close() else {
             return Err(match pool.used() {
                 // It is a CPU that keeps slots for itself.
                 0 => ShrinkFailed::Busy,
@@ -204,10 +210,10 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         if !shared {
             // SAFETY: the view is writable until it ends; the pool is closed, so that nobody uses
             // it.
-            unsafe { zero(start.as_ptr(), pool.len()) };
+            unsafe { zero(view.start.as_ptr(), pool.len()) };
         }
         // SAFETY: `grow` made the view, and nobody uses it any more.
-        unsafe { self.platform().unmap_cpu(start, run) };
+        unsafe { self.platform().unmap_cpu(view, run) };
         if self.regime().is_guest() {
             self.ledger().unpin(Pin::of_pool(run));
         }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use coco_dma::attrs::Attrs;
 use coco_dma::plan::AllocKind;
 use coco_dma::platform::ConvertError;
+use coco_dma::platform::ConvertVerdict;
 use coco_dma::state::{Context, Direction, State, Visibility};
 use coco_dma_sim::{Really, Refusal};
 
@@ -293,7 +294,7 @@ impl Around<'_, '_> {
         let [skip, done, doubt] = ["skip", "done", "doubt"].map(|key| reader.size(key));
         let (done, doubt) = (done?.unwrap_or(0), doubt?.unwrap_or(0));
         let code = reader.size("code")?.unwrap_or(1);
-        let error = Err(ConvertError { done, doubt, code });
+        let error = Err(ConvertError { done, doubt, code, verdict: ConvertVerdict::Retry });
         let says = reader.word("says", &[("ok", true), ("error", false)])?.unwrap_or(false);
         let words = [
             ("done", Really::Done),
