@@ -35,7 +35,8 @@ pub(super) struct Question<'q, 'a> {
     pub(super) operation: Operation,
     pub(super) context: Context,
     pub(super) kind: AllocKind,
-    /// The alignment of an allocation, in bytes.
+    /// The page and the alignment of an allocation, in bytes.
+    pub(super) page: u64,
     pub(super) align: u64,
     /// Whether there is a source of pages.
     pub(super) pages: bool,
@@ -142,21 +143,20 @@ impl<'a> Question<'_, 'a> {
     fn alloc(&self, trace: &mut impl FnMut(Step)) -> Result<(Outcome<'a>, bool), Refuse> {
         let request = &self.request;
         let Place::At(base) = request.place else { return Err(Refuse::InvalidRange) };
-        let unit = self.align.max(PAGE);
-        let len = request.len.checked_next_multiple_of(unit).ok_or(Refuse::InvalidRange)?;
-        let _ = PhysRange::new(base, len).ok_or(Refuse::InvalidRange)?;
         let asked = AllocRequest {
             kind: self.kind,
             regime: request.regime,
             device: request.device,
-            len,
+            len: request.len,
+            page: self.page,
             align: self.align,
             attrs: request.attrs,
             context: self.context,
             pages: self.pages,
             pools: request.pools,
         };
-        let AllocPlan { reservoir, pages, pools, .. } = plan::alloc(&asked, trace)?;
+        let AllocPlan { extent, reservoir, pages, pools, .. } = plan::alloc(&asked, trace)?;
+        let _ = PhysRange::new(base, extent.len).ok_or(Refuse::InvalidRange)?;
         let restricted = request.pools.iter().any(|pool| pool.restricted);
         let reason = if restricted { "restricted-pool" } else { Direct::InReach.slug() };
         if let Some(reservoir) = reservoir {

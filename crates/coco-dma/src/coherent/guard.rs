@@ -6,6 +6,7 @@ use core::fmt;
 use core::mem::ManuallyDrop;
 
 use super::AllocError;
+use super::AllocSize;
 use super::FreeError;
 use super::NotFreed;
 use super::RawCoherent;
@@ -37,15 +38,15 @@ struct Held<'a, 'd, P: Platform + ?Sized> {
 }
 
 impl<'d, P: Platform + ?Sized> Device<'d, P> {
-    /// Allocates `len` bytes that the device will reach, rounded up to whole pages (to granules
-    /// where pages have to be converted), zeroed. Atomic context is served from memory that is in
+    /// Allocates so many bytes that the device will reach, rounded up to whole pages (to granules
+    /// where pages have to be converted) and aligned as [`alloc_raw`](Self::alloc_raw) says, zeroed. Atomic context is served from memory that is in
     /// the right state already; nothing is converted and nothing blocks there.
     pub fn alloc<'a>(
         &'a self,
-        len: usize,
+        size: impl Into<AllocSize>,
         context: Context,
     ) -> Result<CoherentInit<'a, 'd, P>, AllocError> {
-        let memory = ManuallyDrop::new(self.alloc_raw(len, context)?);
+        let memory = ManuallyDrop::new(self.alloc_raw(size, context)?);
         Ok(CoherentInit(Held { device: self, memory }))
     }
 }
