@@ -162,14 +162,28 @@ impl<'a> Question<'_, 'a> {
         if let Some(reservoir) = reservoir {
             return Ok((self.pooled("allocate", reason, reservoir.pools), false));
         }
-        if let Some(OwnPages { state, convert, len, align, .. }) = pages
-            && let Some(run) = base.raw().checked_next_multiple_of(align)
-            && let Some(run) = PhysRange::new(PhysAddr::new(run), len)
-            && let Some(addr) = self.form(run, state, trace)
+        if let Some(pages) = pages
+            && let Some(run) = self.first_run(base, pages)
+            && let Some(addr) = self.form(run, pages.state, trace)
         {
-            return Ok((Outcome::direct("allocate", Direct::InReach, addr), convert));
+            return Ok((Outcome::direct("allocate", Direct::InReach, addr), pages.convert));
         }
         Ok((self.pooled("allocate", reason, pools?), false))
+    }
+
+    /// The first pages from `base` on that a source could be asked for; where there are none, those at
+    /// `base`, for the story of why they do not do.
+    fn first_run(&self, base: PhysAddr, pages: OwnPages) -> Option<PhysRange> {
+        let (regime, device) = (self.request.regime, self.request.device);
+        let mut queries = pages.queries(regime, device, self.context);
+        let found = queries.find_map(|query| {
+            let asked = query.constraints;
+            let at = base.max(asked.first).raw().checked_next_multiple_of(asked.align)?;
+            let run = PhysRange::new(PhysAddr::new(at), asked.len)?;
+            Some(query.place(regime, device, run)?.0)
+        });
+        let at = base.raw().checked_next_multiple_of(pages.align)?;
+        found.or_else(|| PhysRange::new(PhysAddr::new(at), pages.len))
     }
 
     /// The address of pages in a state (none where a domain gives it), if the device reaches all

@@ -118,7 +118,8 @@ impl OwnPages {
         let reached = limit.checked_sub(mark)?.min(most);
         let last = bus.last_shown(reached, PhysAddr::new(most))?.raw();
         let (first, shown_at) = bus.first_shown();
-        let offset = shown_at.wrapping_add(mark).wrapping_sub(first.raw()); // sabotage: pages-aligned-in-memory
+        let shift = shown_at.wrapping_add(mark);
+        let offset = shift.wrapping_sub(first.raw()); // sabotage: pages-aligned-in-memory
         // The lowest place at which the device's address is right, and the highest.
         let first = first
             .raw()

@@ -111,7 +111,7 @@ impl<'d, P: Platform + ?Sized> ObjectPool<'d, P> {
         let page_len = usize::try_from(PAGE.max(device.iommu_page())).unwrap_or(0);
         // Objects are in the device's limits, too. One that never is, is refused when it is wanted.
         let within = device.info().limits.boundary.map(|boundary| layout.within(boundary));
-        let layout = within.and_then(Result::ok).unwrap_or(layout); // sabotage: objects-cross-boundary
+        let layout = within.and_then(Result::ok).unwrap_or(layout);
         let count = layout.per_page(page_len);
         let (recent, lost) = (AtomicUsize::new(0), AtomicUsize::new(0));
         Ok(Self { device, pages, layout, page_len, count, recent, lost })
