@@ -185,6 +185,8 @@ impl PageQuery<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::vec::Vec;
+
     use super::*;
     use crate::addr::BusRange;
     use crate::plan::Limits;
