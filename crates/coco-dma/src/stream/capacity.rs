@@ -5,6 +5,7 @@ use core::ptr::NonNull;
 use crate::addr::PhysRange;
 use crate::attrs::Attrs;
 use crate::device::Device;
+use crate::iommu::Fit;
 use crate::plan;
 use crate::plan::Plan;
 use crate::platform::Platform;
@@ -69,7 +70,8 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let (Some(range), Some(domain)) = (range, self.domain()) else {
             return self.capacity_for(rest);
         };
-        let mapped = domain.alloc(range, range.base().raw(), self.info(), self.owner())?;
+        let mapped =
+            domain.alloc(range, Fit::Like(range.base().raw()), self.info(), self.owner())?;
         let answer = self.capacity_for(rest);
         domain.free(&mapped, self.owner());
         answer
