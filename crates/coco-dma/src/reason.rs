@@ -97,6 +97,9 @@ reasons! {
         IovaFull, "iova-full",
             "the domain has no free run of addresses in the device's reach that is long enough";
         IommuFailed, "iommu-failed", "the IOMMU's driver could not map it";
+        PoolClosed, "pool-closed", "the pools that suit are closed: they were never grown, or shrank again";
+        PinnedOut, "pinned-out",
+            "some of the memory holds as many pins by direct DMA as can be counted";
         Busy, "busy", "the state of the memory keeps changing under the request";
         AtomicNeedsConversion, "atomic-needs-conversion",
             "memory would have to be converted, which atomic context never does";
@@ -143,6 +146,8 @@ impl Refuse {
             Self::NoReachablePool => "register a pool at addresses that the device reaches",
             Self::TooLarge => "ask max_mapping and split the request, or register a larger pool",
             Self::PoolFull => "finish mappings and try again, or register a larger pool",
+            Self::PoolClosed => "call Dma::grow for one of them, from blocking context",
+            Self::PinnedOut => "finish maps of this memory, or map other memory",
             Self::ConversionFailed => "retry the quarantine, or register a pool for the device",
             Self::OutOfPages => "free memory and try again, or register a pool for the device",
             Self::TooScattered => "give room for more runs, or allocate less at once",

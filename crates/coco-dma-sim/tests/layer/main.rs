@@ -16,6 +16,7 @@ mod found_device;
 mod found_limits;
 mod found_pool;
 mod objects;
+mod pinned_out;
 mod random;
 mod reservoir;
 mod scattered;

@@ -40,7 +40,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         whole: u64,
         options: AllocOptions,
     ) -> Result<RawCoherent, Refuse> {
-        let (mut why, mut hand) = (Refuse::PoolFull, self.hand());
+        let (mut why, mut hand) = (None, self.hand());
         for candidate in pools {
             let index = candidate.index;
             let Some(pool) = self.pool(index) else { continue };
@@ -53,6 +53,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             }
             let Ok(run) = hand.alloc(pool, places, owner) else {
                 self.discharge(count);
+                why = Some(plan::no_slots(why, pool.is_open()));
                 continue;
             };
             // SAFETY: the slots are ours.
@@ -60,7 +61,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             let PreparedSlots { start, addr, mapped } = match dressed {
                 Ok(dressed) => dressed,
                 Err(reason) => {
-                    why = reason;
+                    why = Some(reason);
                     self.discharge(run.count());
                     hand.free(pool, &run, |_| ());
                     continue;
@@ -77,7 +78,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             let made = AllocInfo { options, state: candidate.state };
             return Ok(RawCoherent { owner: self.owner(), addr, start, len, source, made, mapped });
         }
-        Err(why)
+        Err(why.unwrap_or(Refuse::PoolFull))
     }
 
     /// Zeroes `whole` bytes at `offset` of a pool, and gives the CPU its view of them and the

@@ -6,6 +6,7 @@ use super::GranuleState;
 use super::entry::Entry;
 use crate::addr::PhysAddr;
 use crate::addr::PhysRange;
+use crate::reason::Refuse;
 use crate::state::Visibility;
 
 /// A ledger or a registered range that cannot be. Nothing was changed.
@@ -82,6 +83,17 @@ pub struct Conflict {
     pub at: PhysAddr,
     /// What there is instead.
     pub found: Found,
+}
+
+impl Conflict {
+    /// Why a request is refused that met this each time it was planned. Whatever else was found
+    /// than the limit of the count is another state than the one that was seen when it was planned.
+    pub(crate) const fn refusal(&self) -> Refuse {
+        match self.found {
+            Found::TooManyPins => Refuse::PinnedOut,
+            _ => Refuse::Busy,
+        }
+    }
 }
 
 impl fmt::Display for Conflict {

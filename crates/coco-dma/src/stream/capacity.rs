@@ -39,7 +39,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             Plan::Direct { addr: Some(_), .. } => self.capacity_for(rest),
             Plan::Direct { addr: None, .. } => self.capacity_behind(range, rest),
             Plan::Bounce { pools, .. } => {
-                let mut hand = self.hand();
+                let (mut hand, mut why) = (self.hand(), None);
                 for candidate in pools {
                     let Some(pool) = self.pool(candidate.index) else { continue };
                     let places = &candidate.places;
@@ -58,14 +58,16 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                         answer
                     });
                     self.discharge(count);
-                    if let Some(answer) = answer {
-                        return answer;
+                    match answer {
+                        Some(answer) => return answer,
+                        None => why = Some(plan::no_slots(why, pool.is_open())),
                     }
                 }
-                Err(Refuse::PoolFull)
+                Err(why.unwrap_or(Refuse::PoolFull))
             }
         }
     }
+
     /// Whether there is room for `rest` when `range` has its addresses in the device's domain, if
     /// it is behind one.
     fn capacity_behind(

@@ -225,7 +225,9 @@ impl Model {
             self.holds.insert(id, Hold { pool, first, count, device, allocated });
             return Ok(id);
         }
-        Err(Refuse::PoolFull)
+        let suits = pools.iter().filter(|pool| self.pools[**pool].slots.len() >= count);
+        let open = { suits }.any(|pool| self.pools[*pool].open);
+        Err(if open { Refuse::PoolFull } else { Refuse::PoolClosed })
     }
 
     /// Gives slots back, if they are still held.
