@@ -86,7 +86,7 @@ reasons! {
         PoolLabelMismatch, "pool-label-mismatch", "no pool has a label that suits this device";
         NoReachablePool, "no-reachable-pool", "the pools that suit are out of the device's reach";
         TooLarge, "too-large", "no pool in reach could ever hold one mapping of this size";
-        Quota, "quota", "the device holds all the slots that its quota gives it";
+        Quota, "quota", "the device would hold more, in slots and pages of its own, than its quota gives it";
         PoolFull, "pool-full", "the pools that suit have no free run of slots that is long enough";
         ConversionFailed, "conversion-failed",
             "memory could not be converted for the device, and no pool has any for it";
@@ -154,7 +154,7 @@ impl Refuse {
             Self::NoView => "call from blocking context, or sync memory that is not coherent",
             Self::IovaFull => "finish mappings and try again, or give the domain a larger window",
             Self::IommuFailed => "finish mappings and try again; the driver knows the cause",
-            Self::Quota => "finish mappings of this device, or give it a larger quota",
+            Self::Quota => "end maps or allocations of this device, or give it a larger quota",
             Self::Busy => "wait until the conversion has ended, and try again",
             Self::AtomicNeedsConversion => "call from blocking context, or fill the reserve before",
             Self::PeerToPeer => "copy through memory",

@@ -215,8 +215,11 @@ pub(super) fn endpoint<'d>(
     if let Some(node) = spec.node {
         endpoint = endpoint.on_node(node);
     }
-    match spec.quota {
-        Some(slots) => endpoint.quota(slots),
+    if let Some(slots) = spec.quota {
+        endpoint = endpoint.quota(slots);
+    }
+    match spec.quota_bytes {
+        Some(bytes) => endpoint.quota_bytes(bytes),
         None => endpoint,
     }
 }

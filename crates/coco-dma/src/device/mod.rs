@@ -221,7 +221,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         self.quota.discharge(slots);
     }
 
-    /// Slots on the device's quota now; 0 where it has none.
+    /// Slots on the device's quota now, with pages of our own counted in slots; 0 where it has none.
     pub fn charged(&self) -> usize {
         self.quota.held()
     }
