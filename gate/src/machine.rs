@@ -6,9 +6,10 @@ use core::cell::UnsafeCell;
 use core::ptr::NonNull;
 
 use coco_dma::addr::{PhysAddr, PhysRange};
-use coco_dma::platform::{ConvertError, NoView, Platform};
+use coco_dma::platform::CpuView;
+use coco_dma::platform::{NoView, Platform};
 use coco_dma::regime::Regime;
-use coco_dma::state::{CacheMode, Context, State, Visibility};
+use coco_dma::state::{CacheMode, Context, State};
 
 /// The machine.
 #[derive(Debug)]
@@ -25,22 +26,18 @@ unsafe impl Platform for Machine {
         range(bytes)
     }
 
-    unsafe fn convert(&self, _: PhysRange, _: Visibility) -> Result<(), ConvertError> {
-        Err(ConvertError { done: 0, doubt: 0, code: 0 })
-    }
-
     unsafe fn map_cpu(
         &self,
         run: PhysRange,
         _: State,
         _: CacheMode,
         _: Context,
-    ) -> Result<NonNull<u8>, NoView> {
+    ) -> Result<CpuView, NoView> {
         let address = usize::try_from(run.base().raw()).map_err(|_| NoView)?;
-        NonNull::new(core::ptr::with_exposed_provenance_mut(address)).ok_or(NoView)
+        NonNull::new(core::ptr::with_exposed_provenance_mut(address))
+            .map(CpuView::from)
+            .ok_or(NoView)
     }
-
-    unsafe fn unmap_cpu(&self, _: NonNull<u8>, _: PhysRange) {}
 }
 
 /// Where bytes lie.

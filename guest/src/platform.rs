@@ -12,6 +12,8 @@ use core::ptr::NonNull;
 use coco_dma::addr::PhysAddr;
 use coco_dma::addr::PhysRange;
 use coco_dma::platform::ConvertError;
+use coco_dma::platform::ConvertVerdict;
+use coco_dma::platform::CpuView;
 use coco_dma::platform::NoView;
 use coco_dma::platform::Platform;
 use coco_dma::regime::Parameters;
@@ -73,31 +75,36 @@ unsafe impl Platform for OneCpu<Guest> {
         (range.last().raw() < PAGING.end()).then_some(range)
     }
 
-    unsafe fn convert(&self, run: PhysRange, to: Visibility) -> Result<(), ConvertError> {
+    unsafe fn convert(&self, run: PhysRange, _: State, to: State) -> Result<(), ConvertError> {
         let mut iommu = self.iommu.borrow_mut();
         for done in (0..run.len()).step_by(PAGE as usize) {
             let page = run.base().raw() + done;
             let (answer, doubt) = match to {
                 // First the host may look, then the devices; and back in the other order.
-                Visibility::Shared => {
-                    PAGING.convert(page, to);
+                State::SHARED => {
+                    PAGING.convert(page, Visibility::Shared);
                     let answer = iommu.map(PASSTHROUGH, page, page, Rights::ALL);
                     if answer.is_err() {
                         PAGING.convert(page, Visibility::Private);
                     }
                     (answer, 0)
                 }
-                Visibility::Private => {
+                _ => {
                     let answer = iommu.unmap(PASSTHROUGH, page, PAGE);
                     if answer.is_ok() {
-                        PAGING.convert(page, to);
+                        PAGING.convert(page, Visibility::Private);
                     }
                     // Whether devices still reach it nobody knows.
                     (answer, PAGE)
                 }
             };
             if let Err(refused) = answer {
-                return Err(ConvertError { done, doubt, code: refused.code() });
+                return Err(ConvertError {
+                    done,
+                    doubt,
+                    code: refused.code(),
+                    verdict: ConvertVerdict::Retry,
+                });
             }
         }
         Ok(())
@@ -109,11 +116,11 @@ unsafe impl Platform for OneCpu<Guest> {
         state: State,
         _: CacheMode,
         _: Context,
-    ) -> Result<NonNull<u8>, NoView> {
+    ) -> Result<CpuView, NoView> {
         let (start, last) = (run.base().raw(), run.last().raw());
         if start >= PAGING.end() {
             PAGING.map_registers(start, run.len());
-            return NonNull::new(private(start)).ok_or(NoView);
+            return NonNull::new(private(start)).map(CpuView::from).ok_or(NoView);
         }
         let wanted = if state == State::SHARED { Visibility::Shared } else { Visibility::Private };
         let mut pages = (start & !(PAGE - 1)..=last).step_by(PAGE as usize);
@@ -124,8 +131,7 @@ unsafe impl Platform for OneCpu<Guest> {
             Visibility::Shared => shared(start),
             Visibility::Private => private(start),
         })
+        .map(CpuView::from)
         .ok_or(NoView)
     }
-
-    unsafe fn unmap_cpu(&self, _: NonNull<u8>, _: PhysRange) {}
 }

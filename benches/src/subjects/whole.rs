@@ -10,19 +10,13 @@ use coco_dma::addr::PhysAddr;
 use coco_dma::addr::PhysRange;
 use coco_dma::attrs::Attrs;
 use coco_dma::device::Device;
-use coco_dma::platform::ConvertError;
-use coco_dma::platform::NoView;
 use coco_dma::platform::Platform;
 use coco_dma::pool::Pool;
 use coco_dma::pool::PoolHandle;
 use coco_dma::regime::Parameters;
 use coco_dma::regime::PlatformName;
 use coco_dma::regime::Regime;
-use coco_dma::state::CacheMode;
-use coco_dma::state::Context;
 use coco_dma::state::Direction;
-use coco_dma::state::State;
-use coco_dma::state::Visibility;
 use coco_dma::stream::RawMapping;
 
 use crate::hand::Subject;
@@ -80,22 +74,6 @@ unsafe impl Platform for Guest {
         let offset = bytes.cast::<u8>().addr().get().checked_sub(self.ram_start)?;
         self.ram.slice(offset as u64, bytes.len() as u64)
     }
-
-    unsafe fn convert(&self, _: PhysRange, _: Visibility) -> Result<(), ConvertError> {
-        Err(ConvertError { done: 0, doubt: 0, code: 0 })
-    }
-
-    unsafe fn map_cpu(
-        &self,
-        _: PhysRange,
-        _: State,
-        _: CacheMode,
-        _: Context,
-    ) -> Result<NonNull<u8>, NoView> {
-        Err(NoView)
-    }
-
-    unsafe fn unmap_cpu(&self, _: NonNull<u8>, _: PhysRange) {}
 
     #[inline]
     fn cpu(&self) -> usize {

@@ -11,7 +11,7 @@
 //! ```
 //! use coco_dma::platform::Platform;
 //! use coco_dma::regime::PlatformName;
-//! use coco_dma::state::Visibility;
+//! use coco_dma::state::State;
 //! use coco_dma_sim::{Machine, Outcome};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -20,7 +20,7 @@
 //! let mut seen = [0; 16];
 //! assert_eq!(machine.host_read(run.base(), &mut seen), Outcome::Fault);
 //! // SAFETY: nobody else uses the run.
-//! unsafe { machine.convert(run, Visibility::Shared)? };
+//! unsafe { machine.convert(run, State::PRIVATE, State::SHARED)? };
 //! assert_eq!(machine.host_read(run.base(), &mut seen), Outcome::Clear);
 //! # Ok(())
 //! # }
@@ -66,6 +66,7 @@ pub use hardware::OnPrivate;
 pub use iommu::IommuMistake;
 pub use iommu::SimEntry;
 pub use iommu::SimIommu;
+pub use iommu::StaleEntries;
 pub use machine::BuildError;
 pub use machine::Builder;
 pub use machine::CpuMapping;

@@ -260,7 +260,8 @@ impl<'d, P: Platform + ?Sized> Adaptor<'d, P> {
             unsafe { self.device.platform().map_cpu(range, state, cache, Context::Blocking) }.ok()
         });
         #[expect(clippy::expect_used, reason = "the interface has no error")]
-        view.expect("the platform has a view of the registers that the bus named")
+        view.map(|view| view.start)
+            .expect("the platform has a view of the registers that the bus named")
     }
 }
 

@@ -12,10 +12,10 @@ use coco_dma::attrs::Attrs;
 use coco_dma::coherent::{ObjectLayout, ObjectPage, ObjectPool};
 use coco_dma::device::Endpoint;
 use coco_dma::plan::Limits;
-use coco_dma::platform::{ConvertError, NoView, Platform};
+use coco_dma::platform::Platform;
 use coco_dma::pool::Pool;
 use coco_dma::regime::{Parameters, PlatformName, Regime};
-use coco_dma::state::{CacheMode, Context, Direction, PoolLabel, State, Visibility};
+use coco_dma::state::{Context, Direction, PoolLabel};
 use coco_dma::{Dma, Word};
 
 const POOL_LEN: usize = 32 << 10;
@@ -48,22 +48,6 @@ unsafe impl Platform for Firmware {
         let base = PhysAddr::new(bytes.cast::<u8>().addr().get() as u64);
         PhysRange::new(base, bytes.len() as u64)
     }
-
-    unsafe fn convert(&self, _: PhysRange, _: Visibility) -> Result<(), ConvertError> {
-        Err(ConvertError { done: 0, doubt: 0, code: 0 })
-    }
-
-    unsafe fn map_cpu(
-        &self,
-        _: PhysRange,
-        _: State,
-        _: CacheMode,
-        _: Context,
-    ) -> Result<NonNull<u8>, NoView> {
-        Err(NoView)
-    }
-
-    unsafe fn unmap_cpu(&self, _: NonNull<u8>, _: PhysRange) {}
 }
 
 fn main() {

@@ -10,10 +10,10 @@ use coco_dma::addr::{PhysAddr, PhysRange};
 use coco_dma::attrs::Attrs;
 use coco_dma::device::Endpoint;
 use coco_dma::plan::Limits;
-use coco_dma::platform::{ConvertError, NoView, Platform};
+use coco_dma::platform::Platform;
 use coco_dma::pool::Pool;
 use coco_dma::regime::{Parameters, PlatformName, Regime};
-use coco_dma::state::{CacheMode, Context, Direction, PoolLabel, State, Visibility};
+use coco_dma::state::{Direction, PoolLabel};
 use coco_dma::{Dma, Word};
 
 /// A machine whose memory lies where its pointers say, as in a kernel with an identity map.
@@ -31,23 +31,8 @@ unsafe impl Platform for Kernel {
         PhysRange::new(base, bytes.len() as u64)
     }
 
-    // A guest calls its hypervisor here: MapGPA on TDX, page-state change on SNP, RSI on CCA.
-    unsafe fn convert(&self, _: PhysRange, _: Visibility) -> Result<(), ConvertError> {
-        Err(ConvertError { done: 0, doubt: 0, code: 0 })
-    }
-
-    // A guest gives an alias with the protection of the state here.
-    unsafe fn map_cpu(
-        &self,
-        _: PhysRange,
-        _: State,
-        _: CacheMode,
-        _: Context,
-    ) -> Result<NonNull<u8>, NoView> {
-        Err(NoView)
-    }
-
-    unsafe fn unmap_cpu(&self, _: NonNull<u8>, _: PhysRange) {}
+    // A kernel of guests converts, too (`convert`: MapGPA on TDX, page-state change on SNP, RSI on
+    // CCA), and maps memory with the protection of its state (`map_cpu`).
 }
 
 /// A driver: it does not know what machine it is on.

@@ -12,14 +12,8 @@ use coco_dma::addr::PhysRange;
 use coco_dma::device::Device;
 use coco_dma::device::Endpoint;
 use coco_dma::plan::Limits;
-use coco_dma::platform::ConvertError;
-use coco_dma::platform::NoView;
 use coco_dma::platform::Platform;
 use coco_dma::regime::Regime;
-use coco_dma::state::CacheMode;
-use coco_dma::state::Context;
-use coco_dma::state::State;
-use coco_dma::state::Visibility;
 
 /// A machine where nothing is to be done.
 #[derive(Debug)]
@@ -35,22 +29,6 @@ unsafe impl Platform for Bare {
         let base = u64::try_from(bytes.cast::<u8>().addr().get()).ok()?;
         PhysRange::new(PhysAddr::new(base), u64::try_from(bytes.len()).ok()?)
     }
-
-    unsafe fn convert(&self, _: PhysRange, _: Visibility) -> Result<(), ConvertError> {
-        Err(ConvertError { done: 0, doubt: 0, code: 0 })
-    }
-
-    unsafe fn map_cpu(
-        &self,
-        _: PhysRange,
-        _: State,
-        _: CacheMode,
-        _: Context,
-    ) -> Result<NonNull<u8>, NoView> {
-        Err(NoView)
-    }
-
-    unsafe fn unmap_cpu(&self, _: NonNull<u8>, _: PhysRange) {}
 }
 
 /// The map whose instructions are counted.

@@ -6,14 +6,14 @@
 use core::fmt;
 use core::ptr::NonNull;
 
-use crate::addr::PhysAddr;
+use crate::addr::MemoryMap;
+use crate::addr::PageConstraints;
 use crate::addr::PhysRange;
 use crate::regime::Regime;
 use crate::state::CacheMode;
 use crate::state::Context;
 use crate::state::Direction;
 use crate::state::State;
-use crate::state::Visibility;
 
 /// The machine under the layer.
 ///
@@ -36,18 +36,36 @@ pub unsafe trait Platform: Sync {
     /// can then be copied, never mapped in place). May be called in atomic context.
     fn locate(&self, bytes: NonNull<[u8]>) -> Option<PhysRange>;
 
-    /// Changes who may see `run`, which is made of whole granules. Blocking context only.
+    /// Where memory is, and how far it may ever reach. Answers about what a device can do
+    /// ([`Device::required_mask`](crate::device::Device::required_mask) and the like) rest on it:
+    /// where nothing is told, they are on the safe side. Any context; does not block.
+    fn memory(&self) -> MemoryMap<'_> {
+        MemoryMap::UNKNOWN
+    }
+
+    /// Changes `run`, which is made of whole granules, from one state to the other: between private
+    /// and shared in a guest; on an SME host between encrypted and plain, for the layer's own
+    /// allocations alone. Blocking context only.
+    ///
+    /// The default converts nothing and says so, for machines on which nothing converts.
     ///
     /// # Safety
     ///
-    /// The run belongs to the caller, no reference points into it, and no device has a map of it.
-    unsafe fn convert(&self, run: PhysRange, to: Visibility) -> Result<(), ConvertError>;
+    /// The run belongs to the caller, no reference points into it, no device has a map of it, and
+    /// it is in the state `from`, or in doubt between the two.
+    unsafe fn convert(&self, run: PhysRange, from: State, to: State) -> Result<(), ConvertError> {
+        let _ = (run, from, to);
+        Err(ConvertError { done: 0, doubt: 0, code: 0, verdict: ConvertVerdict::Never })
+    }
 
     /// A pointer through which the CPU reads and writes `run` with the protection of `state`, as
     /// memory of type `cache`: the linear map, an alias, a window. Does not block in atomic context;
     /// where it would have to, there is no view. Views of the same memory live side by side, of
     /// other types too: a pool has its own, cached one for as long as it is open, and slots of it may
     /// have an uncached one.
+    ///
+    /// The default has no view of anything. An open machine without it bounces through pools that
+    /// it adopted, and allocates from them.
     ///
     /// # Safety
     ///
@@ -59,15 +77,20 @@ pub unsafe trait Platform: Sync {
         state: State,
         cache: CacheMode,
         context: Context,
-    ) -> Result<NonNull<u8>, NoView>;
+    ) -> Result<CpuView, NoView> {
+        let _ = (run, state, cache, context);
+        Err(NoView)
+    }
 
     /// Ends a view. Any context, since memory that converts nothing is freed in any: what would
-    /// block is put off.
+    /// block is put off. The default does nothing.
     ///
     /// # Safety
     ///
-    /// `map_cpu` answered with `start` for this run, and nobody uses the pointer any more.
-    unsafe fn unmap_cpu(&self, start: NonNull<u8>, run: PhysRange);
+    /// `map_cpu` answered with `view` for this run, and nobody uses the pointer any more.
+    unsafe fn unmap_cpu(&self, view: CpuView, run: PhysRange) {
+        let _ = (view, run);
+    }
 
     /// The number of the CPU that this runs on, from 0 on, as a hint: it chooses the cache of a pool
     /// ([`Pool::with_caches`](crate::pool::Pool::with_caches)). A wrong one, or one that is stale
@@ -75,6 +98,13 @@ pub unsafe trait Platform: Sync {
     #[inline]
     fn cpu(&self) -> usize {
         0
+    }
+
+    /// Promises that code stays on its CPU while the layer works (rule 5), as a kernel can that
+    /// runs with preemption off. Nothing rests on it yet; what per-CPU caches save by it is planned.
+    #[inline]
+    fn cpu_is_stable(&self) -> bool {
+        false
     }
 
     /// The bytes go to the device: makes the CPU's writes visible to it, with cache work where
@@ -98,23 +128,40 @@ pub unsafe trait Platform: Sync {
     }
 }
 
+/// How the CPU sees a run of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuView {
+    /// The first byte.
+    pub start: NonNull<u8>,
+    /// The platform's own word about the view, which it gets back with it: an index, a slot of a
+    /// window, or 0.
+    pub cookie: usize,
+}
+
+impl From<NonNull<u8>> for CpuView {
+    /// A view of which the platform has nothing to remember.
+    fn from(start: NonNull<u8>) -> Self {
+        Self { start, cookie: 0 }
+    }
+}
+
 /// Where pages of our own come from, for coherent memory.
 ///
 /// # Safety
 ///
 /// What `alloc` answers belongs to the caller alone until `free`: nothing uses it, no reference
-/// points into it. It is private in a guest, and as memory is elsewhere.
+/// points into it. It is private in a guest, encrypted on an SME host, and as memory is elsewhere.
 pub unsafe trait PageSource: Sync {
-    /// `len` bytes in one run, aligned to `align` (a power of two), ending at or below `last`.
-    /// Must not block where the context is atomic.
-    fn alloc(&self, len: u64, align: u64, last: PhysAddr, context: Context) -> Option<PhysRange>;
+    /// A run of pages that meets the constraints. Must not block where their context is atomic.
+    fn alloc(&self, constraints: &PageConstraints) -> Option<PhysRange>;
 
-    /// Takes back what `take` gave, or a part of it.
+    /// Takes back what `alloc` gave, or a part of it. Must not block where the context is atomic:
+    /// memory that converted nothing is freed from any context.
     ///
     /// # Safety
     ///
-    /// The run is one that `take` gave or a part of one, and the caller has stopped using it.
-    unsafe fn free(&self, run: PhysRange);
+    /// The run is one that `alloc` gave or a part of one, and the caller has stopped using it.
+    unsafe fn free(&self, run: PhysRange, context: Context);
 }
 
 /// A conversion that did not go through.
@@ -126,11 +173,22 @@ pub struct ConvertError {
     pub doubt: u64,
     /// The platform's own code, for people.
     pub code: u64,
+    /// Whether it is worth another try.
+    pub verdict: ConvertVerdict,
+}
+
+/// Whether a conversion that failed may succeed later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ConvertVerdict {
+    /// The host may do it another time.
+    Retry,
+    /// It will not: the machine converts nothing, or what was answered is evidence of an attack.
+    Never,
 }
 
 impl fmt::Display for ConvertError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { done, doubt, code } = self;
+        let Self { done, doubt, code, verdict: _ } = self;
         write!(f, "the conversion stopped after {done:#x} bytes with {doubt:#x} bytes in doubt ")?;
         write!(f, "(code {code:#x})")
     }

@@ -14,6 +14,7 @@ use core::ptr::NonNull;
 
 use coco_dma::Dma;
 use coco_dma::Word;
+use coco_dma::addr::PageConstraints;
 use coco_dma::addr::{DmaAddr, PhysAddr, PhysRange};
 use coco_dma::attrs::Attrs;
 use coco_dma::device::{Device, Endpoint};
@@ -161,11 +162,11 @@ struct Source;
 
 // SAFETY: the machine never gives a view of them, so that nobody uses them.
 unsafe impl PageSource for Source {
-    fn alloc(&self, len: u64, _: u64, _: PhysAddr, _: Context) -> Option<PhysRange> {
-        PhysRange::new(black_box(PhysAddr::new(0x1000_0000)), black_box(len))
+    fn alloc(&self, constraints: &PageConstraints) -> Option<PhysRange> {
+        PhysRange::new(black_box(PhysAddr::new(0x1000_0000)), black_box(constraints.len))
     }
 
-    unsafe fn free(&self, run: PhysRange) {
+    unsafe fn free(&self, run: PhysRange, _: Context) {
         black_box(run);
     }
 }

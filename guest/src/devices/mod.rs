@@ -7,9 +7,9 @@ pub mod shared_buffer;
 pub mod virtio;
 
 use coco_dma::iommu::UnmapError;
-use coco_dma::stream::UnmapRawError;
-use coco_dma::stream::ScopedMapError;
 use coco_dma::stream::MapError;
+use coco_dma::stream::ScopedMapError;
+use coco_dma::stream::UnmapRawError;
 
 /// A device did not do what it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use coco_dma::addr::PhysRange;
 use coco_dma::attrs::Attrs;
 use coco_dma::platform::PageSource;
 use coco_dma::shared::SharedBytes;
+use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::stream::RawMapping;
 
@@ -82,7 +83,7 @@ impl SharedBuffer {
         // SAFETY: the buffer is given up; `lend` ended every map.
         unsafe { layer.dma.reclaim(self.run) }?;
         // SAFETY: it is private again, and nobody's.
-        unsafe { SOURCE.free(self.run) };
+        unsafe { SOURCE.free(self.run, Context::Blocking) };
         Ok(())
     }
 }

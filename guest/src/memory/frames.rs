@@ -6,6 +6,7 @@
 use core::cell::Cell;
 use core::cell::RefCell;
 
+use coco_dma::addr::PageConstraints;
 use coco_dma::addr::PhysAddr;
 use coco_dma::addr::PhysRange;
 use coco_dma::platform::PageSource;
@@ -93,11 +94,23 @@ impl Frames {
 // SAFETY: a frame is taken once until it is given back, and nothing else uses frames. They are
 // private at the start, and who gives one back has reclaimed it.
 unsafe impl PageSource for OneCpu<Frames> {
-    fn alloc(&self, len: u64, align: u64, last: PhysAddr, _: Context) -> Option<PhysRange> {
-        self.take_from(FRAMES, len, align, last.raw())
+    fn alloc(&self, constraints: &PageConstraints) -> Option<PhysRange> {
+        let PageConstraints { len, align, first, last, .. } = *constraints;
+        let run = self.take_from(FRAMES.max(first.raw()), len, align, last.raw())?;
+        if !constraints.met_by(run) {
+            self.give_back(run);
+            return None;
+        }
+        Some(run)
     }
 
-    unsafe fn free(&self, run: PhysRange) {
+    unsafe fn free(&self, run: PhysRange, _: Context) {
+        self.give_back(run);
+    }
+}
+
+impl Frames {
+    fn give_back(&self, run: PhysRange) {
         self.mark(run.base().raw(), run.len());
         let mut taken = self.taken.borrow_mut();
         for page in (run.base().raw()..=run.last().raw()).step_by(PAGE as usize) {

@@ -11,6 +11,7 @@ use coco_dma::attrs::Attrs;
 use coco_dma::convert::ConvertErrorKind;
 use coco_dma::plan::Limits;
 use coco_dma::platform::PageSource;
+use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::Visibility;
 use virtio_drivers::device::blk::VirtIOBlk;
@@ -224,11 +225,13 @@ pub fn refuse(layer: &Layer, boot: &Boot) -> Result<(), Failure> {
     // SAFETY: no device was given them.
     unsafe { layer.dma.reclaim(run) }?;
     // SAFETY: private again, and nobody's.
-    unsafe { SOURCE.free(run) };
+    unsafe { SOURCE.free(run, Context::Blocking) };
     let found = layer.find(edu::ID).ok_or("no edu")?;
     let device = layer.bind(layer.endpoint(boot, "other", found)?, Limits::NONE)?;
     let then = edu_goes_on(layer, boot)?;
-    let ConvertErrorKind::Platform(error) = failed.why else { return Err("not the platform".into()) };
+    let ConvertErrorKind::Platform(error) = failed.why else {
+        return Err("not the platform".into());
+    };
     row(layer, boot, device)
         .with("code", format!("{:#x}", error.code))
         .with("done", error.done)

@@ -1,6 +1,7 @@
 //! The machine of a case.
 
 use coco_dma::addr::{PhysAddr, PhysRange};
+use coco_dma::iommu::IovaWindow;
 use coco_dma::regime::{Parameters, PlatformName, Regime};
 
 use super::vocabulary::platforms;
@@ -8,6 +9,21 @@ use crate::read::{Place, Reader, Table, Wrong};
 
 /// RAM at most, in bytes: a case is a small thing.
 const MOST_RAM: u64 = 256 << 20;
+
+/// The most addresses that a domain gives out, in bytes: each page has its word.
+const MOST_ADDRESSES: u64 = 4 << 30;
+
+/// The IOMMU of the devices that are behind one.
+#[derive(Clone, Debug)]
+pub(crate) struct IommuSpec {
+    /// Its page in bytes.
+    pub(crate) page: u64,
+    /// The addresses that its domain gives out. By default below the shortest mask that a case has
+    /// use for.
+    pub(crate) window: IovaWindow,
+    /// Whether its driver can be asked what the table has.
+    pub(crate) query: bool,
+}
 
 /// The machine.
 #[derive(Clone, Debug)]
@@ -24,6 +40,7 @@ pub(crate) struct MachineSpec {
     pub(crate) ledger: bool,
     pub(crate) quarantine_limit: Option<u64>,
     pub(crate) plan_only: bool,
+    pub(crate) iommu: IommuSpec,
 }
 
 pub(super) fn read(table: &Table) -> Result<MachineSpec, Wrong> {
@@ -53,9 +70,44 @@ pub(super) fn read(table: &Table) -> Result<MachineSpec, Wrong> {
         ledger: reader.flag("ledger")?.unwrap_or(true),
         quarantine_limit: reader.size("quarantine-limit")?,
         plan_only,
+        iommu: iommu(&reader)?,
     };
     reader.finish()?;
     Ok(spec)
+}
+
+fn iommu(reader: &Reader<'_>) -> Result<IommuSpec, Wrong> {
+    let page = reader.size("iommu-page")?.unwrap_or(4096);
+    if !page.is_power_of_two() || !(4096..=1 << 30).contains(&page) {
+        let text = "a page of an IOMMU is a power of two from 4 KiB to 1 GiB";
+        return Err(reader.place_of("iommu-page").wrong(text));
+    }
+    let (base, len) = match reader.table("iommu-window")? {
+        None => (0x10_0000, 0x60_0000),
+        Some(table) => {
+            let each = Reader::new(table, "the IOMMU's window");
+            let at = each.need("at", each.size("at")?)?;
+            let size = each.need("size", each.size("size")?)?;
+            each.finish()?;
+            (at, size)
+        }
+    };
+    let wrong = |text: String| Err(reader.place_of("iommu-window").wrong(text));
+    if len > MOST_ADDRESSES {
+        return wrong("a window has at most 4 GiB of addresses".to_owned());
+    }
+    let Some(window) = IovaWindow::new(base, len) else {
+        return wrong(format!("{len:#x} addresses from {base:#x} on are none, or wrap"));
+    };
+    // Page 0 is never given out.
+    let first = base.max(1).checked_next_multiple_of(page);
+    if first
+        .and_then(|first| first.checked_add(page - 1))
+        .is_none_or(|last| last > window.last().raw())
+    {
+        return wrong(format!("the window has no whole page of {page:#x} bytes past address 0"));
+    }
+    Ok(IommuSpec { page, window, query: reader.flag("iommu-query")?.unwrap_or(true) })
 }
 
 fn ram(reader: &Reader<'_>, regime: &Regime, plan_only: bool) -> Result<Vec<PhysRange>, Wrong> {

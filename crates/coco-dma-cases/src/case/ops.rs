@@ -100,7 +100,12 @@ pub(crate) enum Op {
         how: Refusal,
     },
     FailView(u64),
-    FailUnmap(u64),
+    FailUnmap {
+        skip: u64,
+        /// It answers well.
+        claims: bool,
+    },
+    FailMap(u64),
     Heal,
     Protection {
         of: Protected,
@@ -278,6 +283,7 @@ pub(super) const RULES: &[Rule] = &[
     rule("refuse-conversions", DONE),
     rule("fail-view", DONE),
     rule("fail-unmap", DONE),
+    rule("fail-map", DONE),
     rule("heal", DONE),
     Rule { reasons: Reasons::Plan, facts: PROTECTION, rules: true, ..rule("mmap", DONE_OR_NOT) },
     Rule {

@@ -4,7 +4,7 @@
 
 use coco_dma::addr::{AddressLimit, BusRanges, PhysRange};
 use coco_dma::device::{Attested, Endpoint};
-use coco_dma::iommu::{Domain, IovaWindow};
+use coco_dma::iommu::Domain;
 use coco_dma::ledger::Ledger;
 use coco_dma::pool::Pool;
 use coco_dma::state::{CacheMode, PoolOrigin, State, Trust};
@@ -19,11 +19,6 @@ use super::world::{Ground, Platform, World};
 use super::{Failed, Heed, Told, Witness};
 use crate::case::{Case, DeviceSpec, MemoryState, PoolSpec, whole};
 use crate::read::Place;
-
-/// The page of the IOMMU, in bytes.
-const IOMMU_PAGE: u64 = 4096;
-/// The addresses that it translates: below the shortest mask that a case has use for.
-const WINDOW: (u64, u64) = (0x10_0000, 0x60_0000);
 
 /// Runs of scattered allocations in one case.
 const ROOM: usize = 4096;
@@ -100,10 +95,9 @@ pub(super) fn execute(case: &Case, heed: Heed, story: &mut Vec<Told>) -> Result<
         }
     }
     // Where a device is behind an IOMMU, a domain of its own.
-    let iommu = SimIommu::new(IOMMU_PAGE);
-    let window = IovaWindow::new(WINDOW.0, WINDOW.1)
-        .ok_or_else(|| failed(&spec.place, "a window", "none"))?;
-    let addresses = words(Domain::words(WINDOW.1, IOMMU_PAGE));
+    let (window, page) = (spec.iommu.window, spec.iommu.page);
+    let iommu = if spec.iommu.query { SimIommu::new(page) } else { SimIommu::without_query(page) };
+    let addresses = words(Domain::words(window.len(), page));
     let domain = Domain::new(&iommu, window, &addresses)
         .map_err(|error| failed(&spec.place, "a domain", error))?;
     let mut room: Vec<_> = (0..ROOM).map(|_| None).collect();

@@ -2,7 +2,7 @@
 
 use coco_dma::addr::{PhysAddr, PhysRange};
 use coco_dma::ledger::{GranuleState as Booked, RangeState as Peeked};
-use coco_dma::state::Visibility;
+use coco_dma::state::{State, Visibility};
 use coco_dma_sim::{Call, GranuleState};
 
 use super::stream::wide;
@@ -30,8 +30,8 @@ impl Asked {
     pub(super) fn with(mut self, calls: &[Call]) -> Self {
         for call in calls {
             match call {
-                Call::Convert { to: Visibility::Shared, .. } => self.shares += 1,
-                Call::Convert { to: Visibility::Private, .. } => self.reclaims += 1,
+                Call::Convert { to: State::SHARED, .. } => self.shares += 1,
+                Call::Convert { to: State::PRIVATE, .. } => self.reclaims += 1,
                 _ => {}
             }
         }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use coco_dma::addr::PageConstraints;
 use coco_dma::addr::{PhysAddr, PhysRange};
 use coco_dma::platform::{PageSource, Platform};
 use coco_dma::state::{CacheMode, Context, State};
@@ -79,10 +80,10 @@ pub(super) fn pointer(
     cache: CacheMode,
 ) -> Option<NonNull<u8>> {
     // SAFETY: a simulated machine checks the state, and its memory stays where it is.
-    let start = unsafe { machine.map_cpu(run, state, cache, Context::Blocking) }.ok()?;
+    let view = unsafe { machine.map_cpu(run, state, cache, Context::Blocking) }.ok()?;
     // SAFETY: the view was made in the line above. The memory outlives it.
-    unsafe { machine.unmap_cpu(start, run) };
-    Some(start)
+    unsafe { machine.unmap_cpu(view, run) };
+    Some(view.start)
 }
 
 /// The source of pages for coherent memory.
@@ -123,7 +124,8 @@ impl Pages {
 
 // SAFETY: the machine gives a run to nobody else until it comes back.
 unsafe impl PageSource for Pages {
-    fn alloc(&self, len: u64, align: u64, last: PhysAddr, _: Context) -> Option<PhysRange> {
+    fn alloc(&self, constraints: &PageConstraints) -> Option<PhysRange> {
+        let len = constraints.len;
         let run = match self.longest {
             None => self.machine.take(len).ok()?,
             Some(longest) if len > longest => return None,
@@ -133,15 +135,16 @@ unsafe impl PageSource for Pages {
                 run.slice(self.granule, run.len() - self.granule)?
             }
         };
-        if !run.base().raw().is_multiple_of(align) || run.last() > last {
+        let exact = run.slice(0, len).filter(|exact| constraints.met_by(*exact));
+        if exact.is_none() {
             self.machine.free(run);
             return None;
         }
         self.out().extend(self.granules(run));
-        PhysRange::new(run.base(), len)
+        exact
     }
 
-    unsafe fn free(&self, run: PhysRange) {
+    unsafe fn free(&self, run: PhysRange, _: Context) {
         self.recover(run);
     }
 }

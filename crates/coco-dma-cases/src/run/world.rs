@@ -190,8 +190,13 @@ impl<'w> World<'w> {
             }
             Op::RefuseConversions { to, how } => faulty.refuse(*to, *how),
             Op::FailView(skip) => faulty.fail_view(*skip),
-            Op::FailUnmap(skip) => self.ground.iommu.fail_unmap(*skip),
-            Op::Heal => faulty.heal(),
+            Op::FailUnmap { skip, claims: false } => self.ground.iommu.fail_unmap(*skip),
+            Op::FailUnmap { skip, claims: true } => self.ground.iommu.claim_unmap(*skip),
+            Op::FailMap(skip) => self.ground.iommu.fail_map(*skip),
+            Op::Heal => {
+                faulty.heal();
+                self.ground.iommu.heal();
+            }
             Op::Check => {}
         }
         Ok(Got::new("done"))

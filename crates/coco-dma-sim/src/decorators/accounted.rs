@@ -8,9 +8,11 @@ use std::sync::Mutex;
 use std::thread;
 use std::thread::ThreadId;
 
+use coco_dma::addr::MemoryMap;
 use coco_dma::addr::PhysAddr;
 use coco_dma::addr::PhysRange;
 use coco_dma::platform::ConvertError;
+use coco_dma::platform::CpuView;
 use coco_dma::platform::NoView;
 use coco_dma::platform::Platform;
 use coco_dma::regime::Regime;
@@ -18,7 +20,6 @@ use coco_dma::state::CacheMode;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::State;
-use coco_dma::state::Visibility;
 
 use super::lock;
 use crate::number;
@@ -66,7 +67,7 @@ pub struct Crossing {
     /// Who converted it.
     pub by: String,
     /// Where to.
-    pub to: Visibility,
+    pub to: State,
 }
 
 impl Account {
@@ -121,7 +122,7 @@ impl Books {
     }
 
     /// The platform says that `granule` is in state `to` now, or that nobody knows.
-    fn enter(&mut self, granule: PhysRange, to: Visibility, doubtful: bool) {
+    fn enter(&mut self, granule: PhysRange, to: State, doubtful: bool) {
         let by = self.owner();
         if let Some(entry) = self.granules.get(&granule.base())
             && entry.owner != by
@@ -129,7 +130,7 @@ impl Books {
             let owner = entry.owner.clone();
             self.account.crossings.push(Crossing { granule, owner, by: by.clone(), to });
         }
-        if to == Visibility::Private && !doubtful {
+        if matches!(to, State::PRIVATE | State::ENCRYPTED) && !doubtful {
             self.granules.remove(&granule.base());
             return;
         }
@@ -144,13 +145,17 @@ unsafe impl<P: Platform> Platform for Accounted<P> {
         self.inner.regime()
     }
 
+    fn memory(&self) -> MemoryMap<'_> {
+        self.inner.memory()
+    }
+
     fn locate(&self, bytes: NonNull<[u8]>) -> Option<PhysRange> {
         self.inner.locate(bytes)
     }
 
-    unsafe fn convert(&self, run: PhysRange, to: Visibility) -> Result<(), ConvertError> {
+    unsafe fn convert(&self, run: PhysRange, from: State, to: State) -> Result<(), ConvertError> {
         // SAFETY: the caller's condition.
-        let answer = unsafe { self.inner.convert(run, to) };
+        let answer = unsafe { self.inner.convert(run, from, to) };
         let (done, doubt) = match answer {
             Ok(()) => (run.len(), 0),
             Err(error) => (error.done, error.doubt),
@@ -175,7 +180,7 @@ unsafe impl<P: Platform> Platform for Accounted<P> {
         state: State,
         cache: CacheMode,
         context: Context,
-    ) -> Result<NonNull<u8>, NoView> {
+    ) -> Result<CpuView, NoView> {
         // SAFETY: the caller's condition.
         let answer = unsafe { self.inner.map_cpu(run, state, cache, context) };
         if answer.is_ok() {
@@ -184,9 +189,9 @@ unsafe impl<P: Platform> Platform for Accounted<P> {
         answer
     }
 
-    unsafe fn unmap_cpu(&self, start: NonNull<u8>, run: PhysRange) {
+    unsafe fn unmap_cpu(&self, view: CpuView, run: PhysRange) {
         // SAFETY: the caller's condition.
-        unsafe { self.inner.unmap_cpu(start, run) };
+        unsafe { self.inner.unmap_cpu(view, run) };
         let views = &mut lock(&self.metadata).account.views;
         *views = views.saturating_sub(1);
     }

@@ -6,8 +6,11 @@
 use std::ptr::NonNull;
 use std::sync::Mutex;
 
+use coco_dma::addr::MemoryMap;
 use coco_dma::addr::PhysRange;
 use coco_dma::platform::ConvertError;
+use coco_dma::platform::ConvertVerdict;
+use coco_dma::platform::CpuView;
 use coco_dma::platform::NoView;
 use coco_dma::platform::Platform;
 use coco_dma::regime::Regime;
@@ -15,7 +18,6 @@ use coco_dma::state::CacheMode;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::State;
-use coco_dma::state::Visibility;
 
 use super::lock;
 use super::partial::convert_some;
@@ -104,7 +106,10 @@ impl<P: Platform> Adversary<P> {
                 odd.get(index).copied().unwrap_or(u64::MAX)
             };
             let (done, doubt) = (length(), length());
-            return Some((picks, ConvertError { done, doubt, code: code::HOSTILE }));
+            return Some((
+                picks,
+                ConvertError { done, doubt, code: code::HOSTILE, verdict: ConvertVerdict::Retry },
+            ));
         }
         if dice < u64::from(self.malice.nonsense) + u64::from(self.malice.stops) {
             let done = rng.below(count);
@@ -113,7 +118,10 @@ impl<P: Platform> Adversary<P> {
                 .map(|number| number < done || (number < done + doubt && rng.below(2) == 0))
                 .collect();
             let (done, doubt) = (done * granule, doubt * granule);
-            return Some((picks, ConvertError { done, doubt, code: code::HOSTILE }));
+            return Some((
+                picks,
+                ConvertError { done, doubt, code: code::HOSTILE, verdict: ConvertVerdict::Retry },
+            ));
         }
         None
     }
@@ -126,21 +134,25 @@ unsafe impl<P: Platform> Platform for Adversary<P> {
         self.inner.regime()
     }
 
+    fn memory(&self) -> MemoryMap<'_> {
+        self.inner.memory()
+    }
+
     fn locate(&self, bytes: NonNull<[u8]>) -> Option<PhysRange> {
         self.inner.locate(bytes)
     }
 
-    unsafe fn convert(&self, run: PhysRange, to: Visibility) -> Result<(), ConvertError> {
+    unsafe fn convert(&self, run: PhysRange, from: State, to: State) -> Result<(), ConvertError> {
         let Some((picks, error)) = self.stop(run) else {
             // SAFETY: the caller's condition.
-            return unsafe { self.inner.convert(run, to) };
+            return unsafe { self.inner.convert(run, from, to) };
         };
         let picked = |number| {
             let index = usize::try_from(number).ok();
             index.and_then(|index| picks.get(index)) == Some(&true)
         };
         // SAFETY: the caller's condition.
-        unsafe { convert_some(&self.inner, run, to, picked) };
+        unsafe { convert_some(&self.inner, run, (from, to), picked) };
         Err(error)
     }
 
@@ -150,14 +162,14 @@ unsafe impl<P: Platform> Platform for Adversary<P> {
         state: State,
         cache: CacheMode,
         context: Context,
-    ) -> Result<NonNull<u8>, NoView> {
+    ) -> Result<CpuView, NoView> {
         // SAFETY: the caller's condition.
         unsafe { self.inner.map_cpu(run, state, cache, context) }
     }
 
-    unsafe fn unmap_cpu(&self, start: NonNull<u8>, run: PhysRange) {
+    unsafe fn unmap_cpu(&self, view: CpuView, run: PhysRange) {
         // SAFETY: the caller's condition.
-        unsafe { self.inner.unmap_cpu(start, run) };
+        unsafe { self.inner.unmap_cpu(view, run) };
     }
 
     fn sync_for_device(&self, bytes: NonNull<[u8]>, direction: Direction, cache_work: bool) {

@@ -7,12 +7,16 @@ use std::collections::BTreeSet;
 use std::ptr::NonNull;
 use std::sync::Mutex;
 
+use coco_dma::addr::MemoryMap;
 use coco_dma::addr::PhysRange;
 use coco_dma::platform::ConvertError;
+use coco_dma::platform::ConvertVerdict;
+use coco_dma::platform::CpuView;
 use coco_dma::platform::NoView;
 use coco_dma::platform::Platform;
 use coco_dma::regime::Regime;
 use coco_dma::state::CacheMode;
+use coco_dma::state::Cipher;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::State;
@@ -78,7 +82,10 @@ impl ConvertFault {
     /// A conversion that stops and tells the truth: `done` bytes are converted, of `doubt` bytes
     /// after them none.
     pub const fn stopped(done: u64, doubt: u64, code: u64) -> Self {
-        Self { says: Err(ConvertError { done, doubt, code }), really: Really::Done }
+        Self {
+            says: Err(ConvertError { done, doubt, code, verdict: ConvertVerdict::Retry }),
+            really: Really::Done,
+        }
     }
 
     /// The same answer over another truth.
@@ -136,7 +143,7 @@ impl<P: Platform> Faulty<P> {
 
     /// Every conversion to `to` fails from now on, unless a script has something for it.
     pub fn refuse(&self, to: Visibility, refusal: Refusal) {
-        if let Some(entry) = lock(&self.script).refusals.get_mut(index(to)) {
+        if let Some(entry) = lock(&self.script).refusals.get_mut(index(State::Guest(to))) {
             *entry = Some(refusal);
         }
     }
@@ -160,7 +167,7 @@ impl<P: Platform> Faulty<P> {
         script.faults.len() + script.no_views.len()
     }
 
-    fn next_convert(&self, run: PhysRange, to: Visibility) -> Option<ConvertFault> {
+    fn next_convert(&self, run: PhysRange, to: State) -> Option<ConvertFault> {
         let mut script = lock(&self.script);
         let number = script.converts;
         script.converts += 1;
@@ -173,10 +180,11 @@ impl<P: Platform> Faulty<P> {
     }
 }
 
-const fn index(to: Visibility) -> usize {
+/// Which of the two ways a conversion goes.
+const fn index(to: State) -> usize {
     match to {
-        Visibility::Private => 0,
-        Visibility::Shared => 1,
+        State::Guest(Visibility::Shared) | State::Host(Cipher::Plain) => 1,
+        _ => 0,
     }
 }
 
@@ -187,18 +195,24 @@ unsafe impl<P: Platform> Platform for Faulty<P> {
         self.inner.regime()
     }
 
+    fn memory(&self) -> MemoryMap<'_> {
+        self.inner.memory()
+    }
+
     fn locate(&self, bytes: NonNull<[u8]>) -> Option<PhysRange> {
         self.inner.locate(bytes)
     }
 
-    unsafe fn convert(&self, run: PhysRange, to: Visibility) -> Result<(), ConvertError> {
+    unsafe fn convert(&self, run: PhysRange, from: State, to: State) -> Result<(), ConvertError> {
         let Some(fault) = self.next_convert(run, to) else {
             // SAFETY: the caller's condition.
-            return unsafe { self.inner.convert(run, to) };
+            return unsafe { self.inner.convert(run, from, to) };
         };
         let granule = self.regime().granule();
         // SAFETY: the caller's condition.
-        unsafe { convert_some(&self.inner, run, to, |number| fault.picks(granule, number)) };
+        unsafe {
+            convert_some(&self.inner, run, (from, to), |number| fault.picks(granule, number))
+        };
         fault.says
     }
 
@@ -208,7 +222,7 @@ unsafe impl<P: Platform> Platform for Faulty<P> {
         state: State,
         cache: CacheMode,
         context: Context,
-    ) -> Result<NonNull<u8>, NoView> {
+    ) -> Result<CpuView, NoView> {
         {
             let mut script = lock(&self.script);
             let number = script.views;
@@ -221,9 +235,9 @@ unsafe impl<P: Platform> Platform for Faulty<P> {
         unsafe { self.inner.map_cpu(run, state, cache, context) }
     }
 
-    unsafe fn unmap_cpu(&self, start: NonNull<u8>, run: PhysRange) {
+    unsafe fn unmap_cpu(&self, view: CpuView, run: PhysRange) {
         // SAFETY: the caller's condition: the view came from the inner platform.
-        unsafe { self.inner.unmap_cpu(start, run) };
+        unsafe { self.inner.unmap_cpu(view, run) };
     }
 
     fn sync_for_device(&self, bytes: NonNull<[u8]>, direction: Direction, cache_work: bool) {

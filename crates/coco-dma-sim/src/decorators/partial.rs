@@ -4,7 +4,7 @@
 
 use coco_dma::addr::PhysRange;
 use coco_dma::platform::Platform;
-use coco_dma::state::Visibility;
+use coco_dma::state::State;
 
 use crate::number;
 
@@ -16,7 +16,7 @@ use crate::number;
 pub(super) unsafe fn convert_some(
     platform: &impl Platform,
     run: PhysRange,
-    to: Visibility,
+    (from, to): (State, State),
     mut picked: impl FnMut(u64) -> bool,
 ) {
     let granule = platform.regime().granule();
@@ -24,7 +24,7 @@ pub(super) unsafe fn convert_some(
         if picked(number) {
             // SAFETY: the caller's condition, for a part of the run. A failure underneath leaves
             // the granule as it is, which the answer that is told instead does not depend on.
-            let _ = unsafe { platform.convert(part, to) };
+            let _ = unsafe { platform.convert(part, from, to) };
         }
     }
 }

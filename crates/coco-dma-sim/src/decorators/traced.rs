@@ -5,8 +5,10 @@
 use std::ptr::NonNull;
 use std::sync::Mutex;
 
+use coco_dma::addr::MemoryMap;
 use coco_dma::addr::PhysRange;
 use coco_dma::platform::ConvertError;
+use coco_dma::platform::CpuView;
 use coco_dma::platform::NoView;
 use coco_dma::platform::Platform;
 use coco_dma::regime::Regime;
@@ -14,7 +16,6 @@ use coco_dma::state::CacheMode;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::State;
-use coco_dma::state::Visibility;
 
 use super::lock;
 
@@ -41,8 +42,10 @@ pub enum Call {
     Convert {
         /// The run.
         run: PhysRange,
-        /// Where to.
-        to: Visibility,
+        /// The state that it was in.
+        from: State,
+        /// Which it was to be in.
+        to: State,
         /// The answer.
         answer: Result<(), ConvertError>,
     },
@@ -117,16 +120,20 @@ unsafe impl<P: Platform> Platform for Traced<P> {
         self.inner.regime()
     }
 
+    fn memory(&self) -> MemoryMap<'_> {
+        self.inner.memory()
+    }
+
     fn locate(&self, bytes: NonNull<[u8]>) -> Option<PhysRange> {
         let found = self.inner.locate(bytes);
         self.note(Call::Locate { len: bytes.len(), found });
         found
     }
 
-    unsafe fn convert(&self, run: PhysRange, to: Visibility) -> Result<(), ConvertError> {
+    unsafe fn convert(&self, run: PhysRange, from: State, to: State) -> Result<(), ConvertError> {
         // SAFETY: the caller's condition.
-        let answer = unsafe { self.inner.convert(run, to) };
-        self.note(Call::Convert { run, to, answer });
+        let answer = unsafe { self.inner.convert(run, from, to) };
+        self.note(Call::Convert { run, from, to, answer });
         answer
     }
 
@@ -136,17 +143,17 @@ unsafe impl<P: Platform> Platform for Traced<P> {
         state: State,
         cache: CacheMode,
         context: Context,
-    ) -> Result<NonNull<u8>, NoView> {
+    ) -> Result<CpuView, NoView> {
         // SAFETY: the caller's condition.
         let answer = unsafe { self.inner.map_cpu(run, state, cache, context) };
         self.note(Call::View { run, state, cache, context, given: answer.is_ok() });
         answer
     }
 
-    unsafe fn unmap_cpu(&self, start: NonNull<u8>, run: PhysRange) {
+    unsafe fn unmap_cpu(&self, view: CpuView, run: PhysRange) {
         self.note(Call::Unview { run });
         // SAFETY: the caller's condition.
-        unsafe { self.inner.unmap_cpu(start, run) };
+        unsafe { self.inner.unmap_cpu(view, run) };
     }
 
     fn sync_for_device(&self, bytes: NonNull<[u8]>, direction: Direction, cache_work: bool) {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::Mutex;
 
+use coco_dma::addr::PhysAddr;
 use coco_dma::addr::PhysRange;
 use coco_dma::regime::Parameters;
 use coco_dma::regime::PlatformName;
@@ -25,13 +26,15 @@ pub struct Builder {
     platform: PlatformName,
     numbers: Parameters,
     ram: Vec<(u64, u64)>,
+    ceiling: Option<PhysAddr>,
     seed: u64,
     caches: bool,
 }
 
 impl Builder {
     pub(super) fn new(platform: PlatformName) -> Self {
-        Self { platform, numbers: Parameters::default(), ram: Vec::new(), seed: 0, caches: false }
+        let (numbers, ram) = (Parameters::default(), Vec::new());
+        Self { platform, numbers, ram, ceiling: None, seed: 0, caches: false }
     }
 
     /// The numbers in which this machine differs from others of its platform.
@@ -46,6 +49,15 @@ impl Builder {
     pub fn ram(mut self, base: u64, size: u64) -> Self {
         self.ram.push((base, size));
         self
+    }
+
+    /// The last address that memory may ever have ([`MemoryMap::ceiling`]); by default that of the
+    /// RAM that is there.
+    ///
+    /// [`MemoryMap::ceiling`]: coco_dma::addr::MemoryMap::ceiling
+    #[must_use]
+    pub fn ceiling(self, last: PhysAddr) -> Self {
+        Self { ceiling: Some(last), ..self }
     }
 
     /// The seed of the guest's key and of what the host leaves in its pages (default 0).
@@ -81,6 +93,9 @@ impl Builder {
             regions.push(region.ok_or(BuildError::TooLarge { size })?);
         }
         regions.sort_by_key(|region| region.range().base());
+        let present: Box<[_]> = regions.iter().map(Region::range).collect();
+        let highest = present.last().map(|range| range.last());
+        let ceiling = self.ceiling.max(highest);
         let live = Live {
             ram: Ram::new(regions, granule, hardware, self.seed),
             eye: Eye::default(),
@@ -90,7 +105,8 @@ impl Builder {
             views: Vec::new(),
             atomic: Vec::new(),
         };
-        let inner = Inner { name: self.platform, regime, hardware, live: Mutex::new(live) };
+        let (name, live) = (self.platform, Mutex::new(live));
+        let inner = Inner { name, regime, hardware, present, ceiling, live };
         Ok(Machine { inner: Arc::new(inner) })
     }
 }

@@ -57,6 +57,8 @@ struct Inner {
     name: PlatformName,
     regime: Regime,
     hardware: Hardware,
+    present: Box<[PhysRange]>,
+    ceiling: Option<PhysAddr>,
     live: Mutex<Live>,
 }
 

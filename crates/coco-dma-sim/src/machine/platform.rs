@@ -7,8 +7,11 @@ use std::sync::atomic::Ordering;
 use std::sync::atomic::fence;
 use std::thread;
 
+use coco_dma::addr::MemoryMap;
 use coco_dma::addr::PhysRange;
 use coco_dma::platform::ConvertError;
+use coco_dma::platform::ConvertVerdict;
+use coco_dma::platform::CpuView;
 use coco_dma::platform::NoView;
 use coco_dma::platform::Platform;
 use coco_dma::regime::Regime;
@@ -36,11 +39,17 @@ unsafe impl Platform for Machine {
         *self.rules()
     }
 
+    fn memory(&self) -> MemoryMap<'_> {
+        let inner = &self.inner;
+        MemoryMap { present: &inner.present, ceiling: inner.ceiling }
+    }
+
     fn locate(&self, bytes: NonNull<[u8]>) -> Option<PhysRange> {
         self.live().ram.locate(bytes)
     }
 
-    unsafe fn convert(&self, run: PhysRange, to: Visibility) -> Result<(), ConvertError> {
+    unsafe fn convert(&self, run: PhysRange, from: State, to: State) -> Result<(), ConvertError> {
+        let _ = from;
         self.live().convert(self.rules(), run, to)
     }
 
@@ -50,7 +59,7 @@ unsafe impl Platform for Machine {
         state: State,
         cache: CacheMode,
         _: Context,
-    ) -> Result<NonNull<u8>, NoView> {
+    ) -> Result<CpuView, NoView> {
         let mut live = self.live();
         live.look(Moment::View);
         if let Some((at, found)) = live.ram.first_not(run, state) {
@@ -64,15 +73,19 @@ unsafe impl Platform for Machine {
         if cache != CacheMode::WriteBack {
             live.ram.drop_lines(run);
         }
-        live.views.push(View { start: start.addr().get(), run, cache });
         live.counts.views += 1;
-        Ok(start)
+        // No two views have the same: one that comes back with another's is not its own.
+        let cookie = usize::try_from(live.counts.views).map_err(|_| NoView)?;
+        live.views.push(View { start: start.addr().get(), cookie, run, cache });
+        Ok(CpuView { start, cookie })
     }
 
-    unsafe fn unmap_cpu(&self, start: NonNull<u8>, run: PhysRange) {
+    unsafe fn unmap_cpu(&self, view: CpuView, run: PhysRange) {
         let mut live = self.live();
         live.look(Moment::View);
-        let known = |view: &View| view.start == start.addr().get() && view.run == run;
+        let CpuView { start, cookie } = view;
+        let known =
+            |view: &View| (view.start, view.cookie, view.run) == (start.addr().get(), cookie, run);
         match live.views.iter().position(known) {
             Some(place) => {
                 let View { cache, .. } = live.views.swap_remove(place);
@@ -107,26 +120,32 @@ unsafe impl Platform for Machine {
 }
 
 impl Live {
-    fn convert(
-        &mut self,
-        rules: &Regime,
-        run: PhysRange,
-        to: Visibility,
-    ) -> Result<(), ConvertError> {
+    fn convert(&mut self, rules: &Regime, run: PhysRange, to: State) -> Result<(), ConvertError> {
         match to {
-            Visibility::Shared => self.counts.shares += 1,
-            Visibility::Private => self.counts.reclaims += 1,
+            State::Guest(Visibility::Shared) => self.counts.shares += 1,
+            State::Guest(Visibility::Private) => self.counts.reclaims += 1,
+            _ => {}
         }
         if self.atomic.contains(&thread::current().id()) {
             self.violations.push(Violation::ConvertedInAtomic { run });
         }
-        if !rules.is_guest() {
+        let (State::Guest(to), true) = (to, rules.is_guest()) else {
             self.violations.push(Violation::NothingConverts { run });
-            return Err(ConvertError { done: 0, doubt: 0, code: code::NOTHING_CONVERTS });
-        }
+            return Err(ConvertError {
+                done: 0,
+                doubt: 0,
+                code: code::NOTHING_CONVERTS,
+                verdict: ConvertVerdict::Never,
+            });
+        };
         if !run.is_aligned(rules.granule()) || !self.ram.has(run) {
             self.violations.push(Violation::NotGranules { run });
-            return Err(ConvertError { done: 0, doubt: 0, code: code::NOT_GRANULES });
+            return Err(ConvertError {
+                done: 0,
+                doubt: 0,
+                code: code::NOT_GRANULES,
+                verdict: ConvertVerdict::Retry,
+            });
         }
         let views = self.views.iter().filter(|view| view.run.overlaps(run));
         self.violations

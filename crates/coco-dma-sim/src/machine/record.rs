@@ -129,6 +129,8 @@ impl fmt::Display for Violation {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct View {
     pub(super) start: usize,
+    /// What the layer got with it, and gives back with it.
+    pub(super) cookie: usize,
     pub(super) run: PhysRange,
     pub(super) cache: CacheMode,
 }

@@ -13,6 +13,7 @@ use coco_dma::observe::Event;
 use coco_dma::observe::Observer;
 use coco_dma::plan::Limits;
 use coco_dma::platform::ConvertError;
+use coco_dma::platform::ConvertVerdict;
 use coco_dma::regime::Parameters;
 use coco_dma::regime::PlatformName;
 use coco_dma::state::Context;
@@ -62,7 +63,7 @@ fn an_answer_in_parts_of_granules_never_reaches_the_platform_again() {
         let metadata = metadata(GRANULE, &storage);
         let dma = Dma::new(&faulty, &[]).with_ledger(Ledger::new(&metadata).unwrap());
         let mine = machine.take(3 * GRANULE).unwrap();
-        let says = Err(ConvertError { done, doubt, code: 9 });
+        let says = Err(ConvertError { done, doubt, code: 9, verdict: ConvertVerdict::Retry });
         faulty.fail_convert(0, ConvertFault { says, really: Really::DoneAndDoubt });
         let failed = share(&dma, mine).unwrap_err();
         assert_eq!(failed.unchanged() + failed.quarantined, mine.len());

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use coco_dma::Dma;
 use coco_dma::addr::DmaAddr;
-use coco_dma::addr::PhysAddr;
+use coco_dma::addr::PageConstraints;
 use coco_dma::addr::PhysRange;
 use coco_dma::attrs::Attrs;
 use coco_dma::coherent::Run;
@@ -24,6 +24,7 @@ use coco_dma::ledger::Ledger;
 use coco_dma::plan::AllocKind;
 use coco_dma::plan::Limits;
 use coco_dma::platform::ConvertError;
+use coco_dma::platform::ConvertVerdict;
 use coco_dma::platform::PageSource;
 use coco_dma::reason::Refuse;
 use coco_dma::regime::PlatformName;
@@ -55,13 +56,13 @@ struct Fragmented<'a>(&'a Arena, u64);
 
 // SAFETY: what the arena gives, where it is short enough.
 unsafe impl PageSource for Fragmented<'_> {
-    fn alloc(&self, len: u64, align: u64, last: PhysAddr, context: Context) -> Option<PhysRange> {
-        if len > self.1 { None } else { self.0.alloc(len, align, last, context) }
+    fn alloc(&self, constraints: &PageConstraints) -> Option<PhysRange> {
+        if constraints.len > self.1 { None } else { self.0.alloc(constraints) }
     }
 
-    unsafe fn free(&self, run: PhysRange) {
+    unsafe fn free(&self, run: PhysRange, context: Context) {
         // SAFETY: the caller's condition.
-        unsafe { self.0.free(run) };
+        unsafe { self.0.free(run, context) };
     }
 }
 
@@ -170,7 +171,8 @@ fn a_conversion_that_fails_in_any_run_gives_all_others_back() {
             (GRANULE, 0, Really::Done),
         ] {
             bench(|bench| {
-                let says = Err(ConvertError { done, doubt, code: 7 });
+                let says =
+                    Err(ConvertError { done, doubt, code: 7, verdict: ConvertVerdict::Retry });
                 bench.host.fail_convert(skip, ConvertFault { says, really });
                 let reason = refused(bench, &mut room(8), Attrs::NONE);
                 assert_eq!(reason, Refuse::ConversionFailed);
@@ -187,7 +189,12 @@ fn what_is_not_taken_back_is_in_quarantine() {
         bench.host.fail_convert(
             2,
             ConvertFault {
-                says: Err(ConvertError { done: 0, doubt: 0, code: 1 }),
+                says: Err(ConvertError {
+                    done: 0,
+                    doubt: 0,
+                    code: 1,
+                    verdict: ConvertVerdict::Retry,
+                }),
                 really: Really::Nothing,
             },
         );

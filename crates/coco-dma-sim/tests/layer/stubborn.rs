@@ -7,13 +7,14 @@ use std::sync::Mutex;
 
 use coco_dma::addr::PhysRange;
 use coco_dma::platform::ConvertError;
+use coco_dma::platform::ConvertVerdict;
+use coco_dma::platform::CpuView;
 use coco_dma::platform::NoView;
 use coco_dma::platform::Platform;
 use coco_dma::regime::Regime;
 use coco_dma::state::CacheMode;
 use coco_dma::state::Context;
 use coco_dma::state::State;
-use coco_dma::state::Visibility;
 use coco_dma_sim::Machine;
 
 use crate::support::GRANULE;
@@ -50,17 +51,22 @@ unsafe impl Platform for Stubborn {
         self.inner.locate(bytes)
     }
 
-    unsafe fn convert(&self, run: PhysRange, to: Visibility) -> Result<(), ConvertError> {
+    unsafe fn convert(&self, run: PhysRange, from: State, to: State) -> Result<(), ConvertError> {
         *self.asked.lock().unwrap() += 1;
         let stuck = self.stuck.lock().unwrap();
         let parts = (0..run.len() / GRANULE).filter_map(|part| run.slice(part * GRANULE, GRANULE));
         for part in parts {
             let done = part.base().raw() - run.base().raw();
             if stuck.iter().any(|stuck| stuck.overlaps(part)) {
-                return Err(ConvertError { done, doubt: 0, code: 7 });
+                return Err(ConvertError {
+                    done,
+                    doubt: 0,
+                    code: 7,
+                    verdict: ConvertVerdict::Retry,
+                });
             }
             // SAFETY: the caller's condition.
-            unsafe { self.inner.convert(part, to) }?;
+            unsafe { self.inner.convert(part, from, to) }?;
         }
         Ok(())
     }
@@ -71,13 +77,13 @@ unsafe impl Platform for Stubborn {
         state: State,
         cache: CacheMode,
         context: Context,
-    ) -> Result<NonNull<u8>, NoView> {
+    ) -> Result<CpuView, NoView> {
         // SAFETY: the caller's condition.
         unsafe { self.inner.map_cpu(run, state, cache, context) }
     }
 
-    unsafe fn unmap_cpu(&self, start: NonNull<u8>, run: PhysRange) {
+    unsafe fn unmap_cpu(&self, view: CpuView, run: PhysRange) {
         // SAFETY: the caller's condition.
-        unsafe { self.inner.unmap_cpu(start, run) };
+        unsafe { self.inner.unmap_cpu(view, run) };
     }
 }

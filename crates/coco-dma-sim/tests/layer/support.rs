@@ -8,6 +8,7 @@ use std::sync::Mutex;
 
 use coco_dma::Dma;
 use coco_dma::Word;
+use coco_dma::addr::PageConstraints;
 use coco_dma::addr::PhysAddr;
 use coco_dma::addr::PhysRange;
 use coco_dma::attrs::Attrs;
@@ -19,6 +20,7 @@ use coco_dma::device::Device;
 use coco_dma::ledger::Initial;
 use coco_dma::ledger::Tracked;
 use coco_dma::platform::ConvertError;
+use coco_dma::platform::CpuView;
 use coco_dma::platform::NoView;
 use coco_dma::platform::PageSource;
 use coco_dma::platform::Platform;
@@ -30,7 +32,6 @@ use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::PoolLabel;
 use coco_dma::state::State;
-use coco_dma::state::Visibility;
 use coco_dma::stream::MapError;
 use coco_dma::stream::RawMapping;
 use coco_dma_sim::GranuleState;
@@ -124,7 +125,7 @@ impl Arena {
         for page in (0..run.len() / PAGE).filter_map(|page| run.slice(page * PAGE, PAGE)) {
             if self.run.contains(page) {
                 // SAFETY: the page was lost to quarantine, and is ours again.
-                unsafe { self.free(page) };
+                unsafe { self.free(page, Context::Blocking) };
             }
         }
     }
@@ -136,14 +137,15 @@ impl Arena {
 
 // SAFETY: pages of RAM that the machine gave to this arena alone, each to one taker at a time.
 unsafe impl PageSource for Arena {
-    fn alloc(&self, len: u64, align: u64, last: PhysAddr, context: Context) -> Option<PhysRange> {
+    fn alloc(&self, constraints: &PageConstraints) -> Option<PhysRange> {
+        let PageConstraints { len, context, .. } = *constraints;
         self.contexts.lock().unwrap().push(context);
         let mut taken = self.taken.lock().unwrap();
         let count = usize::try_from(len / PAGE).unwrap();
         let free = |first: &usize| {
             let base = self.run.base().raw() + u64::try_from(*first).unwrap() * PAGE;
-            base.is_multiple_of(align)
-                && base + len - 1 <= last.raw()
+            let run = PhysRange::new(PhysAddr::new(base), len);
+            run.is_some_and(|run| constraints.met_by(run))
                 && taken.get(*first..first + count).is_some_and(|pages| !pages.contains(&true))
         };
         // From the top, so that whoever forgets a limit is given memory past it.
@@ -152,7 +154,7 @@ unsafe impl PageSource for Arena {
         self.run.slice(u64::try_from(first).unwrap() * PAGE, len)
     }
 
-    unsafe fn free(&self, run: PhysRange) {
+    unsafe fn free(&self, run: PhysRange, _: Context) {
         let boot = if self.machine.regime().is_guest() {
             State::PRIVATE
         } else {
@@ -214,11 +216,11 @@ pub(crate) fn bytes_at(machine: &Machine, run: PhysRange) -> NonNull<[u8]> {
         other => panic!("no bytes at {run}: {other:?}"),
     };
     // SAFETY: asking is harmless to a simulated machine.
-    let start =
+    let view =
         unsafe { machine.map_cpu(run, state, CacheMode::WriteBack, Context::Blocking) }.unwrap();
     // SAFETY: the view is this one's; the memory stays where it is without one.
-    unsafe { machine.unmap_cpu(start, run) };
-    NonNull::slice_from_raw_parts(start, usize::try_from(run.len()).unwrap())
+    unsafe { machine.unmap_cpu(view, run) };
+    NonNull::slice_from_raw_parts(view.start, usize::try_from(run.len()).unwrap())
 }
 
 pub(crate) fn map<P: Platform>(
@@ -299,9 +301,9 @@ unsafe impl Platform for Hooked<'_> {
         self.inner.locate(bytes)
     }
 
-    unsafe fn convert(&self, run: PhysRange, to: Visibility) -> Result<(), ConvertError> {
+    unsafe fn convert(&self, run: PhysRange, from: State, to: State) -> Result<(), ConvertError> {
         // SAFETY: the caller's condition.
-        unsafe { self.inner.convert(run, to) }
+        unsafe { self.inner.convert(run, from, to) }
     }
 
     unsafe fn map_cpu(
@@ -310,15 +312,15 @@ unsafe impl Platform for Hooked<'_> {
         state: State,
         cache: CacheMode,
         context: Context,
-    ) -> Result<NonNull<u8>, NoView> {
+    ) -> Result<CpuView, NoView> {
         (self.at_view)();
         // SAFETY: the caller's condition.
         unsafe { self.inner.map_cpu(run, state, cache, context) }
     }
 
-    unsafe fn unmap_cpu(&self, start: NonNull<u8>, run: PhysRange) {
+    unsafe fn unmap_cpu(&self, view: CpuView, run: PhysRange) {
         // SAFETY: the caller's condition.
-        unsafe { self.inner.unmap_cpu(start, run) };
+        unsafe { self.inner.unmap_cpu(view, run) };
     }
 }
 
@@ -375,5 +377,5 @@ impl Arena {
 /// Shares memory past the layer.
 pub(crate) fn convert(machine: &Machine, run: PhysRange) {
     // SAFETY: simulated memory, which nobody holds references into.
-    unsafe { machine.convert(run, Visibility::Shared) }.unwrap();
+    unsafe { machine.convert(run, State::PRIVATE, State::SHARED) }.unwrap();
 }

@@ -5,6 +5,7 @@ use coco_dma::addr::PhysRange;
 use coco_dma::device::Endpoint;
 use coco_dma::plan::Limits;
 use coco_dma::platform::ConvertError;
+use coco_dma::platform::ConvertVerdict;
 use coco_dma::platform::Platform;
 use coco_dma::regime::PlatformName;
 use coco_dma::state::CacheMode;
@@ -93,7 +94,8 @@ fn a_script_waits_for_its_turn_and_heals() {
 
     faulty.refuse(Visibility::Private, Refusal::Unchanged);
     for _ in 0..100 {
-        let none = ConvertError { done: 0, doubt: 0, code: code::REFUSED };
+        let none =
+            ConvertError { done: 0, doubt: 0, code: code::REFUSED, verdict: ConvertVerdict::Retry };
         assert_eq!(reclaim(&faulty, run), Err(none));
     }
     share(&faulty, run).unwrap();
@@ -120,12 +122,12 @@ fn a_trace_is_what_was_asked() {
     let start = map_cpu(&traced, run, State::SHARED).unwrap();
     unmap_cpu(&traced, start, run);
     let context = Context::Blocking;
-    let to = Visibility::Shared;
+    let (from, to) = (State::PRIVATE, State::SHARED);
     assert_eq!(
         traced.take_calls(),
         [
-            Call::Convert { run, to, answer },
-            Call::Convert { run, to, answer: Ok(()) },
+            Call::Convert { run, from, to, answer },
+            Call::Convert { run, from, to, answer: Ok(()) },
             Call::View {
                 run,
                 state: State::SHARED,

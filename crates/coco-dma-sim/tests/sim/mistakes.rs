@@ -32,7 +32,7 @@ fn a_view_in_the_wrong_state() {
     assert!(map_cpu(&machine, second.slice(9, 9).unwrap(), State::PRIVATE).is_err());
     let part = second.slice(100, 200).unwrap();
     let inner = map_cpu(&machine, part, State::SHARED).unwrap();
-    assert_eq!(inner.addr().get() % 4096, 100);
+    assert_eq!(inner.start.addr().get() % 4096, 100);
     unmap_cpu(&machine, inner, run);
     let found = Some(GranuleState::In(State::SHARED));
     let wrong = |run, at| Violation::WrongView { run, asked: State::PRIVATE, at, found };

@@ -2,14 +2,13 @@
 // UNSAFETY: the platform's trait and the raw maps are unsafe to use.
 #![expect(unsafe_code)]
 
-use std::ptr::NonNull;
-
 use coco_dma::Word;
 use coco_dma::addr::PhysRange;
 use coco_dma::attrs::Attrs;
 use coco_dma::device::Attested;
 use coco_dma::device::Device;
 use coco_dma::platform::ConvertError;
+use coco_dma::platform::CpuView;
 use coco_dma::platform::NoView;
 use coco_dma::platform::Platform;
 use coco_dma::pool::Pool;
@@ -18,7 +17,6 @@ use coco_dma::state::CacheMode;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::State;
-use coco_dma::state::Visibility;
 use coco_dma::stream::MapError;
 use coco_dma::stream::RawMapping;
 use coco_dma::stream::UnmapRawError;
@@ -49,26 +47,26 @@ pub(crate) fn machine(platform: PlatformName) -> Machine {
 
 pub(crate) fn share(platform: &impl Platform, run: PhysRange) -> Result<(), ConvertError> {
     // SAFETY: simulated memory; the tests keep no references into it.
-    unsafe { platform.convert(run, Visibility::Shared) }
+    unsafe { platform.convert(run, State::PRIVATE, State::SHARED) }
 }
 
 pub(crate) fn reclaim(platform: &impl Platform, run: PhysRange) -> Result<(), ConvertError> {
     // SAFETY: as above.
-    unsafe { platform.convert(run, Visibility::Private) }
+    unsafe { platform.convert(run, State::SHARED, State::PRIVATE) }
 }
 
 pub(crate) fn map_cpu(
     platform: &impl Platform,
     run: PhysRange,
     state: State,
-) -> Result<NonNull<u8>, NoView> {
+) -> Result<CpuView, NoView> {
     // SAFETY: asking is harmless to a simulated machine, which checks.
     unsafe { platform.map_cpu(run, state, CacheMode::WriteBack, Context::Blocking) }
 }
 
-pub(crate) fn unmap_cpu(platform: &impl Platform, start: NonNull<u8>, run: PhysRange) {
+pub(crate) fn unmap_cpu(platform: &impl Platform, view: CpuView, run: PhysRange) {
     // SAFETY: as above.
-    unsafe { platform.unmap_cpu(start, run) };
+    unsafe { platform.unmap_cpu(view, run) };
 }
 
 pub(crate) fn pool<'m>(memory: &PoolMemory, words: &'m [Word]) -> Pool<'m> {

@@ -229,7 +229,7 @@ impl<'a> Cutter<'a> {
         let view = unsafe {
             layer.machine().map_cpu(region, State::SHARED, CacheMode::WriteBack, Context::Blocking)
         };
-        let start = view.map_err(|_| CostError::Region)?;
+        let start = view.map_err(|_| CostError::Region)?.start;
         let left = NonNull::slice_from_raw_parts(start, REGION);
         Ok(Self { left, machine: core::marker::PhantomData })
     }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use coco_dma::addr::PhysRange;
 use coco_dma::platform::ConvertError;
+use coco_dma::platform::ConvertVerdict;
 
 use super::peer::{Peer, Window};
 use super::regions::Regions;
@@ -205,7 +206,12 @@ fn code(error: &std::io::Error) -> i32 {
 }
 
 fn failure(done: u64, doubt: u64, code: i32) -> ConvertError {
-    ConvertError { done, doubt, code: u64::from(code.unsigned_abs()) }
+    ConvertError {
+        done,
+        doubt,
+        code: u64::from(code.unsigned_abs()),
+        verdict: ConvertVerdict::Retry,
+    }
 }
 
 impl core::fmt::Debug for Board {

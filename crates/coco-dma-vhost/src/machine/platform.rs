@@ -5,9 +5,11 @@
 use core::ptr::NonNull;
 
 use coco_dma::addr::PhysRange;
+use coco_dma::platform::ConvertVerdict;
+use coco_dma::platform::CpuView;
 use coco_dma::platform::{ConvertError, NoView, Platform};
 use coco_dma::regime::Regime;
-use coco_dma::state::{CacheMode, Context, State, Visibility};
+use coco_dma::state::{CacheMode, Context, State};
 
 use super::{Placed, UserMachine};
 
@@ -41,11 +43,16 @@ unsafe impl Platform for UserMachine {
         rustix::thread::sched_getcpu()
     }
 
-    unsafe fn convert(&self, run: PhysRange, to: Visibility) -> Result<(), ConvertError> {
+    unsafe fn convert(&self, run: PhysRange, _: State, to: State) -> Result<(), ConvertError> {
         let never = u64::from(libc::EOPNOTSUPP.unsigned_abs());
         let regions = self.regions.as_ref().filter(|regions| regions.range.contains(run));
-        let regions = regions.ok_or(ConvertError { done: 0, doubt: 0, code: never })?;
-        self.board.convert(regions, run, to == Visibility::Shared)
+        let regions = regions.ok_or(ConvertError {
+            done: 0,
+            doubt: 0,
+            code: never,
+            verdict: ConvertVerdict::Never,
+        })?;
+        self.board.convert(regions, run, to == State::SHARED)
     }
 
     unsafe fn map_cpu(
@@ -54,7 +61,7 @@ unsafe impl Platform for UserMachine {
         state: State,
         _cache: CacheMode,
         _context: Context,
-    ) -> Result<NonNull<u8>, NoView> {
+    ) -> Result<CpuView, NoView> {
         let fixed = match state {
             State::PRIVATE => Some((self.arena_range, self.arena.start())),
             State::SHARED => {
@@ -77,10 +84,6 @@ unsafe impl Platform for UserMachine {
         let offset = run.base().offset_from(range.base()).ok_or(NoView)?;
         let offset = usize::try_from(offset).map_err(|_| NoView)?;
         // SAFETY: the run lies in the mapping that starts here.
-        Ok(unsafe { start.add(offset) })
-    }
-
-    unsafe fn unmap_cpu(&self, _start: NonNull<u8>, _run: PhysRange) {
-        // The view is the mapping itself.
+        Ok(unsafe { start.add(offset) }.into())
     }
 }

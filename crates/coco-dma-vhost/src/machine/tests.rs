@@ -7,7 +7,7 @@ use core::ptr::NonNull;
 use coco_dma::addr::{PhysAddr, PhysRange};
 use coco_dma::platform::Platform;
 use coco_dma::regime::{Parameters, PlatformName};
-use coco_dma::state::{CacheMode, Context, State, Visibility};
+use coco_dma::state::{CacheMode, Context, State};
 
 use super::{Layer, MachineError, Storage, UserMachine};
 use crate::memory::PrivateArena;
@@ -73,6 +73,7 @@ fn memory_is_found_where_it_lies_and_nowhere_else() {
     let view = |run, state| {
         // SAFETY: memory of the machine, or refused.
         unsafe { machine.map_cpu(run, state, CacheMode::WriteBack, Context::Blocking) }
+            .map(|view| view.start)
     };
     assert_eq!(view(run(0x2_0000_0000, 1), State::SHARED), Ok(pool));
     assert_eq!(view(run(0x1_0000_1000, 512), State::PRIVATE), Ok(second.raw(1).cast()));
@@ -80,7 +81,7 @@ fn memory_is_found_where_it_lies_and_nowhere_else() {
     assert!(view(run(0x1_0000_0000, 1), State::SHARED).is_err());
     assert!(view(run(0x2_0000_0000, (64 << 20) + 1), State::SHARED).is_err());
     // SAFETY: nothing is converted.
-    let error = unsafe { machine.convert(run(0x1_0000_0000, 4096), Visibility::Shared) };
+    let error = unsafe { machine.convert(run(0x1_0000_0000, 4096), State::PRIVATE, State::SHARED) };
     assert_eq!(error.unwrap_err().done, 0);
 }
 

@@ -11,6 +11,7 @@ use coco_dma::convert::{ConvertErrorKind, ShrinkFailed};
 use coco_dma::device::Endpoint;
 use coco_dma::ledger::Found;
 use coco_dma::plan::Limits;
+use coco_dma::platform::ConvertVerdict;
 use coco_dma::platform::{ConvertError, Platform};
 use coco_dma::state::{CacheMode, Context, State};
 use coco_dma_vhost::device::{DeviceProcess, Keeper, Kind};
@@ -103,7 +104,8 @@ pub(crate) fn a_region_in_use_is_not_reclaimed(kind: Kind) {
         let view = unsafe {
             machine.map_cpu(region, State::SHARED, CacheMode::WriteBack, Context::Blocking)
         }
-        .unwrap();
+        .unwrap()
+        .start;
         let stream = process.connect(0).unwrap();
 
         let records: Vec<Record> = (0..16).map(|_| Record::new()).collect();
@@ -246,7 +248,12 @@ pub(crate) fn never_one_region_too_many(kind: Kind) {
             let full = u64::from(libc::ENOSPC.unsigned_abs());
             assert_eq!(
                 refused.why,
-                ConvertErrorKind::Platform(ConvertError { done: 0, doubt: 0, code: full })
+                ConvertErrorKind::Platform(ConvertError {
+                    done: 0,
+                    doubt: 0,
+                    code: full,
+                    verdict: ConvertVerdict::Retry
+                })
             );
             assert_eq!((refused.quarantined, refused.converted), (0, 0));
             // The device was never asked: it still works, and is not one connection short.

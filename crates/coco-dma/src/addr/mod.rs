@@ -8,6 +8,7 @@
 
 mod bus;
 mod limit;
+mod memory;
 mod placement;
 
 pub use bus::BusRange;
@@ -16,6 +17,8 @@ pub use limit::AddressLimit;
 pub use limit::AlignMask;
 pub use limit::Boundary;
 pub use limit::CacheLine;
+pub use memory::MemoryMap;
+pub use memory::PageConstraints;
 pub use placement::Constraints;
 pub use placement::Placements;
 pub use placement::SLOT;

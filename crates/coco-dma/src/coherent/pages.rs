@@ -15,9 +15,11 @@ use crate::copy::zero;
 use crate::device::Device;
 use crate::ledger::Pin;
 use crate::plan::OwnPages;
+use crate::platform::CpuView;
 use crate::platform::PageSource;
 use crate::platform::Platform;
 use crate::reason::Refuse;
+use crate::state::Context;
 use crate::state::State;
 
 impl<P: Platform + ?Sized> Device<'_, P> {
@@ -29,20 +31,21 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         options: AllocOptions,
     ) -> Result<RawCoherent, Refuse> {
         let source = self.dma().pages().ok_or(Refuse::OutOfPages)?;
-        let (whole, context) = (pages.len, options.context);
-        let run =
-            source.alloc(whole, pages.align, pages.last, context).ok_or(Refuse::OutOfPages)?;
+        let context = options.context;
+        let constraints = pages.constraints(pages.len, context);
+        let run = source.alloc(&constraints).ok_or(Refuse::OutOfPages)?;
         // Everything that can be known before is asked before anything is converted.
         let addr = pages.address(self.regime(), self.info(), run);
         let Some(addr) = addr else {
             // SAFETY: nobody used it.
-            unsafe { source.free(run) };
+            unsafe { source.free(run, context) };
             return Err(Refuse::OutOfPages);
         };
-        let (bytes, pin) = self.prepare(source, run, (pages.state, pages.convert), options)?;
+        let (view, len, pin) = self.prepare(source, run, (pages.state, pages.convert), options)?;
         let given = match addr {
             Some(addr) => Ok((addr, None)),
             None => {
+                let bytes = NonNull::slice_from_raw_parts(view.start, len);
                 // SAFETY: the pages are ours and pinned in this state, if it can change.
                 unsafe { self.expose_pages(run, bytes, pages.state) }
             }
@@ -51,14 +54,13 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             Ok(given) => given,
             Err(reason) => {
                 // SAFETY: nobody was given it.
-                unsafe { self.free_pages(bytes, run, pages.convert, pin) };
+                unsafe { self.free_pages((view, len), run, pages.convert, pin) };
                 return Err(reason);
             }
         };
         let source = Source::Pages { run, converted: pages.convert, pin };
         let made = AllocInfo { options, state: pages.state };
-        let (start, len) = (bytes.cast(), bytes.len());
-        Ok(RawCoherent { owner: self.owner(), addr, start, len, source, made, mapped })
+        Ok(RawCoherent { owner: self.owner(), addr, view, len, source, made, mapped })
     }
 
     /// Brings pages that were taken into a state, pins them there, and gives the CPU its view of
@@ -69,16 +71,17 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         run: PhysRange,
         (state, convert): (State, bool),
         options: AllocOptions,
-    ) -> Result<(NonNull<[u8]>, Option<Pin>), Refuse> {
+    ) -> Result<(CpuView, usize, Option<Pin>), Refuse> {
+        let context = options.context;
         let Ok(len) = usize::try_from(run.len()) else {
             // SAFETY: nobody used it.
-            unsafe { source.free(run) };
+            unsafe { source.free(run, context) };
             return Err(Refuse::OutOfPages);
         };
         if convert {
             // SAFETY: the pages are ours by the contract of `PageSource`.
             if let Err((_, lost)) = unsafe { self.dma().try_share(run) } {
-                free_except(source, run, &lost); // sabotage: doubtful-pages-reused
+                free_except(source, run, &lost, context); // sabotage: doubtful-pages-reused
                 return Err(Refuse::ConversionFailed);
             }
         }
@@ -87,34 +90,34 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let pin = match self.dma().ledger().pin_state(run, state) {
             Ok(pin) => pin,
             Err(conflict) => {
-                self.undo(source, run, convert);
+                self.undo(source, run, convert, context);
                 return Err(conflict.refusal());
             }
         };
         // SAFETY: the pages are ours and in this state; the view ends before that changes.
         let view = unsafe { self.platform().map_cpu(run, state, options.cache, options.context) };
-        let Ok(start) = view else {
+        let Ok(view) = view else {
             if let Some(pin) = pin {
                 self.dma().ledger().unpin(pin);
             }
-            self.undo(source, run, convert);
+            self.undo(source, run, convert, context);
             return Err(Refuse::NoView);
         };
         if !convert {
             // SAFETY: a view is writable for the whole run.
-            unsafe { zero(start.as_ptr(), len) };
+            unsafe { zero(view.start.as_ptr(), len) };
         }
-        Ok((NonNull::slice_from_raw_parts(start, len), pin))
+        Ok((view, len, pin))
     }
 
     /// Takes an allocation apart again.
     ///
     /// # Safety
     ///
-    /// `bytes` is the view of `run` that `alloc_pages` made, and nobody uses it any more.
+    /// `view` is the view of `run` that `alloc_pages` made, and nobody uses it any more.
     pub(super) unsafe fn free_pages(
         &self,
-        bytes: NonNull<[u8]>,
+        (view, len): (CpuView, usize),
         run: PhysRange,
         converted: bool,
         pin: Option<Pin>,
@@ -122,20 +125,22 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         if !converted {
             // Through the view that is there: to make one may block.
             // SAFETY: it is writable until it ends.
-            unsafe { zero(bytes.as_ptr().cast(), bytes.len()) };
+            unsafe { zero(view.start.as_ptr(), len) };
         }
         // SAFETY: this function's condition.
-        unsafe { self.platform().unmap_cpu(bytes.cast(), run) };
+        unsafe { self.platform().unmap_cpu(view, run) };
         if let Some(pin) = pin {
             self.dma().ledger().unpin(pin);
         }
+        // What converts back is freed in blocking context alone; of the rest nobody says.
+        let context = if converted { Context::Blocking } else { Context::Atomic };
         if let Some(source) = self.dma().pages() {
-            self.undo(source, run, converted);
+            self.undo(source, run, converted, context);
         }
     }
 
     /// Gives pages back as they came, without what does not come back.
-    fn undo(&self, source: &dyn PageSource, run: PhysRange, converted: bool) {
+    fn undo(&self, source: &dyn PageSource, run: PhysRange, converted: bool, context: Context) {
         // sabotage: stays-converted
         let lost = if converted {
             // SAFETY: the pages are ours, and the device has stopped or never had them.
@@ -143,17 +148,17 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         } else {
             0..0
         };
-        free_except(source, run, &lost);
+        free_except(source, run, &lost, context);
     }
 }
 
 /// Gives back what is surely as the source gave it: all of a run but for what was lost. What that
 /// is, is what the conversion said; the books may have moved on since.
-fn free_except(source: &dyn PageSource, run: PhysRange, lost: &Range<u64>) {
+fn free_except(source: &dyn PageSource, run: PhysRange, lost: &Range<u64>, context: Context) {
     let before = run.slice(0, lost.start);
     let after = run.slice(lost.end, run.len() - lost.end);
     for part in before.into_iter().chain(after) {
         // SAFETY: the part is private again or was never converted, and nobody uses it.
-        unsafe { source.free(part) };
+        unsafe { source.free(part, context) };
     }
 }

@@ -21,6 +21,7 @@ use crate::plan::AllocKind;
 use crate::plan::AllocPlan;
 use crate::plan::AllocRequest;
 use crate::plan::OwnPages;
+use crate::platform::CpuView;
 use crate::platform::Platform;
 use crate::pool::Owner;
 use crate::pool::SlotRun;
@@ -41,7 +42,8 @@ pub(super) const PAGE: u64 = 4096;
 pub struct RawCoherent {
     pub(super) owner: Owner,
     pub(super) addr: DmaAddr,
-    pub(super) start: NonNull<u8>,
+    /// Its own view, or a part of its pool's.
+    pub(super) view: CpuView,
     pub(super) len: usize,
     pub(super) source: Source,
     pub(super) made: AllocInfo,
@@ -91,7 +93,7 @@ impl RawCoherent {
     /// The memory as the CPU sees it. The device may write it at any time: read and write it
     /// through the pointer, never through a reference.
     pub fn bytes(&self) -> NonNull<[u8]> {
-        NonNull::slice_from_raw_parts(self.start, self.len)
+        NonNull::slice_from_raw_parts(self.view.start, self.len)
     }
 
     /// The memory type of the pointer. Where it is not write-back the device does not see the
@@ -117,7 +119,7 @@ impl RawCoherent {
         // SAFETY: 1: the pool's memory is there while the device is, the slots are this record's
         // while it is borrowed, and were zeroed. 2: references would be against condition 2 here
         // and those of `Pool::adopt`. 3: the record is not `Sync`, so that nobody else can ask.
-        unsafe { SharedBytes::new(self.start, self.len) }
+        unsafe { SharedBytes::new(self.view.start, self.len) }
     }
 }
 
@@ -281,15 +283,15 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         if let Err(error) = unsafe { self.untranslate(memory.mapped.as_ref()) } {
             return Err(FreeError { reason: NotFreed::StillMapped(error), memory });
         }
-        let bytes = memory.bytes();
+        let (view, len) = (memory.view, memory.len);
         match memory.source {
             Source::Slots { pool, run } => {
                 // SAFETY: the record's memory, which by this function's condition nobody uses.
-                unsafe { self.free_slots(bytes, pool, &run, memory.made.options.cache) };
+                unsafe { self.free_slots((view, len), pool, &run, memory.made.options.cache) };
             }
             // SAFETY: this function's condition.
             Source::Pages { run, converted, pin } => unsafe {
-                self.free_pages(bytes, run, converted, pin); // sabotage: free-asks-device
+                self.free_pages((view, len), run, converted, pin); // sabotage: free-asks-device
                 self.discharge(slots_of(run.len()));
             },
         }

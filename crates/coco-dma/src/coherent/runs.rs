@@ -35,7 +35,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             return Err((reason, None));
         }
         for run in room.iter().flatten() {
-            self.platform().sync_for_device(run.bytes, Direction::Both, !self.info().coherent);
+            self.platform().sync_for_device(run.bytes(), Direction::Both, !self.info().coherent);
         }
         let runs = room.iter().flatten().map(|run| run.range);
         let entry = self.entry(Direction::Both, pages.state, false);
@@ -67,7 +67,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         options: AllocOptions,
         room: &mut [Option<Run>],
     ) -> Result<(), Refuse> {
-        let OwnPages { align, last, state, convert, len, longest } = pages;
+        let OwnPages { align, state, convert, len, longest, .. } = pages;
         let (mut left, mut most) = (len, longest);
         for place in room {
             if left == 0 {
@@ -76,7 +76,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             let run = loop {
                 // Both are whole multiples of `align`, so that this ends at one of it.
                 most = most.min(left);
-                match source.alloc(most, align, last, options.context) {
+                match source.alloc(&pages.constraints(most, options.context)) {
                     Some(run) => break run,
                     None if most <= align => return Err(Refuse::OutOfPages),
                     None => most = (most / 2).next_multiple_of(align),
@@ -84,11 +84,11 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             };
             if !pages.suits(run, most) {
                 // SAFETY: nobody used it.
-                unsafe { source.free(run) };
+                unsafe { source.free(run, options.context) };
                 return Err(Refuse::OutOfPages);
             }
-            let (bytes, pin) = self.prepare(source, run, (state, convert), options)?;
-            *place = Some(Run { bytes, range: run, pin });
+            let (view, bytes, pin) = self.prepare(source, run, (state, convert), options)?;
+            *place = Some(Run { view, len: bytes, range: run, pin });
             left -= most;
         }
         if left == 0 { Ok(()) } else { Err(Refuse::TooScattered) }
@@ -101,9 +101,9 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     /// No device reaches them, and nobody uses their pointers any more.
     pub(super) unsafe fn free_runs(&self, room: &mut [Option<Run>], converted: bool) {
         // sabotage: gather-leaks-first
-        for Run { bytes, range, pin } in room.iter_mut().filter_map(Option::take) {
+        for Run { view, len, range, pin } in room.iter_mut().filter_map(Option::take) {
             // SAFETY: this function's condition.
-            unsafe { self.free_pages(bytes, range, converted, pin) };
+            unsafe { self.free_pages((view, len), range, converted, pin) };
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::device::Device;
 use crate::iommu::Mapped;
 use crate::ledger::Pin;
 use crate::plan::AllocKind;
+use crate::platform::CpuView;
 use crate::platform::Platform;
 use crate::pool::Owner;
 use crate::reason::Refuse;
@@ -30,9 +31,17 @@ use crate::state::Direction;
 /// One run of a scattered allocation: storage of the caller, empty (`None`) before and after.
 #[derive(Debug)]
 pub struct Run {
-    pub(super) bytes: NonNull<[u8]>,
+    pub(super) view: CpuView,
+    pub(super) len: usize,
     pub(super) range: PhysRange,
     pub(super) pin: Option<Pin>,
+}
+
+impl Run {
+    /// The run as the CPU sees it.
+    pub(super) fn bytes(&self) -> NonNull<[u8]> {
+        NonNull::slice_from_raw_parts(self.view.start, self.len)
+    }
 }
 
 // SAFETY: the run only carries the pointer; whoever uses it answers for it.
@@ -126,7 +135,7 @@ impl RawScattered<'_> {
             Held::One(memory) => (Some(memory.bytes()), &[][..]),
             Held::Many(many) => (None, &*many.runs),
         };
-        one.into_iter().chain(many.iter().flatten().map(|run| run.bytes))
+        one.into_iter().chain(many.iter().flatten().map(Run::bytes))
     }
 
     /// The same as safe code may look at it.

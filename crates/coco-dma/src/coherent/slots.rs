@@ -16,6 +16,7 @@ use crate::observe::Event;
 use crate::plan;
 use crate::plan::Candidate;
 use crate::plan::Candidates;
+use crate::platform::CpuView;
 use crate::platform::NoView;
 use crate::platform::Platform;
 use crate::pool::Pool;
@@ -27,7 +28,7 @@ use crate::state::PoolUse;
 
 /// What slots are as an allocation.
 struct PreparedSlots {
-    start: NonNull<u8>,
+    view: CpuView,
     addr: DmaAddr,
     mapped: Option<Mapped>,
 }
@@ -58,7 +59,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             };
             // SAFETY: the slots are ours.
             let dressed = unsafe { self.dress(pool, &candidate, run.offset(), whole, options) };
-            let PreparedSlots { start, addr, mapped } = match dressed {
+            let PreparedSlots { view, addr, mapped } = match dressed {
                 Ok(dressed) => dressed,
                 Err(reason) => {
                     why = Some(reason);
@@ -76,7 +77,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             let len = usize::try_from(whole).unwrap_or(0);
             let source = Source::Slots { pool: index, run };
             let made = AllocInfo { options, state: candidate.state };
-            return Ok(RawCoherent { owner: self.owner(), addr, start, len, source, made, mapped });
+            return Ok(RawCoherent { owner: self.owner(), addr, view, len, source, made, mapped });
         }
         Err(why.unwrap_or(Refuse::PoolFull))
     }
@@ -104,50 +105,50 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         // SAFETY: this function's condition.
         unsafe { pool.bytes().zero(offset, len) }; // sabotage: coherent-not-zeroed
         let own = options.cache != plan::POOL_CACHE; // sabotage: pool-own-view
-        let start = if own {
+        let view = if own {
             let (state, cache) = (candidate.state, options.cache);
             // SAFETY: a pool's memory keeps its state while slots of it are held, and the view ends
             // before they are given back.
             let view = unsafe { self.platform().map_cpu(range, state, cache, options.context) };
             view.map_err(|NoView| Refuse::NoView)?
         } else {
-            start
+            start.into()
         };
         let given = match candidate.base {
             Some(base) => base.checked_add(at).map(|addr| (addr, None)).ok_or(full),
             None => {
-                let bytes = NonNull::slice_from_raw_parts(start, len);
+                let bytes = NonNull::slice_from_raw_parts(view.start, len);
                 // SAFETY: a pool's memory keeps its state while slots of it are held.
                 unsafe { self.expose_pages(range, bytes, candidate.state) }
             }
         };
         if given.is_err() && own {
             // SAFETY: the view was made above, and nobody uses it.
-            unsafe { self.platform().unmap_cpu(start, range) };
+            unsafe { self.platform().unmap_cpu(view, range) };
         }
         let (addr, mapped) = given?;
-        Ok(PreparedSlots { start, addr, mapped })
+        Ok(PreparedSlots { view, addr, mapped })
     }
 
     /// Gives slots back, after their view where they have one of their own: the type says so.
     ///
     /// # Safety
     ///
-    /// `bytes` is how `alloc_slots` showed the slots as this type, and nobody uses it any more.
+    /// `view` is how `alloc_slots` showed the slots as this type, and nobody uses it any more.
     pub(super) unsafe fn free_slots(
         &self,
-        bytes: NonNull<[u8]>,
+        (view, len): (CpuView, usize),
         index: usize,
         run: &SlotRun,
         cache: CacheMode,
     ) {
         let Some(pool) = self.pool(index) else { return };
         if cache != plan::POOL_CACHE
-            && let (Ok(at), Ok(len)) = (u64::try_from(run.offset()), u64::try_from(bytes.len()))
+            && let (Ok(at), Ok(len)) = (u64::try_from(run.offset()), u64::try_from(len))
             && let Some(range) = pool.range().slice(at, len)
         {
             // SAFETY: the view is `alloc_slots`'s of this range; this function's condition.
-            unsafe { self.platform().unmap_cpu(bytes.cast(), range) };
+            unsafe { self.platform().unmap_cpu(view, range) };
         }
         if self.hand().free(pool, run, |_| ()) {
             self.discharge(run.count());

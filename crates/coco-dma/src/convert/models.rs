@@ -16,6 +16,7 @@ use crate::ledger::Initial;
 use crate::ledger::Ledger;
 use crate::ledger::Tracked;
 use crate::platform::ConvertError;
+use crate::platform::CpuView;
 use crate::platform::NoView;
 use crate::platform::Platform;
 use crate::pool::Pool;
@@ -26,7 +27,6 @@ use crate::state::CacheMode;
 use crate::state::Context;
 use crate::state::PoolLabel;
 use crate::state::State;
-use crate::state::Visibility;
 use crate::word::Word;
 use crate::word::race::outcomes;
 use crate::word::race::race;
@@ -59,7 +59,7 @@ unsafe impl Platform for Toy {
         None
     }
 
-    unsafe fn convert(&self, _: PhysRange, _: Visibility) -> Result<(), ConvertError> {
+    unsafe fn convert(&self, _: PhysRange, _: State, _: State) -> Result<(), ConvertError> {
         self.touch();
         Ok(())
     }
@@ -70,13 +70,13 @@ unsafe impl Platform for Toy {
         _: State,
         _: CacheMode,
         _: Context,
-    ) -> Result<NonNull<u8>, NoView> {
+    ) -> Result<CpuView, NoView> {
         // Whoever makes a view here wipes the memory with it, or opens the pool.
         self.touch();
-        Ok(self.bytes)
+        Ok(self.bytes.into())
     }
 
-    unsafe fn unmap_cpu(&self, _: NonNull<u8>, _: PhysRange) {
+    unsafe fn unmap_cpu(&self, _: CpuView, _: PhysRange) {
         self.touch();
     }
 }

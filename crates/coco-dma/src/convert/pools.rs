@@ -127,7 +127,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         let cache = plan::POOL_CACHE;
         // SAFETY: the memory is in this state, and the view ends when the pool is shrunk.
         let view = unsafe { self.platform().map_cpu(run, state, cache, Context::Blocking) };
-        let Ok(start) = view else {
+        let Ok(view) = view else {
             if let Some(pin) = pin {
                 self.ledger().unpin(pin);
             }
@@ -139,10 +139,10 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         };
         if state != State::SHARED {
             // SAFETY: the view is writable for the whole region, which nobody else uses.
-            unsafe { zero(start.as_ptr(), pool.len()) };
+            unsafe { zero(view.start.as_ptr(), pool.len()) };
         }
         // SAFETY: the view is readable and writable; nobody else uses the region.
-        if unsafe { pool.open(start) } { Ok(()) } else { Err(GrowFailed::Open) }
+        if unsafe { pool.open(view) } { Ok(()) } else { Err(GrowFailed::Open) }
     }
 
     /// Grows the reserve for atomic context by the first of the machine's pools that is kept for
@@ -193,7 +193,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         if !pool.is_open() {
             return Err(ShrinkFailed::Closed);
         }
-        let Some(start) = pool.close() else {
+        let Some(view) = pool.close() else {
             return Err(match pool.used() {
                 // It is a CPU that keeps slots for itself.
                 0 => ShrinkFailed::Busy,
@@ -204,10 +204,10 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         if !shared {
             // SAFETY: the view is writable until it ends; the pool is closed, so that nobody uses
             // it.
-            unsafe { zero(start.as_ptr(), pool.len()) };
+            unsafe { zero(view.start.as_ptr(), pool.len()) };
         }
         // SAFETY: `grow` made the view, and nobody uses it any more.
-        unsafe { self.platform().unmap_cpu(start, run) };
+        unsafe { self.platform().unmap_cpu(view, run) };
         if self.regime().is_guest() {
             self.ledger().unpin(Pin::of_pool(run));
         }

@@ -69,7 +69,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         }
         // SAFETY: the run is the caller's alone by this function's condition, and the ledger's
         // answer says that no device has it mapped.
-        let why = match unsafe { self.platform().convert(run, to) } {
+        let why = match unsafe { self.platform().convert(run, State::PRIVATE, State::SHARED) } {
             // sabotage: share-without-init
             Ok(()) if self.wipe(run, State::SHARED) => {
                 self.ledger().settle(conversion, run.len(), 0, to);
@@ -128,7 +128,8 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
             .begin(run, Visibility::Shared)
             .map_err(|conflict| failed(ConvertErrorKind::Ledger(conflict)))?;
         // SAFETY: this function's condition; the ledger's answer says that nothing is pinned.
-        let (why, done, doubt) = match unsafe { self.platform().convert(run, to) } {
+        let converted = unsafe { self.platform().convert(run, State::SHARED, State::PRIVATE) };
+        let (why, done, doubt) = match converted {
             Ok(()) => (None, run.len(), 0),
             Err(error) => {
                 let (done, doubt) = self.believed(run, error);
@@ -165,9 +166,9 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         let back = match run.slice(0, done) {
             None => 0,
             Some(part) => {
+                let (from, to) = (State::SHARED, State::PRIVATE); // sabotage: share-not-undone
                 // SAFETY: the run is still the conversion's alone.
-                // sabotage: share-not-undone
-                let undone = match unsafe { self.platform().convert(part, Visibility::Private) } {
+                let undone = match unsafe { self.platform().convert(part, from, to) } {
                     Ok(()) => done,
                     Err(error) => self.believed(part, error).0,
                 };
@@ -196,11 +197,11 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         // SAFETY: the memory is in this state (the callers convert it), and the view ends before
         // it changes.
         let view = unsafe { self.platform().map_cpu(run, state, cache, Context::Blocking) };
-        let Ok(start) = view else { return false };
+        let Ok(view) = view else { return false };
         // SAFETY: a view is writable for the whole run.
-        unsafe { zero(start.as_ptr(), len) };
+        unsafe { zero(view.start.as_ptr(), len) };
         // SAFETY: the view is this one's, and it is not used any more.
-        unsafe { self.platform().unmap_cpu(start, run) };
+        unsafe { self.platform().unmap_cpu(view, run) };
         true
     }
 

@@ -7,10 +7,12 @@ use super::request::DeviceInfo;
 use super::step::Step;
 use super::step::Trace;
 use crate::addr::DmaAddr;
+use crate::addr::PageConstraints;
 use crate::addr::PhysAddr;
 use crate::addr::PhysRange;
 use crate::attrs::Attrs;
 use crate::regime::Regime;
+use crate::state::Context;
 use crate::state::State;
 use crate::state::Trust;
 
@@ -61,6 +63,13 @@ pub(super) fn own_pages(request: &AllocRequest<'_>, trace: &mut impl Trace) -> O
 }
 
 impl OwnPages {
+    /// What a source is asked for to get `len` bytes of them.
+    pub(crate) fn constraints(&self, len: u64, context: Context) -> PageConstraints {
+        let Self { align, last, .. } = *self;
+        let first = PhysAddr::new(0);
+        PageConstraints { len, align, first, last, boundary: None, context }
+    }
+
     /// Whether this is what a source was asked for: `len` bytes, aligned, no farther than the device
     /// reaches.
     pub(crate) fn suits(&self, run: PhysRange, len: u64) -> bool {

@@ -6,7 +6,9 @@ use core::ptr;
 use core::ptr::NonNull;
 
 use crate::copy::zero;
+use crate::platform::CpuView;
 use crate::word::AtomicPtr;
+use crate::word::AtomicUsize;
 use crate::word::Ordering;
 
 /// The memory of one pool, while it is open.
@@ -15,13 +17,16 @@ pub(crate) struct Bytes {
     /// Null where there is none. Changes only while the pool is closed, so that whoever holds
     /// slots reads it without further order.
     start: AtomicPtr<u8>,
+    /// The platform's word about the view at `start`. Written by whoever opens the pool and read by
+    /// whoever closes it, one at a time.
+    cookie: AtomicUsize,
     len: usize,
 }
 
 impl Bytes {
     /// No bytes yet, but `len` of them one day.
     pub(super) fn new(len: usize) -> Self {
-        Self { start: AtomicPtr::new(ptr::null_mut()), len }
+        Self { start: AtomicPtr::new(ptr::null_mut()), cookie: AtomicUsize::new(0), len }
     }
 
     /// Where the bytes are from now on; false where there are bytes already.
@@ -30,16 +35,22 @@ impl Bytes {
     ///
     /// 1. They are readable and writable until [`unset`](Self::unset).
     /// 2. Nothing else in this program uses them until then.
-    pub(super) unsafe fn set(&self, start: NonNull<u8>) -> bool {
+    pub(super) unsafe fn set(&self, view: CpuView) -> bool {
+        let CpuView { start, cookie } = view;
         let null = ptr::null_mut();
         let set =
             self.start.compare_exchange(null, start.as_ptr(), Ordering::Relaxed, Ordering::Relaxed);
+        if set.is_ok() {
+            self.cookie.store(cookie, Ordering::Relaxed);
+        }
         set.is_ok()
     }
 
-    /// Takes the bytes away; answers where they were.
-    pub(super) fn unset(&self) -> Option<NonNull<u8>> {
-        NonNull::new(self.start.swap(ptr::null_mut(), Ordering::Relaxed))
+    /// Takes the bytes away; answers how they were seen.
+    pub(super) fn unset(&self) -> Option<CpuView> {
+        let cookie = self.cookie.load(Ordering::Relaxed);
+        let start = NonNull::new(self.start.swap(ptr::null_mut(), Ordering::Relaxed))?;
+        Some(CpuView { start, cookie })
     }
 
     /// How many bytes there are while there are any.

@@ -31,6 +31,7 @@ use core::ptr::NonNull;
 use crate::addr::PhysRange;
 use crate::addr::SLOT;
 use crate::plan::PoolInfo;
+use crate::platform::CpuView;
 use crate::slots::Slots;
 use crate::state::PoolLabel;
 use crate::state::PoolOrigin;
@@ -86,7 +87,7 @@ impl<'m> Pool<'m> {
     ///
     /// # Safety
     ///
-    /// 1. `map_cpu` points to the whole of `range`, readable and writable, for `'m`.
+    /// 1. `view` points to the whole of `range`, readable and writable, for `'m`.
     /// 2. The memory is in the state of the label, and stays so for `'m`.
     /// 3. Nothing but this pool uses the memory for `'m` (devices apart), and no reference to it
     ///    exists.
@@ -105,7 +106,7 @@ impl<'m> Pool<'m> {
         let slots = Slots::new(whole, SLOT, words)?;
         let bytes = Bytes::new(len);
         // SAFETY: conditions 1 and 3 of this function are those of `set`.
-        let _ = unsafe { bytes.set(view) };
+        let _ = unsafe { bytes.set(view.into()) };
         slots.open();
         Ok(Self {
             label,
@@ -173,7 +174,7 @@ impl<'m> Pool<'m> {
     /// # Safety
     ///
     /// As for [`adopt`](Self::adopt), until [`close`](Self::close).
-    pub(crate) unsafe fn open(&self, view: NonNull<u8>) -> bool {
+    pub(crate) unsafe fn open(&self, view: CpuView) -> bool {
         // SAFETY: conditions 1 and 3.
         let opened = unsafe { self.bytes.set(view) };
         if opened {
@@ -182,8 +183,9 @@ impl<'m> Pool<'m> {
         opened
     }
 
-    /// Closes the pool, where nothing of it is in use; answers where its bytes were.
-    pub(crate) fn close(&self) -> Option<NonNull<u8>> {
+    /// Closes the pool, where nothing of it is in use; answers how its bytes were
+    /// seen.
+    pub(crate) fn close(&self) -> Option<CpuView> {
         if self.is_open() && self.slots.close() { self.bytes.unset() } else { None }
     }
 

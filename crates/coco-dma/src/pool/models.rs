@@ -42,7 +42,7 @@ fn open(pool: &Pool<'_>, cell: &'static Cell, value: u32) {
     // SAFETY: nobody else has the memory; loom reports it if somebody does.
     cell.with_mut(|bytes| unsafe { *bytes = value });
     // SAFETY: the cell lives as long as the program. (Nobody reads beyond its first byte.)
-    assert!(unsafe { pool.open(NonNull::from(cell).cast()) });
+    assert!(unsafe { pool.open(NonNull::from(cell).cast().into()) });
 }
 
 /// Looks at the memory behind the pointer of the pool, as the holder of slots.

@@ -16,7 +16,7 @@ use crate::device::Device;
 use crate::device::Endpoint;
 use crate::dma::Dma;
 use crate::plan::Limits;
-use crate::platform::ConvertError;
+use crate::platform::CpuView;
 use crate::platform::NoView;
 use crate::platform::Platform;
 use crate::pool::Pool;
@@ -29,7 +29,6 @@ use crate::state::Context;
 use crate::state::Direction;
 use crate::state::PoolLabel;
 use crate::state::State;
-use crate::state::Visibility;
 use crate::waiters::CapacityListener;
 use crate::waiters::Watch;
 use crate::word::Word;
@@ -48,22 +47,6 @@ unsafe impl Platform for Toy {
     fn locate(&self, _: NonNull<[u8]>) -> Option<PhysRange> {
         None
     }
-
-    unsafe fn convert(&self, _: PhysRange, _: Visibility) -> Result<(), ConvertError> {
-        Err(ConvertError { done: 0, doubt: 0, code: 0 })
-    }
-
-    unsafe fn map_cpu(
-        &self,
-        _: PhysRange,
-        _: State,
-        _: CacheMode,
-        _: Context,
-    ) -> Result<NonNull<u8>, NoView> {
-        Err(NoView)
-    }
-
-    unsafe fn unmap_cpu(&self, _: NonNull<u8>, _: PhysRange) {}
 }
 
 /// How often it was told. Not loom's: it is read when all is over.

@@ -18,19 +18,13 @@ use coco_dma::device::Attested;
 use coco_dma::device::Device;
 use coco_dma::device::Endpoint;
 use coco_dma::plan::Limits;
-use coco_dma::platform::ConvertError;
-use coco_dma::platform::NoView;
 use coco_dma::platform::Platform;
 use coco_dma::pool::Pool;
 use coco_dma::regime::Parameters;
 use coco_dma::regime::PlatformName;
 use coco_dma::regime::Regime;
-use coco_dma::state::CacheMode;
-use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::PoolLabel;
-use coco_dma::state::State;
-use coco_dma::state::Visibility;
 
 /// Private memory lies this far above its pointers, the pool below: they never meet.
 const PRIVATE: u64 = 1 << 48;
@@ -63,22 +57,6 @@ unsafe impl Platform for Machine {
         let base = PRIVATE + u64::try_from(bytes.addr().get()).ok()?;
         PhysRange::new(PhysAddr::new(base), u64::try_from(bytes.len()).ok()?)
     }
-
-    unsafe fn convert(&self, _: PhysRange, _: Visibility) -> Result<(), ConvertError> {
-        Err(ConvertError { done: 0, doubt: 0, code: 0 })
-    }
-
-    unsafe fn map_cpu(
-        &self,
-        _: PhysRange,
-        _: State,
-        _: CacheMode,
-        _: Context,
-    ) -> Result<NonNull<u8>, NoView> {
-        Err(NoView)
-    }
-
-    unsafe fn unmap_cpu(&self, _: NonNull<u8>, _: PhysRange) {}
 
     fn sync_for_device(&self, _: NonNull<[u8]>, direction: Direction, _: bool) {
         *self.handed.lock().unwrap() = Some(direction);

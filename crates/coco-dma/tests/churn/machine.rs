@@ -10,7 +10,7 @@ use coco_dma::Word;
 use coco_dma::addr::PhysAddr;
 use coco_dma::addr::PhysRange;
 use coco_dma::addr::SLOT;
-use coco_dma::platform::ConvertError;
+use coco_dma::platform::CpuView;
 use coco_dma::platform::NoView;
 use coco_dma::platform::Platform;
 use coco_dma::pool::Cache;
@@ -21,7 +21,6 @@ use coco_dma::regime::Regime;
 use coco_dma::state::Context;
 use coco_dma::state::PoolLabel;
 use coco_dma::state::State;
-use coco_dma::state::Visibility;
 
 /// Where each pool lies, and its slots. The first and the second have caches; the third begins and
 /// ends at no boundary.
@@ -105,21 +104,15 @@ unsafe impl Platform for Machine {
         PhysRange::new(PhysAddr::new(PRIVATE + start), bytes.len() as u64)
     }
 
-    unsafe fn convert(&self, _: PhysRange, _: Visibility) -> Result<(), ConvertError> {
-        Err(ConvertError { done: 0, doubt: 0, code: 0 })
-    }
-
     unsafe fn map_cpu(
         &self,
         run: PhysRange,
         _: State,
         _: coco_dma::state::CacheMode,
         _: Context,
-    ) -> Result<NonNull<u8>, NoView> {
-        if run == range(COMES) { Ok(self.pools[COMES]) } else { Err(NoView) }
+    ) -> Result<CpuView, NoView> {
+        if run == range(COMES) { Ok(self.pools[COMES].into()) } else { Err(NoView) }
     }
-
-    unsafe fn unmap_cpu(&self, _: NonNull<u8>, _: PhysRange) {}
 
     fn cpu(&self) -> usize {
         CPU.get()

@@ -10,18 +10,12 @@ use std::ptr::NonNull;
 use coco_dma::Word;
 use coco_dma::addr::PhysAddr;
 use coco_dma::addr::PhysRange;
-use coco_dma::platform::ConvertError;
-use coco_dma::platform::NoView;
 use coco_dma::platform::Platform;
 use coco_dma::pool::Pool;
 use coco_dma::regime::Parameters;
 use coco_dma::regime::PlatformName;
 use coco_dma::regime::Regime;
-use coco_dma::state::CacheMode;
-use coco_dma::state::Context;
 use coco_dma::state::PoolLabel;
-use coco_dma::state::State;
-use coco_dma::state::Visibility;
 
 /// Where the pool lies in this machine.
 pub(crate) const POOL: u64 = 0x9000_0000;
@@ -88,20 +82,4 @@ unsafe impl Platform for Machine {
         };
         PhysRange::new(PhysAddr::new(base), bytes.len() as u64)
     }
-
-    unsafe fn convert(&self, _: PhysRange, _: Visibility) -> Result<(), ConvertError> {
-        Err(ConvertError { done: 0, doubt: 0, code: 0 })
-    }
-
-    unsafe fn map_cpu(
-        &self,
-        _: PhysRange,
-        _: State,
-        _: CacheMode,
-        _: Context,
-    ) -> Result<NonNull<u8>, NoView> {
-        Err(NoView)
-    }
-
-    unsafe fn unmap_cpu(&self, _: NonNull<u8>, _: PhysRange) {}
 }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use coco_dma::attrs::Attrs;
 use coco_dma::plan::AllocKind;
 use coco_dma::platform::ConvertError;
+use coco_dma::platform::ConvertVerdict;
 use coco_dma::state::{Context, Direction, State, Visibility};
 use coco_dma_sim::{Really, Refusal};
 
@@ -17,6 +18,9 @@ use crate::read::{Reader, Value, Wrong, lookup, size_of, text_of, unknown};
 
 /// The most bytes that one step touches.
 const MOST_BYTES: u64 = 16 << 20;
+
+/// What somebody who fails says.
+const SAYS: [(&str, bool); 2] = [("ok", true), ("error", false)];
 
 /// What all of a step's readers know.
 pub(super) struct Around<'a, 't> {
@@ -102,7 +106,11 @@ pub(super) fn op(
                 .word("how", &[("unchanged", Refusal::Unchanged), ("in-doubt", Refusal::InDoubt)])?
                 .unwrap_or(Refusal::Unchanged),
         },
-        "fail-unmap" => Op::FailUnmap(reader.size("skip")?.unwrap_or(0)),
+        "fail-unmap" => Op::FailUnmap {
+            skip: reader.size("skip")?.unwrap_or(0),
+            claims: reader.word("says", &SAYS)?.unwrap_or(false),
+        },
+        "fail-map" => Op::FailMap(reader.size("skip")?.unwrap_or(0)),
         "fail-view" => Op::FailView(reader.size("skip")?.unwrap_or(0)),
         "heal" => Op::Heal,
         "protection" => around.protection(made)?,
@@ -293,8 +301,8 @@ impl Around<'_, '_> {
         let [skip, done, doubt] = ["skip", "done", "doubt"].map(|key| reader.size(key));
         let (done, doubt) = (done?.unwrap_or(0), doubt?.unwrap_or(0));
         let code = reader.size("code")?.unwrap_or(1);
-        let error = Err(ConvertError { done, doubt, code });
-        let says = reader.word("says", &[("ok", true), ("error", false)])?.unwrap_or(false);
+        let error = Err(ConvertError { done, doubt, code, verdict: ConvertVerdict::Retry });
+        let says = reader.word("says", &SAYS)?.unwrap_or(false);
         let words = [
             ("done", Really::Done),
             ("done-and-doubt", Really::DoneAndDoubt),

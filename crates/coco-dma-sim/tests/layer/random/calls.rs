@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use coco_dma::ledger::GranuleState;
 use coco_dma::platform::ConvertError;
+use coco_dma::platform::ConvertVerdict;
 use coco_dma_sim::ConvertFault;
 use coco_dma_sim::Really;
 
@@ -69,7 +70,12 @@ impl World<'_> {
         }
         let granule = self.model.granule;
         let more = if half { granule / 2 } else { 0 };
-        let error = ConvertError { done: done * granule + more, doubt: doubt * granule, code: 7 };
+        let error = ConvertError {
+            done: done * granule + more,
+            doubt: doubt * granule,
+            code: 7,
+            verdict: ConvertVerdict::Retry,
+        };
         let (says, really) = match lie {
             Lie::NoneOfDoubt => (Err(error), Really::Done),
             Lie::AllOfDoubt => (Err(error), Really::DoneAndDoubt),

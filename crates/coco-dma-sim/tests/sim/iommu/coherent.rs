@@ -5,6 +5,7 @@
 use std::sync::Mutex;
 
 use coco_dma::Dma;
+use coco_dma::addr::PageConstraints;
 use coco_dma::addr::PhysAddr;
 use coco_dma::addr::PhysRange;
 use coco_dma::coherent::NotFreed;
@@ -48,7 +49,8 @@ struct Pages(Machine, Mutex<Vec<PhysRange>>);
 
 // SAFETY: the machine gives each run to one alone.
 unsafe impl PageSource for Pages {
-    fn alloc(&self, len: u64, align: u64, last: PhysAddr, _: Context) -> Option<PhysRange> {
+    fn alloc(&self, constraints: &PageConstraints) -> Option<PhysRange> {
+        let PageConstraints { len, align, last, .. } = *constraints;
         let run = self.0.take(len).ok()?;
         if run.last() > last {
             self.0.free(run);
@@ -59,7 +61,7 @@ unsafe impl PageSource for Pages {
         Some(run)
     }
 
-    unsafe fn free(&self, run: PhysRange) {
+    unsafe fn free(&self, run: PhysRange, _: Context) {
         self.1.lock().unwrap().retain(|held| *held != run);
         self.0.free(run);
     }

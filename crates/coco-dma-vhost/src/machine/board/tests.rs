@@ -6,6 +6,7 @@ use core::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use coco_dma::ledger::GranuleState;
+use coco_dma::platform::ConvertVerdict;
 use coco_dma::platform::Platform;
 use coco_dma::regime::{Parameters, PlatformName};
 use coco_dma::state::{CacheMode, Context, State, Visibility};
@@ -98,13 +99,19 @@ fn runs(machine: &UserMachine, first: usize, count: u64) -> PhysRange {
 
 /// Converts below the ledger.
 fn convert(machine: &UserMachine, run: PhysRange, to: Visibility) -> Result<(), ConvertError> {
-    // SAFETY: the regions are this test's.
-    unsafe { machine.convert(run, to) }
+    match to {
+        // SAFETY: the regions are this test's.
+        Visibility::Shared => unsafe { machine.convert(run, State::PRIVATE, State::SHARED) },
+        // SAFETY: the same.
+        Visibility::Private => unsafe { machine.convert(run, State::SHARED, State::PRIVATE) },
+    }
 }
 
 fn map_cpu(machine: &UserMachine, run: PhysRange, state: State) -> Option<NonNull<u8>> {
     // SAFETY: the regions are this test's, and no view is used beyond the next conversion.
-    unsafe { machine.map_cpu(run, state, CacheMode::WriteBack, Context::Blocking) }.ok()
+    unsafe { machine.map_cpu(run, state, CacheMode::WriteBack, Context::Blocking) }
+        .ok()
+        .map(|view| view.start)
 }
 
 fn fill(start: NonNull<u8>, byte: u8, len: usize) {
@@ -196,14 +203,20 @@ fn never_one_region_more_than_somebody_takes() {
     convert(&machine, runs(&machine, 0, 2), Visibility::Shared).unwrap();
     let error = convert(&machine, runs(&machine, 2, 1), Visibility::Shared).unwrap_err();
     let full = libc::ENOSPC.unsigned_abs().into();
-    assert_eq!(error, ConvertError { done: 0, doubt: 0, code: full });
+    assert_eq!(
+        error,
+        ConvertError { done: 0, doubt: 0, code: full, verdict: ConvertVerdict::Retry }
+    );
     // Nobody was told, and nobody cut off.
     assert_eq!((wide.has(), narrow.has()), (3, 3));
     assert!(!wide.is_cut_off() && !narrow.is_cut_off());
     // Room again, for one; two at once are too many, and not even one of them is shared.
     convert(&machine, runs(&machine, 0, 1), Visibility::Private).unwrap();
     let error = convert(&machine, runs(&machine, 2, 2), Visibility::Shared).unwrap_err();
-    assert_eq!(error, ConvertError { done: 0, doubt: 0, code: full });
+    assert_eq!(
+        error,
+        ConvertError { done: 0, doubt: 0, code: full, verdict: ConvertVerdict::Retry }
+    );
     convert(&machine, runs(&machine, 2, 1), Visibility::Shared).unwrap();
     assert_eq!((wide.has(), narrow.has()), (3, 3));
 }
@@ -218,7 +231,15 @@ fn a_failure_says_how_far_it_came_and_cuts_off_who_failed() {
     let error = convert(&machine, runs(&machine, 0, 4), Visibility::Shared).unwrap_err();
     let gone = libc::EPIPE.unsigned_abs().into();
     // Two are shared; the third was taken back from whoever had it.
-    assert_eq!(error, ConvertError { done: 2 * SIZE as u64, doubt: 0, code: gone });
+    assert_eq!(
+        error,
+        ConvertError {
+            done: 2 * SIZE as u64,
+            doubt: 0,
+            code: gone,
+            verdict: ConvertVerdict::Retry
+        }
+    );
     assert_eq!((good.has(), good.is_cut_off(), bad.is_cut_off()), (3, false, true));
     assert!(map_cpu(&machine, runs(&machine, 0, 2), State::SHARED).is_some());
     assert!(map_cpu(&machine, runs(&machine, 2, 2), State::PRIVATE).is_some());

@@ -20,7 +20,7 @@ use crate::iommu::Entry;
 use crate::iommu::Iommu;
 use crate::iommu::IommuError;
 use crate::plan::Limits;
-use crate::platform::ConvertError;
+use crate::platform::CpuView;
 use crate::platform::NoView;
 use crate::platform::Platform;
 use crate::pool::Cache;
@@ -30,7 +30,6 @@ use crate::state::Context;
 use crate::state::PoolLabel;
 use crate::state::PoolUse;
 use crate::state::State;
-use crate::state::Visibility;
 use crate::word::Word;
 
 /// Bytes of a pool: as few as it takes for a CPU to keep slots of it.
@@ -79,21 +78,15 @@ unsafe impl Platform for Machine {
         run(at?, bytes.len() as u64)
     }
 
-    unsafe fn convert(&self, _: PhysRange, _: Visibility) -> Result<(), ConvertError> {
-        Err(ConvertError { done: 0, doubt: 0, code: 0 })
-    }
-
     unsafe fn map_cpu(
         &self,
         _: PhysRange,
         _: State,
         _: crate::state::CacheMode,
         _: Context,
-    ) -> Result<NonNull<u8>, NoView> {
+    ) -> Result<CpuView, NoView> {
         Err(NoView)
     }
-
-    unsafe fn unmap_cpu(&self, _: NonNull<u8>, _: PhysRange) {}
 }
 
 /// An IOMMU that has nothing to do.
