@@ -33,6 +33,8 @@ pub(crate) struct MachineSpec {
     pub(crate) numbers: Parameters,
     pub(crate) regime: Regime,
     pub(crate) ram: Vec<PhysRange>,
+    /// Those of it that are not there at first.
+    pub(crate) late: Vec<PhysRange>,
     pub(crate) seed: u64,
     pub(crate) pages: bool,
     /// The longest run of pages that there is, in bytes.
@@ -57,13 +59,14 @@ pub(super) fn read(table: &Table) -> Result<MachineSpec, Wrong> {
         .regime(&numbers)
         .map_err(|wrong| reader.place().wrong(format!("no such machine: {wrong}")))?;
     let plan_only = reader.flag("plan-only")?.unwrap_or(false);
-    let ram = ram(&reader, &regime, plan_only)?;
+    let (ram, late) = ram(&reader, &regime, plan_only)?;
     let spec = MachineSpec {
         place: table.place.clone(),
         platform,
         numbers,
         regime,
         ram,
+        late,
         seed: reader.size("seed")?.unwrap_or(0),
         pages: reader.flag("pages")?.unwrap_or(true),
         longest_run: reader.size("longest-run")?,
@@ -74,6 +77,24 @@ pub(super) fn read(table: &Table) -> Result<MachineSpec, Wrong> {
     };
     reader.finish()?;
     Ok(spec)
+}
+
+impl MachineSpec {
+    /// Whether all of a run is RAM, across what stands side by side too.
+    pub(crate) fn has(&self, run: PhysRange) -> bool {
+        let mut at = run.base();
+        // In ascending order.
+        for ram in &self.ram {
+            if ram.base() <= at && at <= ram.last() {
+                if run.last() <= ram.last() {
+                    return true;
+                }
+                let Some(next) = ram.last().checked_add(1) else { return false };
+                at = next;
+            }
+        }
+        false
+    }
 }
 
 fn iommu(reader: &Reader<'_>) -> Result<IommuSpec, Wrong> {
@@ -110,20 +131,31 @@ fn iommu(reader: &Reader<'_>) -> Result<IommuSpec, Wrong> {
     Ok(IommuSpec { page, window, query: reader.flag("iommu-query")?.unwrap_or(true) })
 }
 
-fn ram(reader: &Reader<'_>, regime: &Regime, plan_only: bool) -> Result<Vec<PhysRange>, Wrong> {
+/// All of it, and what is not there at first.
+fn ram(
+    reader: &Reader<'_>,
+    regime: &Regime,
+    plan_only: bool,
+) -> Result<(Vec<PhysRange>, Vec<PhysRange>), Wrong> {
     let tables = reader.tables("ram")?;
     if tables.is_empty() {
         let base = PhysAddr::new(0x4000_0000);
         let size = (16u64 << 20).max(regime.granule() * 4).min(MOST_RAM);
         let size = if plan_only { 0 } else { size };
-        return Ok(PhysRange::new(base, size).into_iter().collect());
+        return Ok((PhysRange::new(base, size).into_iter().collect(), Vec::new()));
     }
-    let mut ram: Vec<PhysRange> = Vec::new();
+    let (mut ram, mut all_late): (Vec<PhysRange>, _) = (Vec::new(), Vec::new());
     let mut sum = 0u64;
     for table in tables {
         let each = Reader::new(table, "the RAM");
         let at = each.need("at", each.size("at")?)?;
         let size = each.need("size", each.size("size")?)?;
+        let late = each.flag("late")?.unwrap_or(false);
+        if late && !regime.is_guest() {
+            let text =
+                "memory that is added later is a guest's: nobody else here keeps books of it";
+            return Err(each.place_of("late").wrong(text));
+        }
         each.finish()?;
         let wrong = |text: String| Err(table.place.wrong(text));
         let granule = regime.granule();
@@ -145,7 +177,8 @@ fn ram(reader: &Reader<'_>, regime: &Regime, plan_only: bool) -> Result<Vec<Phys
             return wrong("a case has at most 256 MiB of RAM".to_owned());
         }
         ram.push(range);
+        all_late.extend(late.then_some(range));
     }
     ram.sort_by_key(|range| range.base());
-    Ok(ram)
+    Ok((ram, all_late))
 }

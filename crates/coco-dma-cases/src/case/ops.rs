@@ -1,5 +1,6 @@
 //! What a step can do, and what each can come to.
 
+use coco_dma::addr::PhysRange;
 use coco_dma::attrs::Attrs;
 use coco_dma::plan::AllocKind;
 use coco_dma::platform::ConvertError;
@@ -56,6 +57,11 @@ pub(crate) enum Op {
         offset: u64,
         size: u64,
         to: Visibility,
+    },
+    /// Memory comes or goes.
+    Plug {
+        run: PhysRange,
+        add: bool,
     },
     Grow(usize),
     Shrink(usize),
@@ -255,6 +261,8 @@ pub(super) const RULES: &[Rule] = &[
     Rule { reasons: Reasons::Plan, ..rule("free", &["done", "refuse", "still-mapped"]) },
     Rule { reasons: Reasons::Conversion, facts: CONVERTED, ..rule("share", DONE_OR_NOT) },
     Rule { reasons: Reasons::Conversion, facts: CONVERTED, ..rule("reclaim", DONE_OR_NOT) },
+    Rule { reasons: Reasons::Conversion, ..rule("add-memory", DONE_OR_NOT) },
+    Rule { reasons: Reasons::Conversion, ..rule("remove-memory", DONE_OR_NOT) },
     Rule { reasons: Reasons::Conversion, facts: CONVERTED, ..rule("grow", DONE_OR_NOT) },
     Rule { reasons: Reasons::Conversion, facts: CONVERTED, ..rule("shrink", DONE_OR_NOT) },
     Rule {

@@ -42,6 +42,14 @@ pub(super) fn execute(case: &Case, heed: Heed, story: &mut Vec<Told>) -> Result<
     let machine = builder.build().map_err(|error| failed(&spec.place, "a machine", error))?;
     let comes = spec.regime.states().first().copied().unwrap_or(State::Ordinary);
     let buffers = buffers(case, &machine, comes)?;
+    for run in &spec.late {
+        // Coherent memory is not taken from what is not there. Granules of memories are taken.
+        let granules = (0..run.len() / spec.regime.granule())
+            .filter_map(|index| run.slice(index * spec.regime.granule(), spec.regime.granule()));
+        for part in granules {
+            let _ = machine.take_at(part);
+        }
+    }
 
     let pools: &[PoolSpec] = if spec.plan_only { &[] } else { &case.pools };
     let slots: Vec<Vec<Word>> =

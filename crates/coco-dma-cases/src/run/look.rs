@@ -199,6 +199,7 @@ impl World<'_> {
             Peeked::Uniform(Booked::Unaccepted) => Books::Unaccepted,
             Peeked::Uniform(Booked::Encrypted) => Books::Encrypted,
             Peeked::Uniform(Booked::Plain) => Books::Plain,
+            Peeked::Uniform(Booked::Absent) => Books::Absent,
         }
     }
 

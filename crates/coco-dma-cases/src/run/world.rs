@@ -172,6 +172,7 @@ impl<'w> World<'w> {
             }
             Op::Alloc { .. } | Op::Free { .. } | Op::Mmap { .. } => return self.coherent(op),
             Op::Convert { .. }
+            | Op::Plug { .. }
             | Op::Grow(_)
             | Op::Shrink(_)
             | Op::Refill

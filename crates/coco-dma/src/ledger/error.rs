@@ -121,7 +121,7 @@ pub enum Found {
     Foreign(Visibility),
     /// Memory of no registered range.
     Untracked,
-    /// The border of a registered range: the run lies partly in it and partly not.
+    /// The border of registered memory: the run lies partly in no registered range.
     Border,
     /// A run that is not made of whole granules.
     Misaligned {
@@ -143,10 +143,11 @@ impl Found {
             Self::State(GranuleState::Converting) => "wait until the conversion has ended",
             Self::State(GranuleState::Quarantined) => "retry its conversion, or use other memory",
             Self::State(GranuleState::Unaccepted) => "accept it first",
+            Self::State(GranuleState::Absent) => "add it when the memory is there",
             Self::Pinned | Self::TooManyPins => "finish the maps of it",
             Self::Foreign(_) => "use it as it is, or use other memory",
             Self::Untracked => "register it when the ledger is made",
-            Self::Border => "ask for the parts one by one",
+            Self::Border => "ask for the parts one by one, or register the rest",
             Self::Misaligned { .. } => "give whole granules",
         }
     }
@@ -169,7 +170,7 @@ impl fmt::Display for Found {
                 )
             }
             Self::Untracked => f.write_str("lies in no registered range"),
-            Self::Border => f.write_str("crosses the border of a registered range"),
+            Self::Border => f.write_str("is past the border of registered memory"),
             Self::Misaligned { granule } => {
                 write!(f, "is not made of whole granules of {granule:#x} bytes")
             }

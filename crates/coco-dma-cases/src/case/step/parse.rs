@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use coco_dma::addr::{PhysAddr, PhysRange};
 use coco_dma::attrs::Attrs;
 use coco_dma::plan::AllocKind;
 use coco_dma::platform::ConvertError;
@@ -73,6 +74,7 @@ pub(super) fn op(
             let to = if op == "share" { Visibility::Shared } else { Visibility::Private };
             Op::Convert { memory, offset, size, to }
         }
+        "add-memory" | "remove-memory" => Op::Plug { run: around.late()?, add: op == "add-memory" },
         "grow" => Op::Grow(around.pool()?),
         "shrink" => Op::Shrink(around.pool()?),
         "refill" => Op::Refill,
@@ -215,6 +217,19 @@ impl Around<'_, '_> {
             )));
         }
         Ok((memory, offset, size))
+    }
+
+    /// A part of the RAM that comes and goes.
+    fn late(&self) -> Result<PhysRange, Wrong> {
+        let (reader, late) = (self.reader, &self.machine.late);
+        let at = reader.need("at", reader.size("at")?)?;
+        let size = reader.need("size", reader.size("size")?)?;
+        match PhysRange::new(PhysAddr::new(at), size) {
+            Some(run) if late.iter().any(|ram| ram.contains(run)) => Ok(run),
+            _ => Err(reader
+                .place_of("at")
+                .wrong("what comes and goes is a part of RAM that says 'late = true'")),
+        }
     }
 
     fn map(&self, name: Option<String>) -> Result<Op, Wrong> {
