@@ -192,6 +192,7 @@ impl Rule {
         match fact {
             "address" | "length" | "from" => Some(&["direct", "bounce", "allocate"]),
             "pool" | "pools" => Some(&["bounce", "allocate", "done"]),
+            "cache-work" => Some(&["direct", "bounce"]),
             "segment" => Some(&["refuse"]),
             "mark" | "cache" => Some(&["done"]),
             _ => None,

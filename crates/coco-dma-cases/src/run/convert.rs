@@ -11,7 +11,7 @@ use coco_dma_sim::GranuleState as Granule;
 use super::Got;
 use super::stream::wide;
 use super::world::World;
-use crate::case::{Op, whole};
+use crate::case::Op;
 
 impl Got {
     /// The outcome in words, for a message.
@@ -84,9 +84,6 @@ impl World<'_> {
                 let range = self.buffers.get(*memory).and_then(|buffer| buffer.range);
                 let range = range.ok_or("the memory lies in no single run")?;
                 let run = range.slice(*offset, *size).ok_or("an empty part")?;
-                // All of a memory means its granules; a part of it is taken as it was written.
-                let granule = self.case.machine.regime.granule();
-                let run = if run == range { whole(run, granule).unwrap_or(run) } else { run };
                 let converted = match to {
                     // SAFETY: the memory is the case's; it keeps no references into it.
                     Visibility::Shared => unsafe { dma.share(run) },
