@@ -105,6 +105,7 @@ const VALUES: &[&str] = &[
     "alloc",
     "attach",
     "free",
+    "late",
     "bound = false",
     "AS.0",
     "AS.1",
