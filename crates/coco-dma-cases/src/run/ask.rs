@@ -190,8 +190,9 @@ impl World<'_> {
                 Plan::Direct { reason, addr, cache_work, .. } => {
                     direct(reason, addr.map(|addr| addr.raw())).flag("cache-work", cache_work)
                 }
-                Plan::Bounce { reason, pools, .. } => {
+                Plan::Bounce { reason, pools, cache_work } => {
                     let got = Got::new("bounce").because(reason.slug());
+                    let got = got.flag("cache-work", cache_work);
                     self.pooled(got, pools, &order)
                 }
             },

@@ -104,9 +104,12 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         }
         // The device is to have it: it stays in this state until it is freed. An error says that
         // the books know it as something else.
-        let Ok(pin) = self.dma().ledger().pin_state(run, state) else {
-            self.undo(source, run, convert, context);
-            return Err(Refuse::Busy);
+        let pin = match self.dma().ledger().pin_state(run, state) {
+            Ok(pin) => pin,
+            Err(conflict) => {
+                self.undo(source, run, convert, context);
+                return Err(conflict.refusal());
+            }
         };
         // SAFETY: the pages are ours and in this state; the view ends before that changes.
         let view = unsafe { self.platform().map_cpu(run, state, options.cache, options.context) };

@@ -11,6 +11,7 @@ use super::FreeError;
 use super::NotFreed;
 use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
+use crate::addr::SLOT;
 use crate::attrs::Attrs;
 use crate::device::Device;
 use crate::iommu::Fit;
@@ -78,6 +79,11 @@ pub(super) enum Source {
     Slots { pool: usize, run: SlotRun },
     /// Pages of our own, converted by us if they were, and pinned where their state could change.
     Pages { run: PhysRange, converted: bool, pin: Option<Pin> },
+}
+
+/// What pages of `len` bytes count on a quota.
+pub(super) fn slots_of(len: u64) -> usize {
+    usize::try_from(len.div_ceil(SLOT)).unwrap_or(usize::MAX)
 }
 
 impl RawCoherent {
@@ -220,7 +226,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             Ok(None) => None,
             Err(why) => Some(why),
         };
-        let why = match plan.pages.map(own) {
+        let why = match plan.pages.map(|pages| self.alloc_charged(pages, own)) {
             Some(Ok(memory)) => return Ok(memory),
             Some(Err((why, None))) => Some(why),
             Some(Err(kept)) => return Err(kept),
@@ -228,6 +234,24 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         };
         let slots = plan.pools.and_then(|pools| self.alloc_slots(pools, extent, options));
         slots.map(T::from).map_err(|pools| (plan::nothing_left(spared, why, pools), None))
+    }
+
+    /// Pages of our own by `own`, on the device's quota; who has not that much left takes none, and
+    /// nothing is converted. What an error keeps stays on it, until its record is freed.
+    fn alloc_charged<T, K>(
+        &self,
+        pages: OwnPages,
+        own: impl FnOnce(OwnPages) -> Result<T, (Refuse, Option<K>)>,
+    ) -> Result<T, (Refuse, Option<K>)> {
+        let slots = slots_of(pages.len);
+        if !self.charge_pages(slots) {
+            return Err((Refuse::Quota, None));
+        }
+        let made = own(pages);
+        if let Err((_, None)) = made {
+            self.discharge_pages(slots);
+        }
+        made
     }
 
     /// Maps memory in the device's domain for both directions, out of the caches before, at a
@@ -279,6 +303,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             // SAFETY: this function's condition.
             Source::Pages { run, converted, pin } => unsafe {
                 self.free_pages((view, len), run, converted, pin); // sabotage: free-asks-device
+                self.discharge_pages(slots_of(run.len()));
             },
         }
         self.count().freed();

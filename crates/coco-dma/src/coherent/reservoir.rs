@@ -24,7 +24,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let taken = self.alloc_slots(reservoir.pools, extent, options);
         // More memory would be no help to a device that has had its share, or wants for something
         // else.
-        if !matches!(taken, Err(Refuse::PoolFull)) {
+        if !matches!(taken, Err(Refuse::PoolFull | Refuse::PoolClosed)) {
             return taken;
         }
         let pools = reservoir.pools.filter(|_| reservoir.grow);

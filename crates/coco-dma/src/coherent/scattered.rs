@@ -13,6 +13,7 @@ use super::FreeError;
 use super::NotFreed;
 use super::raw::AllocInfo;
 use super::raw::RawCoherent;
+use super::raw::slots_of;
 use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
 use crate::attrs::Attrs;
@@ -246,6 +247,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         }
         // SAFETY: this function's condition, and nothing of it is mapped any more.
         unsafe { self.free_runs(many.runs, many.converted) };
+        self.discharge_pages(slots_of(many.len as u64));
         self.count().freed();
         Ok(())
     }

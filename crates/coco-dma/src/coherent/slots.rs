@@ -42,7 +42,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         extent: Extent,
         options: AllocOptions,
     ) -> Result<RawCoherent, Refuse> {
-        let (mut why, mut hand) = (Refuse::PoolFull, self.hand());
+        let (mut why, mut hand) = (None, self.hand());
         for candidate in pools {
             let index = candidate.index;
             let Some(pool) = self.pool(index) else { continue };
@@ -50,13 +50,16 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             let places = &candidate.places;
             let Ok(count) = usize::try_from(places.slots_at(places.lowest())) else { continue };
             let alloc = || hand.alloc(pool, places, owner).ok();
-            let Some(run) = self.alloc_run(count, alloc)? else { continue };
+            let Some(run) = self.alloc_run(count, alloc)? else {
+                why = Some(plan::no_slots(why, pool.is_open()));
+                continue;
+            };
             // SAFETY: the slots are ours.
             let dressed = unsafe { self.dress(pool, &candidate, run.offset(), extent, options) };
             let PreparedSlots { view, addr, mapped } = match dressed {
                 Ok(dressed) => dressed,
                 Err(reason) => {
-                    why = reason;
+                    why = Some(reason);
                     self.free_run(&mut hand, pool, &run, |_| ());
                     continue;
                 }
@@ -72,7 +75,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             let made = AllocInfo { options, state: candidate.state };
             return Ok(RawCoherent { owner: self.owner(), addr, view, len, source, made, mapped });
         }
-        Err(why)
+        Err(why.unwrap_or(Refuse::PoolFull))
     }
 
     /// Zeroes an allocation at `offset` of a pool, and gives the CPU its view of them and the

@@ -7,6 +7,7 @@ use core::fmt;
 use crate::addr::AddressLimit;
 use crate::addr::BusRanges;
 use crate::addr::PhysRange;
+use crate::addr::SLOT;
 use crate::iommu::Domain;
 use crate::ledger::Ledger;
 use crate::ledger::RangeState;
@@ -143,11 +144,22 @@ impl<'d> Endpoint<'d> {
         Self { fast_path: false, ..self }
     }
 
-    /// The most slots of 2 KiB that the device may hold at once, in all its pools together. What
-    /// it is sure to get is another matter: give it a pool of its own.
+    /// The most that the device may hold at once, in slots of 2 KiB: slots of all its pools
+    /// together, and pages of our own that were allocated for it (each 2 KiB of them as a slot).
+    /// Memory that is mapped in place is its driver's, and counts nothing. What the device is sure
+    /// to get is another matter: give it a pool of its own. Where a limit in bytes is said too, the
+    /// lower one holds.
     #[must_use]
     pub fn quota(self, slots: usize) -> Self {
-        Self { quota: Some(slots), ..self }
+        let quota = self.quota.map_or(slots, |other| other.min(slots));
+        Self { quota: Some(quota), ..self }
+    }
+
+    /// The same in bytes, as whole slots: what does not fill one is not given.
+    #[must_use]
+    pub fn quota_bytes(self, bytes: u64) -> Self {
+        // More than can be counted is more than there is.
+        self.quota(usize::try_from(bytes / SLOT).unwrap_or(usize::MAX))
     }
 
     /// Who is told when the device, refused for its quota, may have some of it back

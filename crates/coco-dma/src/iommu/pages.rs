@@ -273,17 +273,25 @@ impl Domain<'_> {
         }
         // SAFETY: a run that has not ended is mapped, by us; this function's condition.
         // sabotage: iommu-unmap-left-out
-        match unsafe { self.iommu.unmap(addr, len) } {
+        let unmapped = unsafe { self.iommu.unmap(addr, len) };
+        // An answer is no proof, where there is one to be had.
+        let lives = || self.iommu.query(addr, len) == Some(true); // sabotage: unmap-claim-believed
+        match unmapped {
+            Ok(()) if lives() => self.stuck(run, owner, IommuError::ONLY_CLAIMED),
             Ok(()) => {
                 self.slots.ended(run);
                 Ok(())
             }
-            Err(error) => {
-                self.lost.0.fetch_add(run.count(), Ordering::Relaxed);
-                self.slots.kept(run, owner);
-                Err(UnmapFailure { addr, len, error: Some(error) })
-            }
+            Err(error) => self.stuck(run, owner, error),
         }
+    }
+
+    /// What could not be unmapped keeps its addresses, until somebody tries again.
+    fn stuck(&self, run: &SlotRun, owner: Owner, error: IommuError) -> Result<(), UnmapFailure> {
+        let (addr, len) = self.pages_at(run);
+        self.lost.0.fetch_add(run.count(), Ordering::Relaxed);
+        self.slots.kept(run, owner);
+        Err(UnmapFailure { addr, len, error: Some(error) })
     }
 
     /// The first address and the length in bytes of the pages of a run.

@@ -185,7 +185,8 @@ pub(crate) fn nothing_left(
     pools: Refuse,
 ) -> Refuse {
     let pools = match (reservoir, pools) {
-        (Some(why), Refuse::PoolFull) => why,
+        (Some(why), Refuse::PoolClosed) => why,
+        (Some(why), Refuse::PoolFull) if why != Refuse::PoolClosed => why,
         _ => pools,
     };
     match (pages, pools) {
@@ -194,15 +195,44 @@ pub(crate) fn nothing_left(
     }
 }
 
+/// What is told of pools that had no slots when they were tried, one after the other: `before`
+/// about the earlier ones, and whether this one was open. Where all are closed nobody's finishing
+/// helps; where one was merely full somebody's does.
+pub(crate) fn no_slots(before: Option<Refuse>, open: bool) -> Refuse {
+    match before {
+        None | Some(Refuse::PoolClosed) if !open => Refuse::PoolClosed,
+        None | Some(Refuse::PoolClosed) => Refuse::PoolFull,
+        Some(why) => why,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn pools_are_closed_where_none_of_them_is_open() {
+        use Refuse::{NoView, PoolClosed, PoolFull};
+        for (before, open, told) in [
+            (None, true, PoolFull),
+            (None, false, PoolClosed),
+            (Some(PoolClosed), false, PoolClosed),
+            (Some(PoolClosed), true, PoolFull),
+            (Some(PoolFull), false, PoolFull),
+            (Some(NoView), false, NoView),
+        ] {
+            assert_eq!(no_slots(before, open), told, "{before:?} {open}");
+        }
+    }
+
+    #[test]
     fn of_several_sources_that_failed_the_one_that_says_most_is_told() {
-        use Refuse::{Busy, ConversionFailed, NoView, PoolFull, Quota};
+        use Refuse::{Busy, ConversionFailed, NoView, PoolClosed, PoolFull, Quota};
         for (reservoir, pages, pools, told) in [
             (None, None, PoolFull, PoolFull),
+            (Some(PoolClosed), None, PoolClosed, PoolClosed),
+            (Some(PoolClosed), None, PoolFull, PoolFull),
+            (Some(PoolFull), None, PoolClosed, PoolFull),
             (Some(Quota), None, PoolFull, Quota),
             (Some(NoView), None, PoolFull, NoView),
             (Some(NoView), None, Quota, Quota),

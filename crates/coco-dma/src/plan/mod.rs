@@ -22,6 +22,7 @@ pub use alloc::Extent;
 pub use alloc::LARGE_PAGE;
 pub use alloc::Reservoir;
 pub use alloc::alloc;
+pub(crate) use alloc::no_slots;
 pub(crate) use alloc::nothing_left;
 pub use map::Plan;
 pub use map::map;
