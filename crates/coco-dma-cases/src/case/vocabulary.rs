@@ -110,6 +110,8 @@ pub(crate) const EVENTS: [&str; 8] = [
     "refused",
     "converted",
     "conversion-failed",
+    "cipher-changed",
+    "cipher-failed",
     "recovered",
     "low-water",
     "revoked",

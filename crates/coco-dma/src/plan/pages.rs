@@ -44,6 +44,8 @@ pub(super) fn own_pages(request: &AllocRequest<'_>, trace: &mut impl Trace) -> O
     }
     let (state, convert) = match (regime, device.trust) {
         (Regime::Open, _) => (State::Ordinary, false),
+        // sabotage: sme-pages-stay-encrypted, sme-plain-unconverted
+        (Regime::Host(_), _) if !reach::carries_c_bit(regime, device) => (State::PLAIN, true),
         (Regime::Host(_), _) => (State::ENCRYPTED, false),
         // sabotage: accepted-shared-pages
         (Regime::Guest(_), Trust::Accepted) => (State::PRIVATE, false),
@@ -63,6 +65,11 @@ pub(super) fn own_pages(request: &AllocRequest<'_>, trace: &mut impl Trace) -> O
 }
 
 impl OwnPages {
+    /// The state that they are converted to, if they are: what their record keeps for the end.
+    pub(crate) fn lent(&self) -> Option<State> {
+        self.convert.then_some(self.state)
+    }
+
     /// What a source is asked for to get `len` bytes of them.
     pub(crate) fn constraints(&self, len: u64, context: Context) -> PageConstraints {
         let Self { align, last, .. } = *self;
