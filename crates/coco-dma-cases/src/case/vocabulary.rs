@@ -105,7 +105,7 @@ pub(crate) const BOOKS: [(&str, Books); 11] = [
 ];
 
 /// What the observer can be told.
-pub(crate) const EVENTS: [&str; 8] = [
+pub(crate) const EVENTS: [&str; 10] = [
     "bounced",
     "refused",
     "converted",

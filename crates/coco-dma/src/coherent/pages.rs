@@ -138,13 +138,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
 
     /// Gives pages back as they came, from the state that they were converted to (none: they were
     /// not), without what does not come back.
-    fn undo(
-        &self,
-        source: &dyn PageSource,
-        run: PhysRange,
-        lent: Option<State>,
-        context: Context,
-    ) {
+    fn undo(&self, source: &dyn PageSource, run: PhysRange, lent: Option<State>, context: Context) {
         // sabotage: stays-converted
         let lost = if let Some(state) = lent {
             // SAFETY: the pages are ours, and the device has stopped or never had them.

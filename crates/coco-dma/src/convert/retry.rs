@@ -56,14 +56,13 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         // Somebody else tries it.
         let Ok(conversion) = self.ledger().begin_retry(run) else { return (0, run.len()) };
         // SAFETY: memory in quarantine is nobody's, and the ledger gave it to us alone.
-        let (proved, tried) =
-            match unsafe { self.platform().convert(run, lent, own) } {
-                Ok(()) => (run.len(), run.len()),
-                Err(error) => {
-                    let (done, doubt) = self.believed(run, error);
-                    (done, done + doubt.max(self.regime().granule())) // sabotage: retry-without-proof
-                }
-            };
+        let (proved, tried) = match unsafe { self.platform().convert(run, lent, own) } {
+            Ok(()) => (run.len(), run.len()),
+            Err(error) => {
+                let (done, doubt) = self.believed(run, error);
+                (done, done + doubt.max(self.regime().granule())) // sabotage: retry-without-proof
+            }
+        };
         let back = match run.slice(0, proved) {
             Some(part) if self.wipe(part, own) => proved,
             _ => 0,

@@ -218,7 +218,8 @@ impl<'a> Question<'a> {
         let below = end.min(PhysAddr::new(u64::MAX - 1));
         let anywhere = [(0, below), (1, end)];
         let anywhere = anywhere.into_iter().filter(move |_| !told);
-        let anywhere = anywhere.filter_map(|(base, last)| PhysRange::between(PhysAddr::new(base), last));
+        let anywhere =
+            anywhere.filter_map(|(base, last)| PhysRange::between(PhysAddr::new(base), last));
         anywhere.chain(present.iter().map(|run| joined(*run, present)))
     }
 
@@ -260,8 +261,7 @@ impl<'a> Question<'a> {
         let whole = bus.is_identity().then_some((run, run.base().raw()));
         let shown = bus.windows().iter().filter_map(move |window: &BusRange| {
             let cpu = window.cpu();
-            let part =
-                PhysRange::between(run.base().max(cpu.base()), run.last().min(cpu.last()))?;
+            let part = PhysRange::between(run.base().max(cpu.base()), run.last().min(cpu.last()))?;
             let bus = window.bus().checked_add(part.base().offset_from(cpu.base())?)?;
             Some((part, bus))
         });
