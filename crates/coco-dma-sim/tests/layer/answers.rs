@@ -100,7 +100,8 @@ fn one(seed: u64, met: &mut Met) {
     let whole = BusRange::new(run(0, 0x40_0000_0000), pick(&mut rng, &[0, 0x1000_0000])).unwrap();
     let low = BusRange::new(run(0, 0x1_0000_0000), 0).unwrap();
     let high = BusRange::new(run(0x1_0000_0000, 0x3f_0000_0000), 0x8000_0000).unwrap();
-    let windows: &[BusRange] = pick(&mut rng, &[&[][..], &[], &[whole], &[low], &[low, high]]);
+    let (one, part, two) = ([whole], [low], [low, high]);
+    let windows = pick(&mut rng, &[&[][..], &[], &one, &part, &two]);
     let limits = Limits {
         mask: AddressLimit::bits(pick(&mut rng, &[30, 32, 40, 48, 64, 64])),
         boundary: Boundary::new(pick(&mut rng, &[0, 0, 0, 0x1000, 0x1_0000])),
