@@ -148,7 +148,9 @@ fn judge(platform: PlatformName, request: &AllocRequest<'_>) -> Result<bool, Str
         ensure(!(pages.convert && atomic), "atomic context converts")?;
         ensure(pages.convert == converts, "converted for nothing")?;
         ensure(pages.state == wanted_state, "pages in another state than this device's")?;
-        let unit = if pages.convert { GRANULE } else { request.align };
+        // An SME host converts page by page.
+        let granules = pages.convert && platform != PlatformName::Sme;
+        let unit = if granules { GRANULE } else { request.align };
         ensure(
             pages.align == unit && pages.len.is_multiple_of(unit),
             "a part of a granule converts",

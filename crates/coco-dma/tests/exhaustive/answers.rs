@@ -167,7 +167,7 @@ fn what_a_driver_is_told_is_kept() {
             };
             let translated = attachment == Attachment::Translated;
             for (first, second) in
-                (0..14).flat_map(|first| (0..11).map(move |second| (first, second)))
+                (0..14).flat_map(|first| [0, 1, 3, 6, 7, 9].map(move |second| (first, second)))
             {
                 let mut device = DeviceInfo { trust, attachment, ..DeviceInfo::PLAIN };
                 match first {
