@@ -10,6 +10,7 @@
 )]
 
 mod answers;
+mod drivers;
 mod ends;
 mod found_books;
 mod found_convert;
