@@ -14,7 +14,8 @@ use super::limits::{WINDOWS, vary};
 use super::table::{accepts, memory_last};
 
 /// Memory that a machine has, and the last address that it may ever have.
-const MAPS: [(&[(u64, u64)], Option<u64>); 6] = [
+type Map = (&'static [(u64, u64)], Option<u64>);
+const MAPS: [Map; 6] = [
     (&[], None),
     (&[(0x1000_0000, 0x1000_0000)], None),
     (&[(0x1000_0000, 0x1000_0000)], Some(0x1fff_ffff)),
@@ -41,7 +42,7 @@ const STARTS: [u64; 12] = [
 const LENS: [u64; 6] = [1, 0x40, 0x800, 0x1000, 0x1800, 0x1_0000];
 
 /// Whether a buffer may lie there.
-fn may_be(map: &(&[(u64, u64)], Option<u64>), last: u64, start: u64, len: u64) -> bool {
+fn may_be(map: &Map, last: u64, start: u64, len: u64) -> bool {
     let end = start + (len - 1);
     let (present, ceiling) = map;
     let highest = present.iter().map(|(base, len)| base + len - 1).max();
