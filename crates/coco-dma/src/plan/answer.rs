@@ -87,7 +87,7 @@ impl<'a> Question<'a> {
         });
         match longest.max() {
             Some(longest) => segment.min(longest),
-            None if self.must_bounce() => 0, // sabotage: longest-without-a-pool
+            None if self.must_bounce() => 0,
             // What needs no bounce goes without a pool.
             None => segment.min(window),
         }
@@ -163,7 +163,7 @@ impl<'a> Question<'a> {
             || (device.external_facing && device.attachment.is_translated())
             || device.limits.boundary.is_some()
             || self.is_restricted()
-            || self.regime.states().iter().any(out_of_reach) // sabotage: never-bounces
+            || self.regime.states().iter().any(out_of_reach)
     }
 
     /// Whether there is memory, as the machine hands it to drivers, that goes through a pool whatever
