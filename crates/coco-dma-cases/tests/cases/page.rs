@@ -165,7 +165,7 @@ fn set(words: &[&str]) -> Words {
 
 /// Keys of every step, whatever its op.
 fn of_all() -> Words {
-    set(&["op", "label", "only", "expect"])
+    set(&["op", "label", "only", "cpu", "expect"])
 }
 
 #[test]
