@@ -49,7 +49,9 @@ impl World<'_> {
                 let pools = self.ground.own.get(*to).map(Vec::as_slice).unwrap_or_default();
                 let place = self.devices.get_mut(*device).ok_or("no such device")?;
                 let old = place.take().ok_or("the device is not bound")?;
-                match old.rebind(endpoint(spec, pools, Some(self.ground.domain)), spec.limits) {
+                match old
+                    .rebind(endpoint(spec, pools, Some(self.ground.domain), self.path), spec.limits)
+                {
                     Ok(new) => *place = Some(new),
                     Err((old, error)) => {
                         *place = Some(old);

@@ -9,6 +9,7 @@
     reason = "a test stops where it fails"
 )]
 
+mod drivers;
 mod ends;
 mod found_books;
 mod found_convert;

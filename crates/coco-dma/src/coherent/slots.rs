@@ -49,22 +49,15 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             let owner = self.owner().allocating();
             let places = &candidate.places;
             let Ok(count) = usize::try_from(places.slots_at(places.lowest())) else { continue };
-            // Who has no quota left does not even look for slots.
-            if !self.charge(count) {
-                return Err(Refuse::Quota);
-            }
-            let Ok(run) = hand.alloc(pool, places, owner) else {
-                self.discharge(count);
-                continue;
-            };
+            let alloc = || hand.alloc(pool, places, owner).ok();
+            let Some(run) = self.alloc_run(count, alloc)? else { continue };
             // SAFETY: the slots are ours.
             let dressed = unsafe { self.dress(pool, &candidate, run.offset(), extent, options) };
             let PreparedSlots { view, addr, mapped } = match dressed {
                 Ok(dressed) => dressed,
                 Err(reason) => {
                     why = reason;
-                    self.discharge(run.count());
-                    hand.free(pool, &run, |_| ());
+                    self.free_run(&mut hand, pool, &run, |_| ());
                     continue;
                 }
             };
@@ -150,8 +143,6 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             // SAFETY: the view is `alloc_slots`'s of this range; this function's condition.
             unsafe { self.platform().unmap_cpu(view, range) };
         }
-        if self.hand().free(pool, run, |_| ()) {
-            self.discharge(run.count());
-        }
+        self.free_run(&mut self.hand(), pool, run, |_| ());
     }
 }

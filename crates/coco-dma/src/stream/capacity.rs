@@ -47,21 +47,14 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                     let Ok(count) = usize::try_from(places.slots_at(places.lowest())) else {
                         continue;
                     };
-                    if !self.charge(count) {
-                        return Err(Refuse::Quota);
-                    }
-                    let answer = hand.alloc(pool, places, self.owner()).ok().map(|run| {
-                        // Which slots they are makes no difference to addresses of a domain.
-                        let behind = candidate.base.is_none();
-                        let at = pool.range().slice(candidate.pad, len).filter(|_| behind);
-                        let answer = self.capacity_behind(at, rest);
-                        hand.free(pool, &run, |_| ());
-                        answer
-                    });
-                    self.discharge(count);
-                    if let Some(answer) = answer {
-                        return answer;
-                    }
+                    let alloc = || hand.alloc(pool, places, self.owner()).ok();
+                    let Some(run) = self.alloc_run(count, alloc)? else { continue };
+                    // Which slots they are makes no difference to addresses of a domain.
+                    let behind = candidate.base.is_none();
+                    let at = pool.range().slice(candidate.pad, len).filter(|_| behind);
+                    let answer = self.capacity_behind(at, rest);
+                    self.free_run(&mut hand, pool, &run, |_| ());
+                    return answer;
                 }
                 Err(Refuse::PoolFull)
             }
