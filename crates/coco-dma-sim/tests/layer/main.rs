@@ -10,6 +10,7 @@
 )]
 
 mod across;
+mod drivers;
 mod ends;
 mod found_books;
 mod found_convert;

@@ -32,8 +32,10 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                 Ok(()) | Err(GrowFailed::Open) => {
                     return self.alloc_slots(reservoir.pools, whole, options);
                 }
-                // Nobody waits for another CPU's conversion.
+                // Nobody waits for another CPU's conversion. And a region that is not private, as
+                // one that the host did not give back, is no reason to stop at it for good.
                 Err(GrowFailed::Busy) => {}
+                Err(GrowFailed::Convert(failed)) if failed.is_conflict() => {}
                 // A host that refuses is asked once an allocation.
                 Err(_) => break,
             }

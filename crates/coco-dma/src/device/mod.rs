@@ -4,6 +4,7 @@
 
 mod counters;
 mod endpoint;
+mod handle;
 mod iommu;
 mod lifecycle;
 mod limits;
@@ -17,6 +18,9 @@ pub use counters::CountersNow;
 pub use endpoint::Attested;
 pub use endpoint::BindError;
 pub use endpoint::Endpoint;
+pub(crate) use handle::Answerable;
+pub use handle::AnyDevice;
+pub use handle::DeviceRef;
 use lifecycle::Life;
 use lifecycle::Quota;
 pub(crate) use table::DefaultPool;

@@ -272,11 +272,13 @@ impl CacheGuard<'_> {
     /// if one was kept, by its first slot and its slots.
     pub(super) fn empty(&mut self, mut give: impl FnMut(usize, usize)) -> Option<(usize, usize)> {
         for way in &self.cache.ways {
-            if way.free() != 0 {
-                give(way.tag().wrapping_sub(1), way.free());
-            }
+            let (tag, bits) = (way.tag(), way.free());
+            // First it is not kept any more: `give` may call a listener, which may panic.
             way.tag.0.store(0, Ordering::Relaxed);
             way.set_free(0);
+            if bits != 0 {
+                give(tag.wrapping_sub(1), bits);
+            }
         }
         self.cache.filled.0.store(0, Ordering::Relaxed);
         let (first, count) = (&self.cache.long.0.0, &self.cache.long.1.0);
