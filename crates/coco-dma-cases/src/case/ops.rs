@@ -46,6 +46,7 @@ pub(crate) enum Op {
         kind: AllocKind,
         attrs: Attrs,
         context: Context,
+        align: u64,
         name: Option<String>,
     },
     Free {

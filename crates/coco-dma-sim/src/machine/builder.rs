@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
 
 use coco_dma::addr::PhysAddr;
 use coco_dma::addr::PhysRange;
@@ -110,7 +111,8 @@ impl Builder {
             atomic: Vec::new(),
         };
         let (name, live) = (self.platform, Mutex::new(live));
-        let inner = Inner { name, regime, hardware, present, ceiling, live };
+        let inner =
+            Inner { name, regime, hardware, present, ceiling, cpu: AtomicUsize::new(0), live };
         Ok(Machine { inner: Arc::new(inner) })
     }
 }

@@ -6,6 +6,7 @@ use core::fmt;
 use core::mem::ManuallyDrop;
 
 use super::AllocError;
+use super::AllocSize;
 use super::FreeError;
 use super::NotFreed;
 use super::RawCoherent;
@@ -39,15 +40,15 @@ struct Held<H: DeviceRef> {
 }
 
 impl<'d, P: Platform + ?Sized> Device<'d, P> {
-    /// Allocates `len` bytes that the device will reach, rounded up to whole pages (to granules
-    /// where pages have to be converted), zeroed. Atomic context is served from memory that is in
+    /// Allocates so many bytes that the device will reach, rounded up to whole pages (to granules
+    /// where pages have to be converted) and aligned as [`alloc_raw`](Self::alloc_raw) says, zeroed. Atomic context is served from memory that is in
     /// the right state already; nothing is converted and nothing blocks there.
     pub fn alloc<'a>(
         &'a self,
-        len: usize,
+        size: impl Into<AllocSize>,
         context: Context,
     ) -> Result<CoherentInit<&'a Self>, AllocError> {
-        CoherentInit::new(self, len, context)
+        CoherentInit::new(self, size, context)
     }
 }
 
@@ -57,8 +58,12 @@ impl<H: DeviceRef> CoherentInit<H> {
     /// # Errors
     ///
     /// As for [`Device::alloc`]; the handle is dropped.
-    pub fn new(handle: H, len: usize, context: Context) -> Result<Self, AllocError> {
-        let memory = ManuallyDrop::new(handle.device().alloc_raw(len, context)?);
+    pub fn new(
+        handle: H,
+        size: impl Into<AllocSize>,
+        context: Context,
+    ) -> Result<Self, AllocError> {
+        let memory = ManuallyDrop::new(handle.device().alloc_raw(size, context)?);
         Ok(Self(Held { handle: Answerable::new(handle), memory }))
     }
 

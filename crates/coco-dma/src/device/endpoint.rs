@@ -54,6 +54,7 @@ pub struct Endpoint<'d> {
     force_bounce: bool,
     node: Option<u16>,
     domain: Option<&'d Domain<'d>>,
+    pub(super) fast_path: bool,
     pub(super) quota: Option<usize>,
     pub(super) listener: Listener<'d>,
     pub(super) pools: &'d [&'d Pool<'d>],
@@ -73,6 +74,7 @@ impl<'d> Endpoint<'d> {
             force_bounce: false,
             node: None,
             domain: None,
+            fast_path: true,
             quota: None,
             listener: Listener(None),
             pools: &[],
@@ -133,6 +135,13 @@ impl<'d> Endpoint<'d> {
     #[must_use]
     pub fn on_node(self, node: u16) -> Self {
         Self { node: Some(node), ..self }
+    }
+
+    /// Every bounce goes the whole way: for tests, which show that it comes to the same.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn without_fast_path(self) -> Self {
+        Self { fast_path: false, ..self }
     }
 
     /// The most that the device may hold at once, in slots of 2 KiB: slots of all its pools

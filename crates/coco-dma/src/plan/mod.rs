@@ -18,6 +18,7 @@ mod transfer;
 mod walk;
 
 pub use alloc::AllocPlan;
+pub use alloc::Extent;
 pub use alloc::LARGE_PAGE;
 pub use alloc::Reservoir;
 pub use alloc::alloc;
@@ -35,6 +36,7 @@ pub use memory::mmap;
 pub use memory::protection;
 pub use memory::registers;
 pub use pages::OwnPages;
+pub use pages::PageQuery;
 pub use pools::Candidate;
 pub use pools::Candidates;
 pub(crate) use pools::state_of;

@@ -218,12 +218,8 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                 continue;
             };
             let Some(pool) = self.pool(index) else { continue };
-            // Who has no quota left does not even look for slots, and is in nobody's way.
-            if !self.charge(count) {
-                return Err(Refuse::Quota);
-            }
-            let Ok(run) = hand.alloc(pool, &places, self.owner()) else {
-                self.discharge(count);
+            let alloc = || hand.alloc(pool, &places, self.owner()).ok();
+            let Some(run) = self.alloc_run(count, alloc)? else {
                 why = Some(plan::no_slots(why, pool.is_open()));
                 continue;
             };
@@ -231,8 +227,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             let offset = u64::try_from(at).ok();
             let addr = candidate.base.map(|base| base.checked_add(offset?));
             if addr == Some(None) {
-                self.discharge(count);
-                hand.free(pool, &run, |_| ());
+                self.free_run(hand, pool, &run, |_| ());
                 why = Some(Refuse::NoReachablePool);
                 continue;
             }

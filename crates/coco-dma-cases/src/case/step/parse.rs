@@ -66,6 +66,7 @@ pub(super) fn op(
             kind: around.kind()?,
             attrs: around.attrs()?,
             context: around.context()?,
+            align: reader.size("align")?.unwrap_or(1),
             name: name()?,
         },
         "free" => Op::Free { alloc: around.made("alloc", made)?, context: around.context()? },
