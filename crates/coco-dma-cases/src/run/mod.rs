@@ -78,7 +78,7 @@ struct Rules(Vec<(&'static str, String)>);
 
 impl plan::Trace for Rules {
     fn step(&mut self, step: plan::Step) {
-        self.0.push((step.rule(), step.to_string()));
+        self.0.push((step.rule().name(), step.to_string()));
     }
 }
 
@@ -86,7 +86,7 @@ impl Rules {
     /// What was refused when it was done, not when it was decided, says the way out too.
     fn refused(&mut self, reason: Refuse) {
         let told = plan::Step::Refuse(reason);
-        let told = (told.rule(), told.to_string());
+        let told = (told.rule().name(), told.to_string());
         if self.0.last() != Some(&told) {
             self.0.push(told);
         }

@@ -28,6 +28,13 @@ impl BusRange {
         self.cpu
     }
 
+    /// The bus address of the byte at `memory`; `None` outside of the window.
+    #[inline]
+    fn at(self, memory: PhysAddr) -> Option<u64> {
+        let offset = memory.offset_from(self.cpu.base()).filter(|at| *at < self.cpu.len())?;
+        self.bus.checked_add(offset)
+    }
+
     /// Where the window starts on the bus.
     #[inline]
     pub const fn bus(self) -> u64 {
@@ -56,15 +63,35 @@ impl<'a> BusRanges<'a> {
         self.0.is_empty()
     }
 
-    /// The bus address of the first byte of `range`; `None` unless one window shows it whole.
+    /// The bus address of the first byte of `range`; `None` unless one window shows it whole, or
+    /// several do that follow each other in memory and on the bus.
     #[inline]
     pub fn to_bus(self, range: PhysRange) -> Option<u64> {
         if self.is_identity() {
             return Some(range.base().raw());
         }
-        let window = self.0.iter().find(|window| window.cpu.contains(range))?;
-        let offset = range.base().offset_from(window.cpu.base())?;
-        window.bus.checked_add(offset)
+        if let Some(window) = self.0.iter().find(|window| window.cpu.contains(range)) {
+            return window.at(range.base());
+        }
+        let mut bases = self.0.iter().filter_map(|window| window.at(range.base()));
+        bases.find(|bus| self.shows(range, *bus))
+    }
+
+    /// Whether the windows show all of `range`, from bus address `bus` on. Each turn takes a window
+    /// that reaches farther than the ones before.
+    fn shows(self, range: PhysRange, bus: u64) -> bool {
+        let mut done = 0;
+        while done < range.len() {
+            let next = range.base().checked_add(done).zip(bus.checked_add(done));
+            let Some((memory, bus)) = next else { return false };
+            let here = self.0.iter().filter(|window| window.at(memory) == Some(bus));
+            let shown = here.filter_map(|window| window.cpu.last().offset_from(memory)).max();
+            match shown.and_then(|last| last.checked_add(1)) {
+                Some(len) => done = done.saturating_add(len),
+                None => return false,
+            }
+        }
+        true
     }
 
     /// The last byte of memory, which ends with `most`, that shows at bus address `last` or below;
@@ -81,12 +108,20 @@ impl<'a> BusRanges<'a> {
         shown.max()
     }
 
-    /// The memory that `len` bytes at bus address `bus` are; `None` unless one window shows it.
+    /// The memory that `len` bytes at bus address `bus` are; `None` unless one window shows it, or
+    /// several do that follow each other in memory and on the bus.
     pub fn to_phys(self, bus: u64, len: u64) -> Option<PhysRange> {
         if self.is_identity() {
             return PhysRange::new(PhysAddr::new(bus), len);
         }
-        self.0.iter().find_map(|window| window.cpu.slice(bus.checked_sub(window.bus)?, len))
+        let one = |window: &BusRange| window.cpu.slice(bus.checked_sub(window.bus)?, len);
+        self.0.iter().find_map(one).or_else(|| {
+            let mut first = self.0.iter().filter_map(|window| {
+                let byte = window.cpu.slice(bus.checked_sub(window.bus)?, 1)?;
+                PhysRange::new(byte.base(), len)
+            });
+            first.find(|range| self.shows(*range, bus))
+        })
     }
 }
 
@@ -112,6 +147,41 @@ mod tests {
         assert_eq!(bus.to_phys(0x4000_0ff0, 0x10), Some(range(0x1_0000_0ff0, 0x10)));
         assert_eq!(bus.to_phys(0x4000_0ff0, 0x11), None);
         assert_eq!(BusRanges::IDENTITY.to_bus(range(5, 5)), Some(5));
+    }
+
+    #[test]
+    fn windows_that_follow_each_other_in_memory_and_on_the_bus_are_one() {
+        let window = |cpu, len, bus| BusRange::new(range(cpu, len), bus).unwrap();
+        let windows = [
+            window(0x8000_2000, 0x1000, 0x2000),
+            window(0x8000_0000, 0x1000, 0),
+            window(0x8000_1000, 0x1000, 0x1000),
+            // Next in memory, and elsewhere on the bus.
+            window(0x8000_3000, 0x1000, 0x9000),
+        ];
+        let bus = BusRanges::new(&windows);
+        for (base, len, shown) in [
+            (0x8000_0800, 0x1000, Some(0x800)),
+            (0x8000_0000, 0x3000, Some(0)),
+            (0x8000_2fff, 2, None),
+            (0x8000_0000, 0x3001, None),
+            (0x7fff_ffff, 2, None),
+        ] {
+            assert_eq!(bus.to_bus(range(base, len)), shown, "{base:#x} {len:#x}");
+            if let Some(at) = shown {
+                assert_eq!(bus.to_phys(at, len), Some(range(base, len)), "{base:#x} {len:#x}");
+            }
+        }
+        assert_eq!(bus.to_phys(0x2fff, 2), None);
+        assert_eq!(bus.to_phys(0x8fff, 2), None);
+        // Windows over each other: whichever leads on.
+        let windows = [window(0, 0x1000, 0), window(0, 0x1000, 0x5000), window(0x1000, 0x1000, 0x6000)];
+        assert_eq!(BusRanges::new(&windows).to_bus(range(0x800, 0x1000)), Some(0x5800));
+        // The last byte of all.
+        let last = u64::MAX - 0xfff;
+        let windows = [window(last - 0x1000, 0x1000, last - 0x1000), window(last, 0x1000, last)];
+        let all = range(last - 0x1000, 0x2000);
+        assert_eq!(BusRanges::new(&windows).to_bus(all), Some(last - 0x1000));
     }
 
     #[test]

@@ -35,7 +35,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let constraints = pages.constraints(pages.len, context);
         let run = source.alloc(&constraints).ok_or(Refuse::OutOfPages)?;
         // Everything that can be known before is asked before anything is converted.
-        let addr = pages.address(self.regime(), self.info(), run);
+        let addr = pages.address(self.regime(), self.info(), run, &mut ());
         let Some(addr) = addr else {
             // SAFETY: nobody used it.
             unsafe { source.free(run, context) };

@@ -79,20 +79,22 @@ impl OwnPages {
     /// The address at which the device is given `run`, which was taken for this plan: `None` inside
     /// where a domain gives it, and `None` at all where it is out of reach (windows of a bus leave
     /// holes below [`last`](Self::last)) or not as long and aligned as planned.
-    pub(crate) fn address(
+    pub fn address(
         &self,
         regime: &Regime,
         device: &DeviceInfo<'_>,
         run: PhysRange,
+        trace: &mut impl Trace,
     ) -> Option<Option<DmaAddr>> {
         if !self.suits(run, self.len) {
             return None;
         }
         if device.attachment.is_translated() {
+            trace.step(Step::Translated(self.state));
             return Some(None);
         }
         let mark = regime.dma_mark(device.trust, self.state)?;
-        reach::bus_address(regime, device, self.state, run, mark, &mut ()).ok().map(Some)
+        reach::bus_address(regime, device, self.state, run, mark, trace).ok().map(Some)
     }
 }
 
@@ -116,7 +118,7 @@ mod tests {
             longest: 0x2000,
         };
         let run = PhysRange::new(PhysAddr::new(base), len).unwrap();
-        let addr = pages.address(&Regime::Open, &device, run);
+        let addr = pages.address(&Regime::Open, &device, run, &mut ());
         addr.map(|given| given.map(DmaAddr::raw))
     }
 
