@@ -189,6 +189,41 @@ fn where_nobody_would_tell_the_answer_says_so() {
     }
 }
 
+/// A listener that panics while a CPU's cache is emptied left its slots in the cache and in the
+/// bitmap: they were handed out twice.
+#[test]
+fn a_listener_that_panics_leaves_no_slot_in_two_places() {
+    struct Panics(AtomicBool);
+    impl CapacityListener for Panics {
+        fn capacity(&self) {
+            assert!(!self.0.swap(false, Ordering::SeqCst), "the listener's own fault");
+        }
+    }
+    const SLOTS: usize = 512;
+    let panics: &'static Panics = Box::leak(Box::new(Panics(AtomicBool::new(false))));
+    let machine = Machine::new(PlatformName::Tdx, SLOTS * SLOT);
+    let pool = machine.pool(PoolLabel::GuestShared).with_caches(caches(2)).with_listener(panics);
+    let one = Constraints::of(1);
+    let first = pool.alloc_raw(0, &one).expect("room");
+    while pool.watch_capacity() != Watch::Set {}
+    panics.0.store(true, Ordering::SeqCst);
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let run = pool.alloc_raw(0, &one).expect("room");
+        // SAFETY: nobody uses the bytes.
+        unsafe { pool.free_raw(0, run) }
+    }));
+    assert!(caught.is_err(), "what came into the cache with it was given back, and told of");
+    let mut offsets = vec![first.offset()];
+    while let Ok(run) = pool.alloc_raw(offsets.len() % 2, &one) {
+        offsets.push(run.offset());
+        assert!(offsets.len() <= SLOTS, "more allocations than slots");
+    }
+    let taken = offsets.len();
+    offsets.sort_unstable();
+    offsets.dedup();
+    assert_eq!(offsets.len(), taken, "no slot is handed out twice");
+}
+
 /// While somebody waits no CPU keeps anything, and a handle no longer than to its next give.
 #[test]
 fn what_cpus_keep_comes_to_who_waits() {

@@ -153,6 +153,34 @@ fn atomic_context_is_served_and_never_grows_it() {
     assert_eq!(machine.violations(), []);
 }
 
+/// A region that the host did not give back was the first to be tried at each growth, and the only
+/// one: growing had stopped for good.
+#[test]
+fn a_region_that_does_not_come_back_stops_no_other_from_growing() {
+    for by_refill in [false, true] {
+        let machine = machine(PlatformName::Tdx);
+        let faulty = Faulty::new(machine.clone());
+        let storage = metadata_words(GRANULE);
+        let metadata = metadata(GRANULE, &storage);
+        let runs = [machine.take(2 * GRANULE).unwrap(), machine.take(2 * GRANULE).unwrap()];
+        let (first, second) = (words(1 << 8), words(1 << 8));
+        let pools = [reservoir(runs[0], &first), reservoir(runs[1], &second)];
+        let dma = Dma::new(&faulty, &pools).with_ledger(Ledger::new(&metadata).unwrap());
+        let device = dma.bind(Endpoint::new("nic"), Limits::NONE).unwrap();
+        dma.grow(&pools[0]).unwrap();
+        faulty.refuse(Visibility::Private, Refusal::Unchanged);
+        assert!(dma.trim().is_err(), "the host keeps it");
+        faulty.heal();
+        if by_refill {
+            assert_eq!(dma.refill(), Ok(Some(runs[1])));
+        }
+        let memory = alloc(&device, 4096, Context::Blocking).unwrap();
+        assert!(pools[1].is_open() && !pools[0].is_open());
+        assert!(machine.all_in(runs[1], State::SHARED));
+        free(&device, memory);
+    }
+}
+
 #[test]
 fn a_host_that_refuses_costs_a_region_and_nothing_untold() {
     for refusal in [Refusal::Unchanged, Refusal::InDoubt] {
@@ -179,8 +207,9 @@ fn a_host_that_refuses_costs_a_region_and_nothing_untold() {
     }
 }
 
+/// What a device has of the reservoir and what it has as pages is one account.
 #[test]
-fn a_device_past_its_quota_pays_for_its_own_pages() {
+fn a_device_past_its_quota_gets_neither_slots_nor_pages() {
     let machine = machine(PlatformName::Cca);
     let storage = metadata_words(GRANULE);
     let metadata = metadata(GRANULE, &storage);
@@ -191,14 +220,17 @@ fn a_device_past_its_quota_pays_for_its_own_pages() {
     let dma =
         Dma::new(&machine, &pools).with_ledger(Ledger::new(&metadata).unwrap()).with_pages(&arena);
     let greedy = dma.bind(Endpoint::new("greedy").quota(2), Limits::NONE).unwrap();
-    let memories = [0; 2].map(|_| alloc(&greedy, 4096, Context::Blocking).unwrap());
-    assert_eq!((pools[0].used(), arena.taken()), (2, 1));
+    let memory = alloc(&greedy, 4096, Context::Blocking).unwrap();
+    let refused = alloc(&greedy, 4096, Context::Blocking).map(|_| ()).unwrap_err();
+    assert_eq!(refused.reason, Refuse::Quota);
+    assert_eq!((pools[0].used(), arena.taken(), greedy.charged()), (2, 0, 2));
     // An accepted device reaches private memory alone: it is given none of it.
     let gpu = dma.bind(Endpoint::new("gpu").accepted(vouch()), Limits::NONE).unwrap();
     let private = alloc(&gpu, 4096, Context::Blocking).unwrap();
-    assert_eq!((pools[0].used(), arena.taken()), (2, 2));
+    assert_eq!((pools[0].used(), arena.taken()), (2, 1));
     free(&gpu, private);
-    memories.into_iter().for_each(|memory| free(&greedy, memory));
+    free(&greedy, memory);
+    assert_eq!(greedy.charged(), 0);
     assert_eq!((arena.taken(), arena.faults()), (0, vec![]));
 }
 

@@ -35,6 +35,12 @@ impl BusRange {
         self.bus.checked_add(offset)
     }
 
+    /// Whether `next` shows what follows this window in memory, right behind it on the bus.
+    fn leads_to(&self, next: &Self) -> bool {
+        let (memory, bus) = (self.cpu.last().checked_add(1), self.bus.checked_add(self.cpu.len()));
+        memory == Some(next.cpu.base()) && bus == Some(next.bus)
+    }
+
     /// Where the window starts on the bus.
     #[inline]
     pub const fn bus(self) -> u64 {
@@ -73,25 +79,35 @@ impl<'a> BusRanges<'a> {
         if let Some(window) = self.0.iter().find(|window| window.cpu.contains(range)) {
             return window.at(range.base());
         }
-        let mut bases = self.0.iter().filter_map(|window| window.at(range.base()));
-        bases.find(|bus| self.shows(range, *bus))
+        let mut joined = self.each().flatten().filter(|window| window.cpu.contains(range));
+        joined.next()?.at(range.base())
     }
 
-    /// Whether the windows show all of `range`, from bus address `bus` on. Each turn takes a window
-    /// that reaches farther than the ones before.
-    fn shows(self, range: PhysRange, bus: u64) -> bool {
-        let mut done = 0;
-        while done < range.len() {
-            let next = range.base().checked_add(done).zip(bus.checked_add(done));
-            let Some((memory, bus)) = next else { return false };
-            let here = self.0.iter().filter(|window| window.at(memory) == Some(bus));
-            let shown = here.filter_map(|window| window.cpu.last().offset_from(memory)).max();
-            match shown.and_then(|last| last.checked_add(1)) {
-                Some(len) => done = done.saturating_add(len),
-                None => return false,
-            }
+    /// Each window by itself, with those joined to it that follow it in memory and on the bus; `None`
+    /// for the bus as it is where it has no windows.
+    pub(crate) fn each(self) -> impl Iterator<Item = Option<BusRange>> {
+        let identity = self.is_identity().then_some(None);
+        let first = move |window: &&BusRange| !self.0.iter().any(|other| other.leads_to(window));
+        let joined = self.0.iter().filter(first).map(move |window| Some(self.joined(*window)));
+        identity.into_iter().chain(joined)
+    }
+
+    /// A window with all that follow it.
+    fn joined(self, mut window: BusRange) -> BusRange {
+        let next = |window: &BusRange| {
+            let next = self.0.iter().filter(|next| window.leads_to(next));
+            let len = window.cpu.len().checked_add(next.map(|next| next.cpu.len()).max()?)?;
+            BusRange::new(PhysRange::new(window.cpu.base(), len)?, window.bus)
+        };
+        while let Some(longer) = next(&window) {
+            window = longer;
         }
-        true
+        window
+    }
+
+    /// The first byte of memory that shows through the first window, and its address on the bus.
+    pub(crate) fn first_shown(self) -> (PhysAddr, u64) {
+        self.0.first().map_or((PhysAddr::new(0), 0), |window| (window.cpu.base(), window.bus))
     }
 
     /// The last byte of memory, which ends with `most`, that shows at bus address `last` or below;
@@ -114,14 +130,9 @@ impl<'a> BusRanges<'a> {
         if self.is_identity() {
             return PhysRange::new(PhysAddr::new(bus), len);
         }
-        let one = |window: &BusRange| window.cpu.slice(bus.checked_sub(window.bus)?, len);
-        self.0.iter().find_map(one).or_else(|| {
-            let mut first = self.0.iter().filter_map(|window| {
-                let byte = window.cpu.slice(bus.checked_sub(window.bus)?, 1)?;
-                PhysRange::new(byte.base(), len)
-            });
-            first.find(|range| self.shows(*range, bus))
-        })
+        let part = |window: &BusRange| window.cpu.slice(bus.checked_sub(window.bus)?, len);
+        let joined = || self.each().flatten().find_map(|window| part(&window));
+        self.0.iter().find_map(part).or_else(joined)
     }
 }
 

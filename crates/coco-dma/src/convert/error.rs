@@ -29,6 +29,11 @@ impl ConvertFailed {
     pub fn unchanged(&self) -> u64 {
         self.run.len().saturating_sub(self.converted).saturating_sub(self.quarantined)
     }
+
+    /// Whether the memory was not in the state to begin with, so that nobody was asked.
+    pub(crate) fn is_conflict(&self) -> bool {
+        matches!(self.why, ConvertErrorKind::Ledger(_))
+    }
 }
 
 /// Why a conversion failed.

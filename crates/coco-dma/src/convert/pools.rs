@@ -147,22 +147,28 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
 
     /// Grows the reserve for atomic context by the first of the machine's pools that is kept for
     /// it and closed; where all are open, and no more than a quarter of the reservoir for coherent
-    /// memory is free, grows that likewise. `None` where nothing was to be done. Call it from
+    /// memory is free, grows that likewise; one that does not open is passed over. `None` where nothing was to be done. Call it from
     /// blocking context when one of the two runs low
     /// ([`Event::LowWater`](crate::observe::Event::LowWater)). Blocks.
     pub fn refill(&self) -> Result<Option<PhysRange>, GrowFailed> {
         let kept_for = |purpose| self.pools().iter().filter(move |pool| pool.purpose() == purpose);
-        let closed = |purpose| kept_for(purpose).find(|pool| !pool.is_open());
-        let next = closed(PoolUse::Reserve).or_else(|| {
+        let closed = |purpose| kept_for(purpose).filter(|pool| !pool.is_open());
+        let next = closed(PoolUse::Reserve).next().or_else(|| {
             let open = || kept_for(PoolUse::Coherent).filter(|pool| pool.is_open());
             let free: usize = open().map(Pool::free).sum();
             let capacity: usize = open().map(Pool::capacity).sum();
-            if free <= capacity / 4 { closed(PoolUse::Coherent) } else { None }
+            if free <= capacity / 4 { closed(PoolUse::Coherent).next() } else { None }
         });
-        match next {
-            None => Ok(None),
-            Some(pool) => self.grow(pool).map(|()| Some(pool.range())),
+        let Some(next) = next else { return Ok(None) };
+        // A region that does not open keeps no other of its kind from being tried.
+        let mut first = None;
+        for pool in closed(next.purpose()) {
+            match self.grow(pool) {
+                Ok(()) => return Ok(Some(pool.range())),
+                Err(failed) => _ = first.get_or_insert(failed),
+            }
         }
+        first.map_or(Ok(None), Err)
     }
 
     /// Gives back every region of the machine's reservoir for coherent memory of which nothing is in

@@ -173,7 +173,7 @@ impl CacheGuard<'_> {
         if first > shape.last {
             return None;
         }
-        way.set_free(way.free() & !fit::run(bit, shape.count));
+        way.set_free(way.free() & !fit::run(bit, shape.count)); // sabotage: fast-way
         Some(first)
     }
 
@@ -215,6 +215,7 @@ impl CacheGuard<'_> {
         let (word, bit) = (first / Word::BITS, first % Word::BITS);
         let number = word & (self.ways - 1);
         let Some(way) = self.cache.ways.get(number) else { return Put::Elsewhere };
+        // sabotage: fast-other-cpu
         if bit + count > Word::BITS || way.tag() != word + 1 {
             return Put::Elsewhere;
         }
@@ -272,11 +273,13 @@ impl CacheGuard<'_> {
     /// if one was kept, by its first slot and its slots.
     pub(super) fn empty(&mut self, mut give: impl FnMut(usize, usize)) -> Option<(usize, usize)> {
         for way in &self.cache.ways {
-            if way.free() != 0 {
-                give(way.tag().wrapping_sub(1), way.free());
-            }
+            let (tag, bits) = (way.tag(), way.free());
+            // First it is not kept any more: `give` may call a listener, which may panic.
             way.tag.0.store(0, Ordering::Relaxed);
             way.set_free(0);
+            if bits != 0 {
+                give(tag.wrapping_sub(1), bits);
+            }
         }
         self.cache.filled.0.store(0, Ordering::Relaxed);
         let (first, count) = (&self.cache.long.0.0, &self.cache.long.1.0);

@@ -20,6 +20,7 @@ use coco_dma::plan::MapRequest;
 use coco_dma::plan::Place;
 use coco_dma::plan::Plan;
 use coco_dma::plan::PoolInfo;
+use coco_dma::plan::ViewRequest;
 use coco_dma::reason::Bounce;
 use coco_dma::reason::Direct;
 use coco_dma::reason::Refuse;
@@ -75,12 +76,13 @@ fn ask_alloc<'a>(
     device: &'a DeviceInfo<'a>,
     pools: &'a [PoolInfo],
 ) -> AllocRequest<'a> {
-    let (len, align, attrs) = (4096, 4096, Attrs::NONE);
+    let (len, page, align, attrs) = (4096, 4096, 1, Attrs::NONE);
     AllocRequest {
         kind: plan::AllocKind::Coherent,
         regime,
         device,
         len,
+        page,
         align,
         attrs,
         context: Context::Blocking,
