@@ -12,6 +12,7 @@ mod events;
 mod look;
 mod memory;
 mod paths;
+mod question;
 mod setup;
 mod stream;
 mod touch;
@@ -21,6 +22,7 @@ mod world;
 use paths::{Came, difference};
 
 pub use paths::Path;
+pub use question::{Answer, answer};
 pub use witness::{Heed, Witness};
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -68,7 +70,7 @@ pub struct Told {
     /// What it came to.
     pub outcome: String,
     /// The rules that were applied, each with what it found.
-    pub rules: Vec<(&'static str, String)>,
+    pub rules: Vec<(plan::Rule, String)>,
 }
 
 /// An expectation that does not hold.
@@ -82,11 +84,11 @@ struct Failed {
 
 /// The rules that a decision applied.
 #[derive(Debug, Default)]
-struct Rules(Vec<(&'static str, String)>);
+struct Rules(Vec<(plan::Rule, String)>);
 
 impl plan::Trace for Rules {
     fn step(&mut self, step: plan::Step) {
-        self.0.push((step.rule().name(), step.to_string()));
+        self.0.push((step.rule(), step.to_string()));
     }
 }
 
@@ -94,7 +96,7 @@ impl Rules {
     /// What was refused when it was done, not when it was decided, says the way out too.
     fn refused(&mut self, reason: Refuse) {
         let told = plan::Step::Refuse(reason);
-        let told = (told.rule().name(), told.to_string());
+        let told = (told.rule(), told.to_string());
         if self.0.last() != Some(&told) {
             self.0.push(told);
         }

@@ -101,16 +101,25 @@ pub struct ViewRequest<'a> {
     pub attrs: Attrs,
 }
 
+/// How the CPU maps memory that is no allocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct View {
+    /// The state of the memory.
+    pub state: State,
+    /// What its page-table entries carry.
+    pub protection: Protection,
+}
+
 /// Decides how the CPU maps memory that is no allocation, for the kernel and for user space alike.
 /// Registers are never cached, and those of a device that is not accepted are the host's: shared in a
 /// guest, plain on an SME host. Memory that nobody may touch as it is (mixed, unaccepted, in
 /// quarantine, being converted, in a guest another device's) is refused, and so is memory in no
 /// single run, which has no mapping as one. Never panics.
-pub fn view(request: &ViewRequest<'_>, trace: &mut impl Trace) -> Result<Protection, Refuse> {
+pub fn view(request: &ViewRequest<'_>, trace: &mut impl Trace) -> Result<View, Refuse> {
     told(decide_view(request, trace), trace)
 }
 
-fn decide_view(request: &ViewRequest<'_>, trace: &mut impl Trace) -> Result<Protection, Refuse> {
+fn decide_view(request: &ViewRequest<'_>, trace: &mut impl Trace) -> Result<View, Refuse> {
     let ViewRequest { regime, attrs, .. } = *request;
     let alien = attrs.without(Attrs::FOR_VIEW);
     if !alien.is_empty() {
@@ -126,7 +135,7 @@ fn decide_view(request: &ViewRequest<'_>, trace: &mut impl Trace) -> Result<Prot
     };
     trace.step(Step::Memory { state, mmio, known });
     let cache = cache(request.coherent && !mmio, attrs);
-    entry(regime, state, cache, trace)
+    Ok(View { state, protection: entry(regime, state, cache, trace)? })
 }
 
 fn cache(cached: bool, attrs: Attrs) -> CacheMode {

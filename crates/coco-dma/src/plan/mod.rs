@@ -32,6 +32,7 @@ pub use memory::Attached;
 pub use memory::MmapRequest;
 pub use memory::POOL_CACHE;
 pub use memory::Protection;
+pub use memory::View;
 pub use memory::ViewRequest;
 pub use memory::attach;
 pub use memory::free;

@@ -96,7 +96,7 @@ impl Candidate {
 
 impl Candidates<'_> {
     /// Tells the place that the first of them gives where it is empty.
-    pub(super) fn tell_first(mut self, trace: &mut impl Trace) {
+    pub fn tell_first(mut self, trace: &mut impl Trace) {
         if !trace.listens() {
             return;
         }

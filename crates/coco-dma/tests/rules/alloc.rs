@@ -273,7 +273,7 @@ fn registers_are_uncached_and_the_hosts_whoever_asks_for_their_protection() {
             platform != PlatformName::Sme || !attrs.contains(Attrs::CC_SHARED)
         }) {
             let request = asked_for_a_view(&regime, Memory::Mmio, attrs);
-            let seen = plan::view(&request, &mut ()).unwrap();
+            let seen = plan::view(&request, &mut ()).unwrap().protection;
             assert_eq!((seen.mark, seen.cache), (mark, CacheMode::Uncached), "{platform} {attrs}");
         }
     }
@@ -283,10 +283,10 @@ fn registers_are_uncached_and_the_hosts_whoever_asks_for_their_protection() {
         trust: Trust::Accepted,
         ..asked_for_a_view(&sev, Memory::Mmio, Attrs::MMIO)
     };
-    let seen = plan::view(&request, &mut ()).unwrap();
+    let seen = plan::view(&request, &mut ()).unwrap().protection;
     assert_eq!((seen.mark, seen.cache), (1 << 51, CacheMode::Uncached));
     let shared = ViewRequest { attrs: Attrs::MMIO.with(Attrs::CC_SHARED), ..request };
-    assert_eq!(plan::view(&shared, &mut ()).unwrap().mark, 0);
+    assert_eq!(plan::view(&shared, &mut ()).unwrap().protection.mark, 0);
 }
 
 #[test]
@@ -310,7 +310,7 @@ fn memory_that_nobody_may_touch_as_it_is_has_no_view() {
     let nowhere = ViewRequest { place: Place::Unlocated, ..request };
     assert_eq!(plan::view(&nowhere, &mut ()), Err(Refuse::Unlocated));
     assert_eq!(plan::view(&ViewRequest { len: 0, ..request }, &mut ()), Err(Refuse::InvalidRange));
-    assert_eq!(plan::view(&request, &mut ()).unwrap().mark, 0);
+    assert_eq!(plan::view(&request, &mut ()).unwrap().protection.mark, 0);
 }
 
 #[test]
