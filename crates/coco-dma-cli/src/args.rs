@@ -8,7 +8,7 @@ use clap::Subcommand;
 use coco_dma::regime::PlatformName;
 
 use crate::explain::ExplainArgs;
-use crate::explain::words;
+use crate::words;
 use crate::number;
 
 /// The commands by name.
