@@ -50,7 +50,7 @@ pub(crate) const TEST: &[Step] = &[
     step("files", "no file too long, lib.rs a table of contents", 10, files::step),
     step("clippy", "lints, warnings denied", 40, builds::clippy),
     step("build", "the command, as it is shipped", 40, builds::release),
-    step("test", "unit, integration and documentation tests", 60, tests::all),
+    step("test", "unit, integration and documentation tests", 90, tests::all),
     step("sabotage", "each sabotage has its line, and compiles", 40, sabotage::compile_step),
     step(
         "exhaustive",
