@@ -59,7 +59,7 @@ pub(super) fn read(
         return Err(pool.place.wrong(text));
     }
     let shared = pools.iter().filter(|pool| !pool.of_devices).count();
-    for device in devices.iter().filter(|device| device.bound) {
+    for device in devices.iter().filter(|device| device.bound && !machine.plan_only) {
         let count = device.pools.len() + shared;
         if count > MAX_POOLS {
             return Err(device.place.wrong(format!(
@@ -87,7 +87,7 @@ fn device(
     }
     let mask = match reader.small("mask")?.unwrap_or(64) {
         bits @ 1..=64 => bits,
-        _ => return wrong("mask", "a mask has 1 to 64 bits"),
+        bits => return wrong("mask", &format!("a mask has 1 to 64 bits, not {bits}")),
     };
     let boundary = match reader.size("boundary")? {
         None => None,

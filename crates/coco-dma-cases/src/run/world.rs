@@ -20,7 +20,7 @@ use super::build::endpoint;
 use super::events::Events;
 use super::memory::{Buffer, Pages};
 use super::{Came, Failed, Got, Heed, Path, Told, Witness, compare, look};
-use crate::case::{Bytes, CONTEXTS, Case, KINDS, Op, Step, Target, word_of};
+use crate::case::{Bytes, CONTEXTS, Case, KINDS, Op, Question, Step, Target, word_of};
 
 /// The platform that the layer stands on.
 pub(super) type Platform = Traced<Faulty<Machine>>;
@@ -204,7 +204,7 @@ impl<'w> World<'w> {
             Op::Bind(_) | Op::Rebind { .. } | Op::Revoke(_) | Op::LoseTrust(_) | Op::Ask(_) => {
                 return self.devices(op);
             }
-            Op::Protection { .. } | Op::Decide { .. } => return self.decide(op),
+            Op::Protection { .. } | Op::Decide(_) => return self.decide(op),
             Op::DeviceAccess { .. } | Op::HostAccess { .. } | Op::DriverAccess { .. } => {
                 return self.touch(op);
             }
@@ -251,7 +251,9 @@ impl<'w> World<'w> {
                 format!(" {}", device(d))
             }
             Op::Rebind { device: d, to } => format!(" {} as {}", device(d), device(to)),
-            Op::Decide { device: d, operation, .. } => format!(" {operation} for {}", device(d)),
+            Op::Decide(Question { device: d, operation, .. }) => {
+                format!(" {operation} for {}", device(d))
+            }
             _ => String::new(),
         };
         format!("{}{what}", step.name)

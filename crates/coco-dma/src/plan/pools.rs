@@ -87,7 +87,28 @@ pub struct Candidate {
 /// then the reserve, which is for atomic context alone, then pools for all uses.
 const PURPOSE: u8 = 3;
 
+impl Candidate {
+    /// The address at which the device is given the lowest place; `None` where a domain gives it.
+    #[must_use]
+    pub fn lowest(&self) -> Option<DmaAddr> {
+        self.base?.checked_add(self.places.lowest())
+    }
+}
+
 impl Candidates<'_> {
+    /// Tells the place that the first of them gives where it is empty.
+    pub fn tell_first(mut self, trace: &mut impl Trace) {
+        if !trace.listens() {
+            return;
+        }
+        if let Some(first) = self.next()
+            && let Some(pool) = self.request.pools.get(first.index)
+        {
+            let (label, range, addr) = (pool.label, pool.range, first.lowest());
+            trace.step(Step::Slot { label, range, addr });
+        }
+    }
+
     /// The pools of an allocation in two: the reservoir, if it can take it, and the rest.
     pub(super) fn split(self) -> (Option<Self>, Self) {
         let reservoir = Self { past: 1 << PURPOSE, ..self };

@@ -1,10 +1,10 @@
 //! Whether a device can touch memory where it lies, and at which address.
 
-use super::map::Source;
 use super::pools;
 use super::request::DeviceInfo;
 use super::request::IOMMU_PAGE;
 use super::request::MapRequest;
+use super::source::Source;
 use super::step::Misfit;
 use super::step::Step;
 use super::step::Trace;
