@@ -1,6 +1,7 @@
 //! Everything that a case has while it runs.
 
 use std::collections::BTreeMap;
+use std::ptr::NonNull;
 
 use coco_dma::Dma;
 use coco_dma::addr::{PhysAddr, PhysRange};
@@ -10,7 +11,7 @@ use coco_dma::device::{BindError, Device};
 use coco_dma::iommu::Domain;
 use coco_dma::platform::Platform as _;
 use coco_dma::pool::Pool;
-use coco_dma::stream::RawMapping;
+use coco_dma::stream::{RawList, RawMapping};
 use coco_dma_sim::{
     Call, ConvertFault, CpuMapping, Faulty, GranuleState, Machine, SimIommu, Traced,
 };
@@ -33,6 +34,16 @@ pub(super) struct LiveMap {
     pub(super) attrs: Attrs,
     /// Where the buffer lies, if in one run.
     pub(super) range: Option<PhysRange>,
+}
+
+/// A list that is not unmapped.
+#[derive(Debug)]
+pub(super) struct LiveList<'w> {
+    pub(super) device: usize,
+    pub(super) list: RawList<'w>,
+    pub(super) attrs: Attrs,
+    /// The elements.
+    pub(super) parts: Vec<NonNull<[u8]>>,
 }
 
 /// An allocation that is not freed.
@@ -67,6 +78,7 @@ pub(super) struct World<'w> {
     pub(super) described: Vec<usize>,
     pub(super) buffers: Vec<Buffer>,
     pub(super) maps: BTreeMap<String, LiveMap>,
+    pub(super) lists: BTreeMap<String, LiveList<'w>>,
     pub(super) allocs: BTreeMap<String, LiveAlloc<'w>>,
     /// What drivers mapped of them for the CPU.
     pub(super) mappings: BTreeMap<String, CpuMapping>,
@@ -75,6 +87,8 @@ pub(super) struct World<'w> {
     counter: usize,
     /// Room for the runs of scattered allocations; what one had is not given out again.
     pub(super) room: &'w mut [Option<Run>],
+    /// Entries for lists; those that one had are not lent again.
+    pub(super) entries: &'w mut [Option<RawMapping>],
     pub(super) heed: Heed,
 }
 
@@ -83,7 +97,7 @@ impl<'w> World<'w> {
         case: &'w Case,
         ground: Ground<'w>,
         buffers: Vec<Buffer>,
-        room: &'w mut [Option<Run>],
+        (room, entries): (&'w mut [Option<Run>], &'w mut [Option<RawMapping>]),
         heed: Heed,
     ) -> Self {
         let count = case.devices.len();
@@ -94,11 +108,13 @@ impl<'w> World<'w> {
             described: (0..count).collect(),
             buffers,
             maps: BTreeMap::new(),
+            lists: BTreeMap::new(),
             allocs: BTreeMap::new(),
             mappings: BTreeMap::new(),
             began: BTreeMap::new(),
             counter: 0,
             room,
+            entries,
             heed,
         }
     }

@@ -40,7 +40,9 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let runs = room.iter().flatten().map(|run| run.range);
         let entry = self.entry(Direction::Both, pages.state, false);
         // SAFETY: the runs are ours, whole pages, and pinned in this state where it can change.
-        let (addr, mapped, why) = match unsafe { self.translate_runs(runs, pages.len, entry) } {
+        let (addr, mapped, why) = match unsafe {
+            self.translate_runs(runs, (0, pages.len), entry, self.info().limits)
+        } {
             Ok((addr, mapped)) => (addr, mapped, None),
             Err((reason, Some(PartialMap { addr, mapped, .. }))) => (addr, mapped, Some(reason)),
             Err((reason, None)) => {

@@ -5,6 +5,7 @@
 use core::fmt;
 
 use crate::addr::AddressLimit;
+use crate::addr::Alignment;
 use crate::addr::BusRanges;
 use crate::addr::PhysRange;
 use crate::iommu::Domain;
@@ -196,6 +197,9 @@ impl<'d> Endpoint<'d> {
         if self.trust == Trust::Accepted && !regime.has_accepted_devices() {
             return Err(BindError::NoAcceptedDevices);
         }
+        if limits.conflict() {
+            return Err(BindError::Alignment(limits.align.max(limits.len_align)));
+        }
         Ok(DeviceInfo {
             trust: self.trust,
             limits,
@@ -231,6 +235,9 @@ pub(super) fn check_pools(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BindError {
+    /// This alignment of the device conflicts with its min-align mask, or is longer than its segment
+    /// or boundary.
+    Alignment(Alignment),
     /// No device can be accepted on this machine.
     NoAcceptedDevices,
     /// An accepted device is restricted to a pool that is shared with the host.
@@ -266,6 +273,12 @@ impl fmt::Display for BindError {
             Self::NoAcceptedDevices => {
                 f.write_str("no device can be accepted on this machine; bind it as untrusted")
             }
+            Self::Alignment(align) => write!(
+                f,
+                "a device that takes multiples of {} bytes alone can have no min-align mask, and no \
+                 segment or boundary shorter than that; leave one of them out",
+                align.bytes()
+            ),
             Self::AcceptedWithSharedPool => f.write_str(
                 "an accepted device is never given shared slots, but its restricted pool is \
                  shared; give it a guest-private one or none",

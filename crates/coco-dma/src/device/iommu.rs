@@ -12,6 +12,8 @@ use crate::iommu::PartialMap;
 use crate::iommu::UnmapError;
 use crate::iommu::UnmapFailure;
 use crate::observe::Event;
+use crate::plan::DeviceInfo;
+use crate::plan::Limits;
 use crate::platform::Platform;
 use crate::reason::Refuse;
 use crate::state::Direction;
@@ -59,7 +61,8 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         }
     }
 
-    /// The same for whole pages in several runs, `len` bytes in all, which the device sees as one. The
+    /// The same for whole pages in several runs, `len` bytes in all, which the device sees as one within
+    /// these limits. The
     /// error has what is mapped nevertheless and could not be unmapped again.
     ///
     /// # Safety
@@ -68,12 +71,14 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     pub(crate) unsafe fn translate_runs(
         &self,
         runs: impl Iterator<Item = PhysRange>,
-        len: u64,
+        (original, len): (u64, u64),
         entry: Entry,
+        limits: Limits,
     ) -> Result<(DmaAddr, Mapped), (Refuse, Option<PartialMap>)> {
         let domain = self.domain().ok_or((Refuse::NoReachablePool, None))?;
+        let info = DeviceInfo { limits, ..*self.info() };
         // SAFETY: this function's condition.
-        match unsafe { domain.map_runs(runs, len, entry, self.info(), self.owner()) } {
+        match unsafe { domain.map_runs(runs, (original, len), entry, &info, self.owner()) } {
             Ok(made) if self.stopped().is_none() => Ok(made),
             // It was cut off meanwhile.
             Ok((addr, mapped)) => {

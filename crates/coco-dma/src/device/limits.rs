@@ -35,7 +35,10 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         }
         let kept = limits.min_align;
         let longest = self.bounce_pools().map(|(seen_from, pool)| match self.domain() {
-            None => Placements::longest(seen_from, pool.range.len(), kept, limits.boundary),
+            None => {
+                let len = pool.range.len();
+                Placements::longest(seen_from, len, kept, limits.align, limits.boundary)
+            }
             // Whole pages; the rest is the domain's matter.
             Some(domain) => {
                 let page = domain.page();
@@ -116,6 +119,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             || !info.coherent
             || info.external_facing
             || info.limits.boundary.is_some()
+            || !info.limits.align.is_none()
             || !info.bus.is_identity()
             || self.pool_infos().iter().any(|pool| pool.restricted)
             || self.cannot_reach_memory()
@@ -155,14 +159,16 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             let (base, len) = (domain.window().base().raw(), domain.in_reach(limit));
             // Wherever in its page a buffer begins; what that breaks of a boundary is bounced.
             let kept = limits.min_align.raw() | (domain.page() - 1);
-            let bounced = Placements::longest(base, len, limits.min_align, limits.boundary);
+            let (keep, align) = (limits.min_align, limits.align);
+            let bounced = Placements::longest(base, len, keep, align, limits.boundary);
             len.saturating_sub(kept).min(bounced)
         })
     }
 
     /// The pools that a bounce could use, each with the address from which on the device sees it.
     fn bounce_pools(&self) -> impl Iterator<Item = (u64, &PoolInfo)> {
-        let request = self.request(None, 1, Direction::Both, Attrs::NONE);
+        let request =
+            self.request(None, self.info().limits.len_align.bytes(), Direction::Both, Attrs::NONE);
         let pools = match plan::map(&request, &mut ()) {
             Plan::Bounce { pools, .. } => Some(pools),
             _ => None,

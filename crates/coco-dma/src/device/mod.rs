@@ -248,6 +248,8 @@ fn open_path(regime: &Regime, info: &DeviceInfo<'_>, pools: &[PoolInfo]) -> (u64
         && !info.attachment.is_translated()
         && limits.segment.is_none()
         && limits.boundary.is_none()
+        && limits.align.is_none() // sabotage: open-alignment-forgotten
+        && limits.len_align.is_none()
         && !pools.iter().any(|pool| pool.restricted)
         && info.bus == BusRanges::IDENTITY;
     let past = if plain { info.limit().raw() } else { 0 }; // sabotage: open-without-mask

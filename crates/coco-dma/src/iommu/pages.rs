@@ -108,7 +108,7 @@ impl Domain<'_> {
             len,
             original,
             keep: AlignMask::new(info.limits.min_align.raw() | offset).ok_or(Refuse::IovaFull)?,
-            align: 1,
+            align: info.limits.align.bytes(), // sabotage: iova-alignment
             boundary: info.limits.boundary,
         };
         let places =
@@ -163,7 +163,8 @@ impl Domain<'_> {
         }
     }
 
-    /// Maps `runs`, which are whole pages and have `len` bytes in all, one behind the other. The same
+    /// Maps `runs`, which are whole pages and have `len` bytes in all, one behind the other, at an
+    /// address with those low bits of `original` that the device wants kept. The same
     /// otherwise, but for what is mapped when one of them fails: it is unmapped again, or kept by the
     /// record that the error has.
     ///
@@ -173,12 +174,12 @@ impl Domain<'_> {
     pub(crate) unsafe fn map_runs(
         &self,
         runs: impl Iterator<Item = PhysRange>,
-        len: u64,
+        (original, len): (u64, u64),
         entry: Entry,
         info: &DeviceInfo<'_>,
         owner: Owner,
     ) -> Result<(DmaAddr, Mapped), (Refuse, Option<PartialMap>)> {
-        let taken = self.alloc_as(len, 0, info, owner);
+        let taken = self.alloc_as(len, original & !(self.page - 1), info, owner);
         let mapped = taken.map_err(|reason| (reason, None))?;
         let run = mapped.run(owner);
         let (iova, _) = self.pages_at(&run);

@@ -87,7 +87,14 @@ pub(super) fn decide<'a>(
     if let Some(reason) = bounce {
         trace.step(Step::Bounce(reason));
     }
-    let pools = bounce.map(|reason| pools::candidates(request, reason, trace));
+    let pools = bounce.map(|reason| match pools::too_long(request) {
+        // No pool is a way out, whatever pools there are.
+        Some(misfit) => {
+            trace.step(Step::TooLong(misfit));
+            Err(Refuse::TooLarge) // sabotage: too-long-wants-a-pool
+        }
+        None => pools::candidates(request, reason, trace),
+    });
     if let (Some(Bounce::SharedUnreachable), Some(Err(why))) = (bounce, &pools) {
         // A pool that suits but is too small is told as such.
         if *why != Refuse::TooLarge {
@@ -123,6 +130,12 @@ fn source(request: &MapRequest<'_>, trace: &mut impl Trace) -> Result<Source, Re
     }
     if !attrs.is_empty() {
         trace.step(Step::Attributes(attrs));
+    }
+    let len_align = request.device.limits.len_align;
+    // sabotage: length-alignment
+    if !len_align.divides(request.len) {
+        trace.step(Step::Length(len_align));
+        return Err(Refuse::InvalidRange);
     }
     let range = match request.place {
         Place::Unlocated if request.len == 0 => return Err(Refuse::InvalidRange),

@@ -7,6 +7,7 @@
 
 mod alloc;
 mod display;
+mod list;
 mod map;
 mod memory;
 mod pages;
@@ -22,6 +23,12 @@ pub use alloc::LARGE_PAGE;
 pub use alloc::Reservoir;
 pub use alloc::alloc;
 pub(crate) use alloc::nothing_left;
+pub use list::ListDevice;
+pub use list::PagePlace;
+pub use list::Piece;
+pub use list::Segment;
+pub use list::Segments;
+pub use list::segments_fit;
 pub use map::Plan;
 pub use map::map;
 pub use memory::Attached;

@@ -2,7 +2,9 @@
 
 use super::request::IOMMU_PAGE;
 use super::request::MapRequest;
+use super::request::Place;
 use super::request::PoolInfo;
+use super::step::Misfit;
 use super::step::PoolVerdict;
 use super::step::Step;
 use super::step::Trace;
@@ -205,6 +207,25 @@ fn order(request: &MapRequest<'_>, terms: Terms, pool: &PoolInfo) -> Result<u8, 
     Ok(purpose << PURPOSE | label << 2 | machines << 1 | far)
 }
 
+/// The limit of the device that the request breaks in every pool.
+pub(super) fn too_long(request: &MapRequest<'_>) -> Option<Misfit> {
+    let limits = &request.device.limits;
+    let kept = original(request) & limits.min_align.raw();
+    match (limits.segment, limits.boundary) {
+        (Some(segment), _) if request.len > segment => Some(Misfit::Segment(segment)),
+        (_, Some(boundary)) if boundary.crossed_by(kept, request.len) => Some(Misfit::Boundary),
+        _ => None,
+    }
+}
+
+/// The address whose low bits a bounce may have to keep.
+pub(super) fn original(request: &MapRequest<'_>) -> u64 {
+    match request.place {
+        Place::At(base) => base.raw(),
+        Place::Unlocated => 0,
+    }
+}
+
 /// Whether one pool can take the bounce.
 fn judge(
     request: &MapRequest<'_>,
@@ -217,13 +238,10 @@ fn judge(
     // sabotage: pool-label-ignored
     let base = base(request, state, pool.range).ok_or(PoolVerdict::Reach)?;
     let limits = &request.device.limits;
-    if limits.segment.is_some_and(|segment| request.len > segment) {
+    if too_long(request).is_some() {
         return Err(PoolVerdict::Size);
     }
-    let original = match request.place {
-        super::Place::At(base) => base.raw(),
-        super::Place::Unlocated => 0,
-    };
+    let original = original(request);
     let constraints = Constraints {
         len: request.len,
         original,
@@ -232,7 +250,11 @@ fn judge(
         boundary: limits.boundary, // sabotage: pool-boundary
     };
     let (seen_from, constraints, pad) = match base {
-        Some(base) => (base.raw(), constraints, 0),
+        Some(base) => {
+            let align = constraints.align.max(limits.align.bytes()); // sabotage: pool-alignment
+            (base.raw(), Constraints { align, ..constraints }, 0)
+        }
+        // The domain aligns what it gives.
         None => {
             let (constraints, pad) = whole_pages(constraints).ok_or(PoolVerdict::Size)?;
             (pool.range.base().raw(), constraints, pad)

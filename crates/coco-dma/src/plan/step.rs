@@ -4,6 +4,7 @@
 use super::memory::Protection;
 use super::transfer::Transfer;
 use crate::addr::AddressLimit;
+use crate::addr::Alignment;
 use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
 use crate::attrs::Attrs;
@@ -63,6 +64,8 @@ pub enum PoolVerdict {
 /// Which limit of a device a buffer breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Misfit {
+    /// It does not begin where the device can take it.
+    Start(Alignment),
     /// It is longer than the longest segment, in bytes.
     Segment(u64),
     /// It crosses the boundary that no segment may cross.
@@ -81,6 +84,17 @@ pub enum Step {
     NotTaken(Attrs),
     /// The range is memory or registers of this machine.
     Range(PhysRange),
+    /// The device takes lengths of these multiples only.
+    Length(Alignment),
+    /// It is longer than the device takes at once, wherever it lies.
+    TooLong(Misfit),
+    /// The segments of a list against the most that the device takes.
+    Segments {
+        /// How many the list is.
+        count: usize,
+        /// How many there may be.
+        most: usize,
+    },
     /// The memory is in no single run.
     Unlocated,
     /// What the memory is taken to be.
@@ -253,7 +267,9 @@ impl Step {
         match self {
             Self::Attributes(_) | Self::NotTaken(_) => "attributes",
             Self::Peer => "peer-to-peer",
-            Self::Range(_) | Self::Unlocated => "range",
+            Self::Segments { .. } => "segments",
+            Self::TooLong(_) => "limit",
+            Self::Length(_) | Self::Range(_) | Self::Unlocated => "range",
             Self::Memory { .. } => "memory-state",
             Self::Reach { .. } => "reach",
             Self::Restricted { .. } => "restricted-pool",
