@@ -7,13 +7,12 @@ use super::Device;
 use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
 use crate::iommu::Entry;
+use crate::iommu::Fit;
 use crate::iommu::Mapped;
 use crate::iommu::PartialMap;
 use crate::iommu::UnmapError;
 use crate::iommu::UnmapFailure;
 use crate::observe::Event;
-use crate::plan::DeviceInfo;
-use crate::plan::Limits;
 use crate::platform::Platform;
 use crate::reason::Refuse;
 use crate::state::Direction;
@@ -36,7 +35,6 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     }
 
     /// Maps `range` in the device's domain, in whole pages; the address is that of its first byte.
-    /// `original` is the address whose low bits the device wants kept.
     ///
     /// # Safety
     ///
@@ -45,13 +43,13 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     pub(crate) unsafe fn translate(
         &self,
         range: PhysRange,
-        original: u64,
+        fit: Fit,
         entry: Entry,
     ) -> Result<(DmaAddr, Mapped), Refuse> {
         // Bound without a domain there is no such device.
         let domain = self.domain().ok_or(Refuse::NoReachablePool)?;
         // SAFETY: this function's condition.
-        let made = unsafe { domain.map(range, original, entry, self.info(), self.owner()) }?;
+        let made = unsafe { domain.map(range, fit, entry, self.info(), self.owner()) }?;
         match self.stopped() {
             // It was cut off meanwhile. What cannot be unmapped again goes on as a mapping, whose
             // end tries once more.
@@ -61,8 +59,8 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         }
     }
 
-    /// The same for whole pages in several runs, `len` bytes in all, which the device sees as one within
-    /// these limits. The
+    /// The same for whole pages in several runs, `len` bytes in all, which the device sees as one at an
+    /// address of this fit. The
     /// error has what is mapped nevertheless and could not be unmapped again.
     ///
     /// # Safety
@@ -71,14 +69,12 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     pub(crate) unsafe fn translate_runs(
         &self,
         runs: impl Iterator<Item = PhysRange>,
-        (original, len): (u64, u64),
+        (len, fit): (u64, Fit),
         entry: Entry,
-        limits: Limits,
     ) -> Result<(DmaAddr, Mapped), (Refuse, Option<PartialMap>)> {
         let domain = self.domain().ok_or((Refuse::NoReachablePool, None))?;
-        let info = DeviceInfo { limits, ..*self.info() };
         // SAFETY: this function's condition.
-        match unsafe { domain.map_runs(runs, (original, len), entry, &info, self.owner()) } {
+        match unsafe { domain.map_runs(runs, (len, fit), entry, self.info(), self.owner()) } {
             Ok(made) if self.stopped().is_none() => Ok(made),
             // It was cut off meanwhile.
             Ok((addr, mapped)) => {

@@ -68,6 +68,18 @@ pub(crate) struct FastPathTable<'d> {
 }
 
 impl<'d> FastPathTable<'d> {
+    /// The table without an entry: every bounce goes the whole way.
+    pub(super) fn empty() -> Self {
+        Self {
+            default_pool: None,
+            known: [None; GranuleState::ALL.len()],
+            untracked: None,
+            window: None,
+            pools: None,
+            last: PhysAddr::new(0),
+        }
+    }
+
     /// Asks `plan` about each kind of memory, wherever it may lie.
     pub(super) fn of<P: Platform + ?Sized>(
         dma: &Dma<'d, P>,
@@ -102,7 +114,7 @@ impl<'d> FastPathTable<'d> {
     #[inline]
     pub(super) fn about(&self, seen: RangeState) -> Option<&TableEntry> {
         match seen {
-            RangeState::Uniform(state) => self.known.get(state as usize)?.as_ref(),
+            RangeState::Uniform(state) => self.known.get(state as usize)?.as_ref(), // sabotage: fast-state
             RangeState::Foreign(visibility) => self.about(RangeState::Uniform(visibility.into())),
             RangeState::Untracked => self.untracked.as_ref(),
             RangeState::Mixed { .. } | RangeState::Border { .. } => None,
@@ -132,7 +144,7 @@ impl TableEntry {
     /// Whether it is true of a map of `len` bytes (not 0).
     #[inline]
     pub(crate) fn holds_for(&self, len: usize) -> bool {
-        len <= self.most
+        len <= self.most // sabotage: fast-line
     }
 
     fn about<'d>(
@@ -169,7 +181,7 @@ impl TableEntry {
             return None;
         }
         let first = candidates.next()?;
-        let (base, range) = (first.base?, infos.get(first.index)?.range);
+        let (base, range) = (first.base?, infos.get(first.index)?.range); // sabotage: fast-form
         let limits = &device.limits;
         // What fits into no place of this pool belongs into another one, or into none.
         let longest = Placements::longest(
@@ -181,10 +193,11 @@ impl TableEntry {
         );
         let crossed = |boundary: Boundary| boundary.crossed_by(base.raw(), range.len());
         // Each slot begins where the device can take it, and each length is one that it takes.
-        let aligned = limits.align.bytes() <= SLOT && limits.align.divides(base.raw()); // sabotage: table-alignment
+        let aligned = limits.align.bytes() <= SLOT && limits.align.divides(base.raw());
         if !aligned || !limits.len_align.is_none() {
             return None;
         }
+        // sabotage: fast-reach
         if first.pad != 0 || limits.boundary.is_some_and(crossed) {
             return None;
         }

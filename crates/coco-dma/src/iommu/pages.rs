@@ -37,6 +37,24 @@ impl Mapped {
     }
 }
 
+/// What holds of the addresses of a mapping beside the device's reach.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fit {
+    /// They keep the low bits of this address that the device wants kept, and cross no boundary.
+    Like(u64),
+    /// They are a multiple of so many bytes, which is no less than what the device uses of them: where
+    /// that is not longer than the boundary, it crosses none.
+    Aligned(u64),
+    /// Multiples of this alignment but for those low bits of the original above the page that the device
+    /// wants kept. Segments are cut at the boundary.
+    List {
+        /// The address of the first byte's original.
+        original: u64,
+        /// A power of two, in bytes.
+        align: u64,
+    },
+}
+
 /// What could not be unmapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct UnmapFailure {
@@ -81,35 +99,43 @@ impl Domain<'_> {
         PhysRange::between(PhysAddr::new(base), PhysAddr::new(last))
     }
 
-    /// Takes addresses for `range`, which keep its place in the page, and further low bits of
-    /// `original` where the device wants that. Maps nothing. Any context.
+    /// Takes addresses for `range`, which keep its place in the page. Maps nothing. Any context.
     pub(crate) fn alloc(
         &self,
         range: PhysRange,
-        original: u64,
+        fit: Fit,
         info: &DeviceInfo<'_>,
         owner: Owner,
     ) -> Result<Mapped, Refuse> {
         let offset = self.page - 1;
-        let original = (original & !offset) | (range.base().raw() & offset);
-        self.alloc_as(range.len(), original, info, owner)
+        let fit = match fit {
+            Fit::Like(original) => Fit::Like((original & !offset) | (range.base().raw() & offset)),
+            // Whole pages.
+            fit => fit,
+        };
+        self.alloc_as(range.len(), fit, info, owner)
     }
 
-    /// Takes addresses for `len` bytes with the low bits of `original`.
+    /// Takes addresses for `len` bytes.
     fn alloc_as(
         &self,
         len: u64,
-        original: u64,
+        fit: Fit,
         info: &DeviceInfo<'_>,
         owner: Owner,
     ) -> Result<Mapped, Refuse> {
         let offset = self.page - 1;
+        let (original, align, boundary) = match fit {
+            Fit::Like(original) => (original, 1, info.limits.boundary),
+            Fit::Aligned(align) => (0, align, None), // sabotage: iova-alignment
+            Fit::List { original, align } => (original & !offset, align, None),
+        };
         let constraints = Constraints {
             len,
             original,
             keep: AlignMask::new(info.limits.min_align.raw() | offset).ok_or(Refuse::IovaFull)?,
-            align: info.limits.align.bytes(), // sabotage: iova-alignment
-            boundary: info.limits.boundary,
+            align: align.max(info.limits.align.bytes()),
+            boundary,
         };
         let places =
             Placements::new(self.window.base().raw(), self.in_reach(info.limit()), &constraints);
@@ -135,12 +161,12 @@ impl Domain<'_> {
     pub(crate) unsafe fn map(
         &self,
         range: PhysRange,
-        original: u64,
+        fit: Fit,
         entry: Entry,
         info: &DeviceInfo<'_>,
         owner: Owner,
     ) -> Result<(DmaAddr, Mapped), Refuse> {
-        let mapped = self.alloc(range, original, info, owner)?;
+        let mapped = self.alloc(range, fit, info, owner)?;
         let (iova, _) = self.pages_at(&mapped.run(owner));
         let addr = iova.checked_add(range.base().raw() & (self.page - 1));
         let (Some(addr), Some(pages)) = (addr, self.pages_of(range)) else {
@@ -163,8 +189,8 @@ impl Domain<'_> {
         }
     }
 
-    /// Maps `runs`, which are whole pages and have `len` bytes in all, one behind the other, at an
-    /// address with those low bits of `original` that the device wants kept. The same
+    /// Maps `runs`, which are whole pages and have `len` bytes in all, one behind the other, the first at an
+    /// address of this fit. The same
     /// otherwise, but for what is mapped when one of them fails: it is unmapped again, or kept by the
     /// record that the error has.
     ///
@@ -174,12 +200,12 @@ impl Domain<'_> {
     pub(crate) unsafe fn map_runs(
         &self,
         runs: impl Iterator<Item = PhysRange>,
-        (original, len): (u64, u64),
+        (len, fit): (u64, Fit),
         entry: Entry,
         info: &DeviceInfo<'_>,
         owner: Owner,
     ) -> Result<(DmaAddr, Mapped), (Refuse, Option<PartialMap>)> {
-        let taken = self.alloc_as(len, original & !(self.page - 1), info, owner);
+        let taken = self.alloc_as(len, fit, info, owner);
         let mapped = taken.map_err(|reason| (reason, None))?;
         let run = mapped.run(owner);
         let (iova, _) = self.pages_at(&run);
@@ -256,17 +282,25 @@ impl Domain<'_> {
         }
         // SAFETY: a run that has not ended is mapped, by us; this function's condition.
         // sabotage: iommu-unmap-left-out
-        match unsafe { self.iommu.unmap(addr, len) } {
+        let unmapped = unsafe { self.iommu.unmap(addr, len) };
+        // An answer is no proof, where there is one to be had.
+        let lives = || self.iommu.query(addr, len) == Some(true); // sabotage: unmap-claim-believed
+        match unmapped {
+            Ok(()) if lives() => self.stuck(run, owner, IommuError::ONLY_CLAIMED),
             Ok(()) => {
                 self.slots.ended(run);
                 Ok(())
             }
-            Err(error) => {
-                self.lost.0.fetch_add(run.count(), Ordering::Relaxed);
-                self.slots.kept(run, owner);
-                Err(UnmapFailure { addr, len, error: Some(error) })
-            }
+            Err(error) => self.stuck(run, owner, error),
         }
+    }
+
+    /// What could not be unmapped keeps its addresses, until somebody tries again.
+    fn stuck(&self, run: &SlotRun, owner: Owner, error: IommuError) -> Result<(), UnmapFailure> {
+        let (addr, len) = self.pages_at(run);
+        self.lost.0.fetch_add(run.count(), Ordering::Relaxed);
+        self.slots.kept(run, owner);
+        Err(UnmapFailure { addr, len, error: Some(error) })
     }
 
     /// The first address and the length in bytes of the pages of a run.

@@ -56,7 +56,7 @@ impl<'a> ListDevice<'a> {
         }
         let limits = &self.strict.limits;
         let kept = pools::original(request) & limits.min_align.raw();
-        let len = request.len.min(longest_at(limits, kept)); // sabotage: list-bounce-uncut
+        let len = request.len.min(longest_at(limits, kept));
         MapRequest { device: &self.strict, len, ..*request }
     }
 }
@@ -64,10 +64,10 @@ impl<'a> ListDevice<'a> {
 /// How long a segment that begins at `addr` may be: to its limit or the next boundary, and of a
 /// length behind which another one may begin.
 fn longest_at(limits: &Limits, addr: u64) -> u64 {
-    let segment = limits.segment.unwrap_or(u64::MAX); // sabotage: list-segment-uncut
-    let window = limits.boundary.map_or(u64::MAX, |boundary| {
-        boundary.bytes() - (addr & (boundary.bytes() - 1)) // sabotage: list-boundary-uncut
-    });
+    let segment = limits.segment.unwrap_or(u64::MAX);
+    let window = limits
+        .boundary
+        .map_or(u64::MAX, |boundary| boundary.bytes() - (addr & (boundary.bytes() - 1)));
     let most = segment.min(window);
     let unit = limits.align.max(limits.len_align).bytes();
     match most & !(unit - 1) {
@@ -95,9 +95,10 @@ impl PagePlace {
     /// those in a page.
     pub fn joins(&self, next: &Self, page: u64, limits: &Limits) -> bool {
         let end = self.pad.wrapping_add(self.len);
-        limits.min_align.raw() < page && end & (page - 1) == 0 // sabotage: list-joint-end
-            && next.pad == 0 // sabotage: list-joint-start
-            && (self.state, self.mmio) == (next.state, next.mmio) // sabotage: list-joint-state
+        limits.min_align.raw() < page
+            && end & (page - 1) == 0
+            && next.pad == 0
+            && (self.state, self.mmio) == (next.state, next.mmio)
     }
 }
 
@@ -147,7 +148,7 @@ impl<I: Iterator<Item = Piece>> Iterator for Segments<I> {
         while now.len < most {
             match self.pieces.next() {
                 Some(next) if next.joins && now.addr.checked_add(now.len) == Some(next.addr) => {
-                    now.len = now.len.saturating_add(next.len); // sabotage: list-unmerged
+                    now.len = now.len.saturating_add(next.len);
                 }
                 next => {
                     self.rest = next;
@@ -168,7 +169,6 @@ impl<I: Iterator<Item = Piece>> Iterator for Segments<I> {
 pub fn segments_fit(limits: &Limits, count: usize, trace: &mut impl Trace) -> Result<(), Refuse> {
     let Some(most) = limits.max_segments else { return Ok(()) };
     trace.step(Step::Segments { count, most });
-    // sabotage: list-segments-uncounted
     if count > most { Err(Refuse::TooManySegments) } else { Ok(()) }
 }
 

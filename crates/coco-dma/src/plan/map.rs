@@ -91,7 +91,7 @@ pub(super) fn decide<'a>(
         // No pool is a way out, whatever pools there are.
         Some(misfit) => {
             trace.step(Step::TooLong(misfit));
-            Err(Refuse::TooLarge) // sabotage: too-long-wants-a-pool
+            Err(Refuse::TooLarge)
         }
         None => pools::candidates(request, reason, trace),
     });
@@ -132,7 +132,6 @@ fn source(request: &MapRequest<'_>, trace: &mut impl Trace) -> Result<Source, Re
         trace.step(Step::Attributes(attrs));
     }
     let len_align = request.device.limits.len_align;
-    // sabotage: length-alignment
     if !len_align.divides(request.len) {
         trace.step(Step::Length(len_align));
         return Err(Refuse::InvalidRange);

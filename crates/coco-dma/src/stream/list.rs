@@ -14,12 +14,12 @@ use super::launder::launder;
 use super::map::Lent;
 use super::raw::Held;
 use super::raw::RawMapping;
-use crate::addr::Alignment;
 use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
 use crate::attrs::Attrs;
 use crate::copy::barrier;
 use crate::device::Device;
+use crate::iommu::Fit;
 use crate::iommu::PartialMap;
 use crate::plan;
 use crate::plan::Candidates;
@@ -83,7 +83,7 @@ fn pieces(entries: &[Option<RawMapping>], translated: bool) -> impl Iterator<Ite
         // In a domain, who follows in a run of addresses holds none of its own.
         let joins = match translated {
             true => mapping.place.mapped().is_none(),
-            false => in_place && *in_place_before, // sabotage: list-bounces-merged
+            false => in_place && *in_place_before,
         };
         *in_place_before = in_place;
         Some(Piece { addr: mapping.addr.raw(), len: wide(mapping.len()), joins })
@@ -183,6 +183,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         });
         let Err((element, reason)) = made else { return Ok(list) };
         let error = self.list_refused(&asked, element, reason);
+        self.look_at_used();
         // SAFETY: no device was given an address.
         let ended = unsafe { self.unmap_list(list, 0) };
         let left = ended.err().map(UnmapListError::into_list);
@@ -397,7 +398,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     ) -> Result<(), Refuse> {
         let Run { first, original, pad, len, last } = run;
         let Some(entries) = entries.get_mut(first..past) else { return Err(Refuse::Busy) };
-        let entry = self.entry(direction, last.state, last.mmio); // sabotage: list-entry-shared
+        let entry = self.entry(direction, last.state, last.mmio);
         let lost = Cell::new(false);
         let places = entries.iter().flatten().map_while(|mapping| {
             let place = match &mapping.place {
@@ -413,11 +414,10 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let align = limits.boundary.map_or(1, |boundary| {
             boundary.bytes().min(len.checked_next_power_of_two().unwrap_or(boundary.bytes()))
         });
-        let align = Alignment::new(align).unwrap_or_default().max(limits.align);
-        let loose = Limits { boundary: None, align, ..limits };
+        let fit = Fit::List { original, align };
         // SAFETY: in place the whole pages are pinned, or their state cannot change; slots are whole
         // pages that hold nothing else.
-        let made = unsafe { self.translate_runs(places, (original, len), entry, loose) };
+        let made = unsafe { self.translate_runs(places, (len, fit), entry) };
         let (addr, mut mapped, failed) = match made {
             Ok((addr, mapped)) => (addr, Some(mapped), lost.get().then_some(Refuse::Revoked)),
             Err((reason, None)) => (super::map::NOWHERE, None, Some(reason)),
