@@ -21,6 +21,7 @@ use crate::case::{CACHES, MemoryState, Op, Protected, Target, Truth, known};
 /// The slug of a bind that was refused.
 fn bind_slug(error: BindError) -> &'static str {
     match error {
+        BindError::Alignment(_) => "alignment",
         BindError::NoAcceptedDevices => "no-accepted-devices",
         BindError::AcceptedWithSharedPool => "accepted-with-shared-pool",
         BindError::RestrictedLabel(_) => "restricted-label",
