@@ -86,7 +86,8 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                 if let Some(done) =
                     run.take_if(|run| !run.last.joins(&next, page, &self.info().limits))
                 {
-                    // SAFETY: this function's conditions.
+                    // SAFETY: `lend` holds the memory of each in the state that joined them, the bytes
+                    // are in their place, and the rest are this function's conditions.
                     unsafe { self.show(asked.direction, entries, done, index) }.map_err(failed)?;
                 }
                 let whole = pad.saturating_add(request.len).next_multiple_of(page);
@@ -99,7 +100,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             index += 1;
         }
         match run {
-            // SAFETY: this function's conditions.
+            // SAFETY: as for the runs before.
             Some(run) => unsafe { self.show(asked.direction, entries, run, index) }
                 .map_err(|reason| (None, reason)),
             None => Ok(()),

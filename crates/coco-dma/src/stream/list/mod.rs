@@ -138,7 +138,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let Err((element, reason)) = made else { return Ok(list) };
         let error = self.list_refused(&asked, element, reason);
         self.look_at_used();
-        // SAFETY: no device was given an address.
+        // SAFETY: the device touches nothing of it, since it was given no address.
         let ended = unsafe { self.unmap_list(list, 0) };
         let left = ended.err().map(UnmapListError::into_list);
         Err(ListFailed { error: ListError::Refused { element, error }, left })
