@@ -102,9 +102,13 @@ const VALUES: &[&str] = &[
     "write-combine",
     "uncached",
     "map",
+    "unmap",
+    "sync",
     "alloc",
     "attach",
     "free",
+    "mmap",
+    "unlocated",
     "late",
     "bound = false",
     "AS.0",
@@ -165,7 +169,7 @@ fn set(words: &[&str]) -> Words {
 
 /// Keys of every step, whatever its op.
 fn of_all() -> Words {
-    set(&["op", "label", "only", "expect"])
+    set(&["op", "label", "only", "cpu", "expect"])
 }
 
 #[test]
