@@ -107,11 +107,13 @@ pub(crate) const BOOKS: [(&str, Books); 12] = [
 ];
 
 /// What the observer can be told.
-pub(crate) const EVENTS: [&str; 8] = [
+pub(crate) const EVENTS: [&str; 10] = [
     "bounced",
     "refused",
     "converted",
     "conversion-failed",
+    "cipher-changed",
+    "cipher-failed",
     "recovered",
     "low-water",
     "revoked",

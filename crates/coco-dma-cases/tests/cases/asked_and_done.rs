@@ -44,7 +44,11 @@ const PLATFORMS: [&str; 11] =
 
 fn question(draw: &mut Draw) -> Question {
     let platform = draw.of(&PLATFORMS);
-    let base = draw.of(&[0x1000_0000u64, 0x4000_0000, 0x1_0000_0000]);
+    let op = draw.of(&["map", "map", "alloc", "protection"]);
+    // A question about pages knows nothing of RAM, which therefore is in reach of whatever reaches
+    // anything.
+    let bases = [0x1000_0000u64, 0x4000_0000, 0x1_0000_0000];
+    let base = if op == "alloc" { 0x1000_0000 } else { draw.of(&bases) };
     let at = |offset: u64| format!("{:#x}", base + offset);
     let pages = !draw.one_in(4);
     let mut machine = format!(
@@ -103,7 +107,7 @@ fn question(draw: &mut Draw) -> Question {
         }
     }
     if draw.one_in(5) {
-        device += &format!("bus-limit = {:#x}\n", base + draw.of(&[0x1f_ffffu64, 0x3f_ffff, 0]));
+        device += &format!("bus-limit = {:#x}\n", base + draw.of(&[0x1f_ffffu64, 0x3f_ffff]));
     }
     if draw.one_in(4) {
         let [first, second] = [at(0), at(0x20_0000)];
@@ -138,13 +142,20 @@ fn question(draw: &mut Draw) -> Question {
     let size = if state == "mixed" { size.max(0x2000) } else { size };
     let offset = draw.of(&[0u64, 0, 0, 16, 0x100, 0x800, 0xfc0]);
     let place = draw.of(&[0x1f_f000u64, 0x28_0000, 0x30_0000]) + offset;
+    // Pages of an IOMMU that are longer than granules show neighbours, of which the question knows
+    // nothing.
+    let (size, place) = match page {
+        4096 => (size, place),
+        page => (size.next_multiple_of(page), place & !(page - 1)),
+    };
     let mut memory = format!("size = {size}\nstate = '{state}'\n");
     if state != "unlocated" {
         memory += &format!("at = {}\n", at(place));
     }
     let kinds = ["mmio", "cc-shared", "require-coherent", "skip-cpu-sync", "write-combine"];
     let mut attrs: Vec<&str> = kinds.into_iter().filter(|_| draw.one_in(7)).collect();
-    if state == "mmio" && !draw.one_in(4) && !attrs.contains(&"mmio") {
+    // The layer learns from the driver alone that memory is registers.
+    if state == "mmio" && !attrs.contains(&"mmio") {
         attrs.push("mmio");
     }
     let attrs: Vec<String> = attrs.iter().map(|attr| format!("'{attr}'")).collect();
@@ -153,14 +164,14 @@ fn question(draw: &mut Draw) -> Question {
     let context = draw.of(&["blocking", "atomic"]);
     let kind = draw.of(&["coherent", "coherent", "pages"]);
     let align = draw.of(&[1u64, 1, 1, 0x4000, 0x1_0000]);
-    let (op, takes) = match draw.next() % 4 {
-        0 | 1 => ("map", format!("memory = 'buffer'\ndirection = '{direction}'\n{attrs}")),
-        2 => {
+    let takes = match op {
+        "map" => format!("memory = 'buffer'\ndirection = '{direction}'\n{attrs}"),
+        "alloc" => {
             let attrs = draw.of(&["", "", "attrs = ['write-combine']\n", "attrs = ['mmio']\n"]);
             let takes = format!("size = {size}\ncontext = '{context}'\nkind = '{kind}'\n");
-            ("alloc", format!("{takes}align = {align}\n{attrs}"))
+            format!("{takes}align = {align}\n{attrs}")
         }
-        _ => ("protection", format!("memory = 'buffer'\n{attrs}")),
+        _ => format!("memory = 'buffer'\n{attrs}"),
     };
     let text = |machine: &str, step: &str| {
         format!(

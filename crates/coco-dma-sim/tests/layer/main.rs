@@ -10,6 +10,7 @@
 )]
 
 mod across;
+mod answers;
 mod drivers;
 mod ends;
 mod found_books;

@@ -69,6 +69,12 @@ impl<'a> BusRanges<'a> {
         self.0.is_empty()
     }
 
+    /// The windows, first match first.
+    #[inline]
+    pub const fn windows(self) -> &'a [BusRange] {
+        self.0
+    }
+
     /// The bus address of the first byte of `range`; `None` unless one window shows it whole, or
     /// several do that follow each other in memory and on the bus.
     #[inline]

@@ -13,9 +13,8 @@ use crate::ledger::Ledger;
 use crate::ledger::RangeState;
 use crate::plan::DeviceInfo;
 use crate::plan::Limits;
-use crate::plan::PoolInfo;
+use crate::plan::NotBound;
 use crate::pool::Pool;
-use crate::regime::Regime;
 use crate::state::Attachment;
 use crate::state::PoolLabel;
 use crate::state::PoolOrigin;
@@ -209,15 +208,8 @@ impl<'d> Endpoint<'d> {
         }
     }
 
-    pub(super) fn info(
-        &self,
-        regime: &Regime,
-        limits: Limits,
-    ) -> Result<DeviceInfo<'d>, BindError> {
-        if self.trust == Trust::Accepted && !regime.has_accepted_devices() {
-            return Err(BindError::NoAcceptedDevices);
-        }
-        Ok(DeviceInfo {
+    pub(super) fn info(&self, limits: Limits) -> DeviceInfo<'d> {
+        DeviceInfo {
             trust: self.trust,
             limits,
             bus_limit: self.bus_limit,
@@ -227,25 +219,8 @@ impl<'d> Endpoint<'d> {
             external_facing: self.external_facing,
             force_bounce: self.force_bounce,
             node: self.node,
-        })
-    }
-}
-
-/// What is refused when the device is made, so that no map can trip over it later.
-pub(super) fn check_pools(
-    regime: &Regime,
-    info: &DeviceInfo<'_>,
-    pools: &[PoolInfo],
-) -> Result<(), BindError> {
-    for pool in pools.iter().filter(|pool| pool.restricted) {
-        if crate::plan::state_of(regime, pool.label).is_none() {
-            return Err(BindError::RestrictedLabel(pool.label));
-        }
-        if info.trust == Trust::Accepted && pool.label == PoolLabel::GuestShared {
-            return Err(BindError::AcceptedWithSharedPool);
         }
     }
-    Ok(())
 }
 
 /// A device that cannot be bound.
@@ -279,6 +254,16 @@ pub enum BindError {
     PoolConverts(PhysRange),
     /// More than [`MAX_POOLS`](super::MAX_POOLS) pools, its own and the machine's together.
     TooManyPools,
+}
+
+impl From<NotBound> for BindError {
+    fn from(why: NotBound) -> Self {
+        match why {
+            NotBound::NoAcceptedDevices => Self::NoAcceptedDevices,
+            NotBound::AcceptedWithSharedPool => Self::AcceptedWithSharedPool,
+            NotBound::RestrictedLabel(label) => Self::RestrictedLabel(label),
+        }
+    }
 }
 
 impl fmt::Display for BindError {

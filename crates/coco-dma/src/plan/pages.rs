@@ -51,6 +51,8 @@ pub(super) fn own_pages(
     }
     let (state, convert) = match (regime, device.trust) {
         (Regime::Open, _) => (State::Ordinary, false),
+        // sabotage: sme-pages-stay-encrypted, sme-plain-unconverted
+        (Regime::Host(_), _) if !reach::carries_c_bit(regime, device) => (State::PLAIN, true),
         (Regime::Host(_), _) => (State::ENCRYPTED, false),
         // sabotage: accepted-shared-pages
         (Regime::Guest(_), Trust::Accepted) => (State::PRIVATE, false),
@@ -86,6 +88,11 @@ pub struct PageQuery {
 }
 
 impl OwnPages {
+    /// The state that they are converted to, if they are: what their record keeps for the end.
+    pub(crate) fn lent(&self) -> Option<State> {
+        self.convert.then_some(self.state)
+    }
+
     /// What to ask a source for to get all of them as one run, in the order in which to try: window
     /// by window of the bus, since what holds of an address holds of the device's, and each window
     /// has an offset of its own. (Behind a domain, which moves whole pages anywhere, memory is

@@ -1,5 +1,6 @@
 //! Which pools can take a bounce, and in which order.
 
+use super::reach::carries_c_bit;
 use super::request::IOMMU_PAGE;
 use super::request::MapRequest;
 use super::request::PoolInfo;
@@ -297,10 +298,9 @@ fn rank(request: &MapRequest<'_>, forced: bool, label: PoolLabel) -> Option<u8> 
         (Regime::Host(_), _, PoolLabel::Ordinary) => Some(0),
         // Plain memory gives up the cipher: only for devices that cannot carry the C-bit, and
         // where a bounce is wanted for its own sake.
-        (Regime::Host(host), _, PoolLabel::HostPlain) => {
-            let carries_mark =
-                device.attachment.is_translated() || device.limit().raw() >= host.mark();
-            (forced || !carries_mark).then_some(1) // sabotage: sme-plain-for-want
+        (Regime::Host(_), _, PoolLabel::HostPlain) => {
+            let carries = carries_c_bit(request.regime, device);
+            (forced || !carries).then_some(1) // sabotage: sme-plain-for-want
         }
         (Regime::Guest(_), Trust::Untrusted, PoolLabel::GuestShared) => Some(0),
         // sabotage: accepted-shared-pool

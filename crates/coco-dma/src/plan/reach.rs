@@ -104,6 +104,13 @@ pub(super) fn bus_address(
     }
 }
 
+/// Whether the device can be given addresses of encrypted memory of an SME host: it can carry the
+/// C-bit, or a domain does it for it.
+pub(super) fn carries_c_bit(regime: &Regime, device: &DeviceInfo<'_>) -> bool {
+    let mark = regime.dma_mark(device.trust, State::ENCRYPTED);
+    device.attachment.is_translated() || mark.is_some_and(|mark| device.limit().raw() >= mark)
+}
+
 /// The limit that the place of the buffer breaks and a pool could keep.
 fn misfit(
     request: &MapRequest<'_>,

@@ -79,17 +79,25 @@ fn with_a_restricted_pool_there_are_no_other_pages() {
 }
 
 #[test]
-fn pages_of_an_sme_host_are_for_devices_that_carry_the_c_bit() {
+fn pages_of_an_sme_host_are_plain_for_devices_that_cannot_carry_the_c_bit() {
     let sme = regime(PlatformName::Sme);
-    let pages = Ok((Some((State::ENCRYPTED, false)), 0));
+    let encrypted = Ok((Some((State::ENCRYPTED, false)), 0));
+    let plain = Ok((Some((State::PLAIN, true)), 0));
     for (device, wanted) in [
-        (short(47), Err(Refuse::NoPool)),
-        (short(48), pages),
-        (PLAIN, pages),
-        (translated(short(32)), pages),
+        (short(11), Err(Refuse::NoPool)),
+        (short(32), plain),
+        (short(47), plain),
+        (short(48), encrypted),
+        (PLAIN, encrypted),
+        (translated(short(32)), encrypted),
     ] {
         assert_eq!(sources(&ask_alloc(&sme, &device, &[])), wanted, "{device:?}");
     }
+    let atomic = AllocRequest { context: Context::Atomic, ..ask_alloc(&sme, &PLAIN, &[]) };
+    assert_eq!(sources(&atomic), encrypted);
+    let narrow = short(32);
+    let atomic = AllocRequest { context: Context::Atomic, ..ask_alloc(&sme, &narrow, &[]) };
+    assert_eq!(sources(&atomic), Err(Refuse::AtomicNeedsConversion));
 }
 
 #[test]
