@@ -266,16 +266,20 @@ fn story<'a>(case: &'a Case, outcome: &'a Outcome) -> Story<'a> {
 impl Story<'_> {
     fn text(&self) -> String {
         let mut text = format!("{}: {}\n", self.name, self.title);
-        let about =
-            [("id", self.id), ("source", Some(self.source)), ("linux", self.linux), ("why", self.why)];
-        for (key, said) in about {
-            text += &said.map(|said| format!("  {key:<7} {said}\n")).unwrap_or_default();
-        }
         for (place, told) in self.story.iter().enumerate() {
             text += &format!("{:3}. {}: {}\n", place + 1, told.step, told.outcome);
             for rule in &told.steps {
                 text += &format!("       {}\n", rule.line());
             }
+        }
+        let about = [
+            ("id", self.id),
+            ("source", Some(self.source)),
+            ("linux", self.linux),
+            ("why", self.why),
+        ];
+        for (key, said) in about {
+            text += &said.map(|said| format!("  {key:<7} {said}\n")).unwrap_or_default();
         }
         let steps = self.story.iter().flat_map(|told| &told.steps);
         let origins: BTreeMap<_, _> = steps.map(StepText::origin).collect();

@@ -90,6 +90,7 @@ fn every_state_of_memory_has_its_word() {
     for state in states.into_iter().chain(["unlocated"]) {
         let platform = match state {
             "encrypted" | "plain" => "sme",
+            "ordinary" => "open",
             _ => "tdx",
         };
         let args = ["explain", "--platform", platform, "--size", "4096", "--phys", "0x80000000"];

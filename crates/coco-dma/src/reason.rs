@@ -56,7 +56,7 @@ reasons! {
         BeyondMask, "beyond-mask", "the address needs more bits than the device's mask has";
         BeyondBusLimit, "beyond-bus-limit", "the address lies past the last one the bus reaches";
         Alignment, "alignment",
-            "the buffer crosses a segment boundary or shares a cache line with a neighbour";
+            "the buffer begins or ends where the device cannot take it, or shares a cache line with a neighbour";
         ExternalFacing, "external-facing",
             "an external-facing device must not see what else lies in the buffer's granules";
     }
@@ -66,7 +66,7 @@ reasons! {
     /// Why a request is refused.
     Refuse {
         BadAttribute, "bad-attribute", "the operation does not take this attribute";
-        InvalidRange, "invalid-range", "the range is empty, wraps, or is no address of this machine";
+        InvalidRange, "invalid-range", "the range is empty, wraps, is no address of this machine, or has a length that the device does not take";
         OutOfBounds, "out-of-bounds", "the range is not all in the allocation";
         GuestOnly, "guest-only", "cc-shared exists in confidential guests only";
         MixedRun, "mixed-run", "the granules of the run are not all in the same state";
@@ -102,7 +102,10 @@ reasons! {
             "an accepted device is never given a shared slot, and all its pools are shared";
         PoolLabelMismatch, "pool-label-mismatch", "no pool has a label that suits this device";
         NoReachablePool, "no-reachable-pool", "the pools that suit are out of the device's reach";
-        TooLarge, "too-large", "no pool in reach could ever hold one mapping of this size";
+        TooLarge, "too-large",
+            "one mapping of this size is more than the device takes, or than any pool in reach could hold";
+        TooManySegments, "too-many-segments",
+            "the list is more segments than the device takes at once";
         Quota, "quota", "the device would hold more, in slots and pages of its own, than its quota gives it";
         PoolFull, "pool-full", "the pools that suit have no free run of slots that is long enough";
         ConversionFailed, "conversion-failed",
@@ -149,7 +152,9 @@ impl Refuse {
     pub const fn way_out(self) -> &'static str {
         match self {
             Self::BadAttribute => "leave the attribute out",
-            Self::InvalidRange => "give a range of memory that this machine has",
+            Self::InvalidRange => {
+                "give a range of memory that this machine has, and of a length that the device takes"
+            }
             Self::OutOfBounds => "ask for a part of the allocation, by its offset and length",
             Self::GuestOnly => "leave cc-shared out: on a host every device may access all memory",
             Self::MixedRun => "map the parts one by one, or share or reclaim the whole run first",
@@ -178,7 +183,8 @@ impl Refuse {
             Self::NoPrivatePool => "register a guest-private pool for accepted devices",
             Self::PoolLabelMismatch => "register a pool with the label that suits",
             Self::NoReachablePool => "register a pool at addresses that the device reaches",
-            Self::TooLarge => "ask max_mapping and split the request, or register a larger pool",
+            Self::TooLarge => "split it: map it as a list, or in parts of max_mapping",
+            Self::TooManySegments => "map the list in several parts, each of max_segments at most",
             Self::PoolFull => "finish mappings and try again, or register a larger pool",
             Self::PoolClosed => "call Dma::grow for one of them, from blocking context",
             Self::PinnedOut => "finish maps of this memory, or map other memory",

@@ -8,8 +8,8 @@ use super::machine::MachineSpec;
 use super::ops::{Kind, Reasons, Rule};
 use super::step::Names;
 use super::vocabulary::{
-    BIND_REASONS, BOOKS, Books, CONVERSION_REASONS, EVENTS, TRUTHS, bounce_reasons,
-    direct_reasons, refuse_reasons, refuse_reasons_of_work,
+    BIND_REASONS, BOOKS, Books, CONVERSION_REASONS, EVENTS, TRUTHS, bounce_reasons, direct_reasons,
+    refuse_reasons, refuse_reasons_of_work,
 };
 use crate::read::{Node, Place, Reader, Table, Value, Wrong, lookup, size_of, text_of, unknown};
 

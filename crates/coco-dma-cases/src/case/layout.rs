@@ -80,11 +80,15 @@ fn pools_could_exist(pools: &[PoolSpec]) -> Result<(), Wrong> {
         let (name, run) = (&pool.name, pool.range);
         let wrong = |text: String| Err(pool.at_place.wrong(text));
         if run.len() < SLOT {
-            return wrong(format!("the pool '{name}' is smaller than a slot, which has {SLOT} bytes"));
+            return wrong(format!(
+                "the pool '{name}' is smaller than a slot, which has {SLOT} bytes"
+            ));
         }
         if !run.base().raw().is_multiple_of(PAGE) {
             let at = run.base();
-            return wrong(format!("the pool '{name}' at {at} does not begin with a page of {PAGE}"));
+            return wrong(format!(
+                "the pool '{name}' at {at} does not begin with a page of {PAGE}"
+            ));
         }
         if let Some(other) = pools.iter().take(index).find(|other| other.range.overlaps(run)) {
             return wrong(format!(

@@ -185,11 +185,12 @@ impl Rule {
     /// The outcomes that have a fact, where not all of them do.
     pub(super) fn only(&self, fact: &str) -> Option<&'static [&'static str]> {
         match fact {
-            "address" if self.op == "decide" => Some(&["direct", "bounce", "allocate", "done"]),
-            "address" | "length" | "from" => Some(&["direct", "bounce", "allocate"]),
+            "address" => Some(&["direct", "bounce", "allocate", "done"]),
+            "length" | "from" => Some(&["direct", "bounce", "allocate"]),
             "pool" | "pools" => Some(&["bounce", "allocate", "done"]),
             "cache-work" => Some(&["direct", "bounce"]),
             "segment" => Some(&["refuse"]),
+            "segments" => Some(&["done"]),
             "mark" | "cache" => Some(&["done"]),
             _ => None,
         }
@@ -238,7 +239,8 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         reasons: Reasons::Plan,
-        facts: &[("segment", Kind::Number)],
+        facts: &[("segment", Kind::Number), ("segments", Kind::Number), ("address", Kind::Number)],
+        rules: true,
         ..rule("map-list", DONE_OR_NOT)
     },
     rule("unmap", ENDED),

@@ -141,11 +141,12 @@ pub(crate) const CONVERSION_REASONS: [&str; 16] = [
 ];
 
 /// Why a device is not bound.
-pub(crate) const BIND_REASONS: [&str; 7] = [
+pub(crate) const BIND_REASONS: [&str; 8] = [
     "no-accepted-devices",
     "accepted-with-shared-pool",
     "restricted-label",
     "too-many-pools",
+    "alignment",
     "too-many-devices",
     "pool-converts",
     "in-use",

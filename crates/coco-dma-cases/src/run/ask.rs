@@ -18,10 +18,10 @@ use crate::case::{CACHES, MemoryState, Op, Protected, Target, Truth, known};
 
 /// The page of allocations, in bytes, which is the IOMMU's, too.
 
-
 /// The slug of a bind that was refused.
 fn bind_slug(error: BindError) -> &'static str {
     match error {
+        BindError::Alignment(_) => "alignment",
         BindError::NoAcceptedDevices => "no-accepted-devices",
         BindError::AcceptedWithSharedPool => "accepted-with-shared-pool",
         BindError::RestrictedLabel(_) => "restricted-label",

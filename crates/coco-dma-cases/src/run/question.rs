@@ -2,8 +2,8 @@
 
 use coco_dma::addr::{AddressLimit, BusRanges, DmaAddr, PhysAddr, PhysRange};
 use coco_dma::plan::{
-    self, AllocPlan, AllocRequest, Candidates, DeviceInfo, MapFace, MapRequest, MmapRequest, Moment,
-    OwnPages, Place, Plan, PoolInfo, Reservoir, ViewRequest,
+    self, AllocPlan, AllocRequest, Candidates, DeviceInfo, MapFace, MapRequest, MmapRequest,
+    Moment, OwnPages, Place, Plan, PoolInfo, Reservoir, ViewRequest,
 };
 use coco_dma::reason::{Bounce, Direct, Refuse};
 use coco_dma::state::{Context, Direction, State};

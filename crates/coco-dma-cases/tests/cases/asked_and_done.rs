@@ -86,7 +86,8 @@ fn question(draw: &mut Draw) -> Question {
         }
     }
     let mut device = format!("pools = [{}]\n", own.join(", "));
-    if draw.one_in(3) && matches!(platform, "snp" | "snp-vtom" | "tdx" | "cca" | "pkvm" | "hyperv") {
+    if draw.one_in(3) && matches!(platform, "snp" | "snp-vtom" | "tdx" | "cca" | "pkvm" | "hyperv")
+    {
         device += "trust = 'accepted'\n";
     }
     if draw.one_in(2) {
@@ -122,7 +123,9 @@ fn question(draw: &mut Draw) -> Question {
     device += &format!("iommu = '{iommu}'\n");
     let state = match platform {
         "open" => draw.of(&["ordinary", "ordinary", "mmio", "peer", "unlocated"]),
-        "sme" => draw.of(&["encrypted", "plain", "mixed", "untracked", "mmio", "peer", "unlocated"]),
+        "sme" => {
+            draw.of(&["encrypted", "plain", "mixed", "untracked", "mmio", "peer", "unlocated"])
+        }
         _ => draw.of(&[
             "private",
             "private",
@@ -214,7 +217,8 @@ fn difference(question: &Question) -> Option<Result<(), String>> {
     };
     let done = run_with(&case(&question.done), Heed::Seen, &[Path::Slow]);
     let Some(done) = done.story.first() else {
-        let cannot = ["a device that is bound", "a pool that grows"].contains(&done.expected.as_str());
+        let cannot =
+            ["a device that is bound", "a pool that grows"].contains(&done.expected.as_str());
         let text = format!("nothing was done: {}, {}", done.expected, done.got);
         return if cannot { None } else { Some(Err(text)) };
     };
@@ -270,7 +274,9 @@ fn what_is_asked_is_what_is_done() {
                 match difference(&question) {
                     None => {}
                     Some(Ok(())) => compared += 1,
-                    Some(Err(text)) => wrong.push(format!("seed {seed}: {text}\n{}", question.done)),
+                    Some(Err(text)) => {
+                        wrong.push(format!("seed {seed}: {text}\n{}", question.done))
+                    }
                 }
             }
             (compared, wrong)

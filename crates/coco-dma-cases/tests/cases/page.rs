@@ -102,6 +102,8 @@ const VALUES: &[&str] = &[
     "non-contiguous",
     "pool",
     "slots",
+    "ram",
+    "trust",
     "to",
     "shared",
     "private",

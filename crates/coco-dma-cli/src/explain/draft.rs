@@ -77,7 +77,8 @@ impl Draft {
         let mistake = |wrong: &Wrong| {
             let (line, _) = wrong.place.line_and_column();
             let line = line.checked_sub(head(title).lines().count() + 1);
-            let option = line.and_then(|line| self.lines.get(line)).map_or("", |(_, option)| option);
+            let option =
+                line.and_then(|line| self.lines.get(line)).map_or("", |(_, option)| option);
             Mistake { option, text: wrong.text.clone() }
         };
         let cases = read_file("the question", &self.text(title, "")).map_err(|w| mistake(&w))?;

@@ -90,9 +90,8 @@ fn table(rows: &[Row], form: Form) -> String {
     let wide = (WIDTH - NAME - start.len() - 2 * middle.len() - end.len()) / 2;
     let line = |cells: [&str; 3]| {
         let [name, untrusted, accepted] = cells;
-        let text = format!(
-            "{start}{name:<NAME$}{middle}{untrusted:<wide$}{middle}{accepted:<wide$}{end}"
-        );
+        let text =
+            format!("{start}{name:<NAME$}{middle}{untrusted:<wide$}{middle}{accepted:<wide$}{end}");
         text.trim_end().to_owned()
     };
     let mut lines = vec![line(["platform", TRUSTS[0], TRUSTS[1]])];

@@ -192,7 +192,8 @@ mod tests {
         assert_eq!(bus.to_phys(0x2fff, 2), None);
         assert_eq!(bus.to_phys(0x8fff, 2), None);
         // Windows over each other: whichever leads on.
-        let windows = [window(0, 0x1000, 0), window(0, 0x1000, 0x5000), window(0x1000, 0x1000, 0x6000)];
+        let windows =
+            [window(0, 0x1000, 0), window(0, 0x1000, 0x5000), window(0x1000, 0x1000, 0x6000)];
         assert_eq!(BusRanges::new(&windows).to_bus(range(0x800, 0x1000)), Some(0x5800));
         // The last byte of all.
         let last = u64::MAX - 0xfff;

@@ -186,11 +186,7 @@ fn decide<'a>(request: &AllocRequest<'a>, trace: &mut impl Trace) -> Result<Allo
 /// other pools then gave nothing either. Failed pages outrank what is said of pools that were only
 /// second; of the reservoir and the other pools, the one that was more than full is told.
 #[must_use]
-pub fn nothing_left(
-    reservoir: Option<Refuse>,
-    pages: Option<Refuse>,
-    pools: Refuse,
-) -> Refuse {
+pub fn nothing_left(reservoir: Option<Refuse>, pages: Option<Refuse>, pools: Refuse) -> Refuse {
     let pools = match (reservoir, pools) {
         (Some(why), Refuse::PoolClosed) => why,
         (Some(why), Refuse::PoolFull) if why != Refuse::PoolClosed => why,

@@ -16,8 +16,8 @@ use crate::state::PoolLabel;
 const fn told(cache: CacheMode) -> &'static str {
     match cache {
         CacheMode::WriteBack => "and it is cached",
-        CacheMode::WriteCombine => "and writes are combined: the device does not see the caches",
-        CacheMode::Uncached => "and it is not cached: the device does not see the caches",
+        CacheMode::WriteCombine => "and writes are combined, past the caches",
+        CacheMode::Uncached => "and it is not cached",
     }
 }
 
@@ -81,11 +81,30 @@ impl fmt::Display for Step {
                     write!(f, "it is longer than the device's segments of {most:#x} bytes")
                 }
                 Misfit::Boundary => f.write_str("it crosses the device's segment boundary"),
+                Misfit::Start(align) => {
+                    write!(
+                        f,
+                        "the device takes addresses that are multiples of {} alone",
+                        align.bytes()
+                    )
+                }
                 Misfit::CacheLine(line) => {
                     write!(f, "it shares a cache line of {line} bytes with a neighbour, and the ")?;
                     f.write_str("device writes past the caches")
                 }
             },
+            Self::Length(align) => {
+                write!(f, "the device takes lengths that are multiples of {} alone", align.bytes())
+            }
+            Self::Segments { count, most } => {
+                write!(f, "the list is {count} segments, and the device takes {most} at most")
+            }
+            Self::TooLong(Misfit::Segment(segment)) => {
+                write!(f, "the device takes {segment:#x} bytes at once, in a pool as elsewhere")
+            }
+            Self::TooLong(_) => f.write_str(
+                "the device counts no further than its boundary, in a pool as elsewhere",
+            ),
             Self::SharesPages => f.write_str("other data lies in the pages that an entry shows"),
             Self::InPlaceOnly => {
                 f.write_str("a heap never bounces: the device reaches the memory, or stays out")

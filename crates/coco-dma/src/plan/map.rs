@@ -76,7 +76,14 @@ fn decide<'a>(request: &MapRequest<'a>, trace: &mut impl Trace) -> Result<Plan<'
         _ if source.mmio => return Err(Refuse::MmioCannotBounce),
         _ => trace.step(Step::Wanted(reason)),
     }
-    let pools = pools::candidates(request, reason, trace);
+    let pools = match pools::too_long(request) {
+        // No pool is a way out, whatever pools there are.
+        Some(misfit) => {
+            trace.step(Step::TooLong(misfit));
+            Err(Refuse::TooLarge) // sabotage: too-long-wants-a-pool
+        }
+        None => pools::candidates(request, reason, trace),
+    };
     // A pool that suits but is too small is told as such.
     if reason == Bounce::SharedUnreachable && pools.is_err_and(|why| why != Refuse::TooLarge) {
         return Err(Refuse::SharedUnreachable);

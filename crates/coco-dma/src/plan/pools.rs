@@ -3,7 +3,9 @@
 use super::reach::carries_c_bit;
 use super::request::IOMMU_PAGE;
 use super::request::MapRequest;
+use super::request::Place;
 use super::request::PoolInfo;
+use super::step::Misfit;
 use super::step::PoolVerdict;
 use super::step::Step;
 use super::step::Trace;
@@ -229,6 +231,25 @@ fn order(request: &MapRequest<'_>, terms: Terms, pool: &PoolInfo) -> Result<u8, 
     Ok(purpose << PURPOSE | label << 2 | machines << 1 | far)
 }
 
+/// The limit of the device that the request breaks in every pool.
+pub(super) fn too_long(request: &MapRequest<'_>) -> Option<Misfit> {
+    let limits = &request.device.limits;
+    let kept = original(request) & limits.min_align.raw();
+    match (limits.segment, limits.boundary) {
+        (Some(segment), _) if request.len > segment => Some(Misfit::Segment(segment)),
+        (_, Some(boundary)) if boundary.crossed_by(kept, request.len) => Some(Misfit::Boundary),
+        _ => None,
+    }
+}
+
+/// The address whose low bits a bounce may have to keep.
+pub(super) fn original(request: &MapRequest<'_>) -> u64 {
+    match request.place {
+        Place::At(base) => base.raw(),
+        Place::Unlocated => 0,
+    }
+}
+
 /// Whether one pool can take the bounce.
 fn judge(
     request: &MapRequest<'_>,
@@ -241,18 +262,15 @@ fn judge(
     // sabotage: pool-label-ignored
     let base = base(request, state, pool.range).ok_or(PoolVerdict::Reach)?;
     let limits = &request.device.limits;
-    let (align, segment, boundary) = match terms.allocation {
+    let (align, boundary) = match terms.allocation {
         // It crosses no boundary that it is not longer than, and has no segments.
-        Some((align, _)) => (align, None, None),
-        None => (request.align, limits.segment, limits.boundary), // sabotage: pool-boundary
+        Some((align, _)) => (align, None),
+        None => (request.align, limits.boundary), // sabotage: pool-boundary
     };
-    if segment.is_some_and(|segment| request.len > segment) {
+    if terms.allocation.is_none() && too_long(request).is_some() {
         return Err(PoolVerdict::Size);
     }
-    let original = match request.place {
-        super::Place::At(base) => base.raw(),
-        super::Place::Unlocated => 0,
-    };
+    let original = original(request);
     let constraints = Constraints {
         len: request.len,
         original,
@@ -261,7 +279,11 @@ fn judge(
         boundary,
     };
     let (seen_from, constraints, pad) = match base {
-        Some(base) => (base.raw(), constraints, 0), // sabotage: pool-limits-in-memory
+        Some(base) => {
+            let align = constraints.align.max(limits.align.bytes());
+            (base.raw(), Constraints { align, ..constraints }, 0) // sabotage: pool-limits-in-memory
+        }
+        // The domain aligns what it gives.
         None => {
             let page = request.align.max(IOMMU_PAGE);
             let (constraints, pad) = whole_pages(constraints, page).ok_or(PoolVerdict::Size)?;

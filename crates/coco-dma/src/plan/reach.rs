@@ -120,6 +120,11 @@ fn misfit(
 ) -> Option<Misfit> {
     let device = request.device;
     let limits = &device.limits;
+    // A domain places whole pages as the device wants them.
+    let low = addr.map_or(range.base().raw() & (request.align.max(IOMMU_PAGE) - 1), DmaAddr::raw);
+    if !limits.align.divides(low) {
+        return Some(Misfit::Start(limits.align));
+    }
     // sabotage: segment-length
     if let Some(segment) = limits.segment.filter(|segment| range.len() > *segment) {
         return Some(Misfit::Segment(segment));

@@ -42,6 +42,7 @@ rules! {
     Form, "dma-form", "mid:20260619140616; linux:include/linux/dma-direct.h (phys_to_dma_unencrypted)";
     Limit, "limit", "linux:include/linux/dma-direct.h (dma_capable)";
     Alignment, "alignment", "linux:kernel/dma/debug.c (check_sg_segment); linux:Documentation/core-api/dma-api.rst";
+    Segments, "segments", "linux:include/linux/dma-mapping.h (dma_set_max_seg_size); linux:Documentation/core-api/dma-api.rst (dma_map_sg)";
     InPlace, "in-place", "mid:20260325192352.437608 (system_cc_shared)";
     External, "external-facing", "linux:drivers/iommu/dma-iommu.c (dev_use_swiotlb)";
     Wanted, "wanted", "linux:kernel/dma/direct.h (dma_direct_map_phys)";

@@ -34,6 +34,12 @@ pub(super) fn source(request: &MapRequest<'_>, trace: &mut impl Trace) -> Result
     if !attrs.is_empty() {
         trace.step(Step::Attributes(attrs));
     }
+    let len_align = request.device.limits.len_align;
+    // sabotage: length-alignment
+    if !len_align.divides(request.len) {
+        trace.step(Step::Length(len_align));
+        return Err(Refuse::InvalidRange);
+    }
     let range = range(regime, request.place, request.len, trace)?;
     let restricted = range.and_then(|range| pools::restricted_around(request.pools, range));
     let What { state, mmio, known } = what(regime, request.memory, attrs, restricted, trace)?;

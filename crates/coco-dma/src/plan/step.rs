@@ -5,6 +5,7 @@ use super::memory::Protection;
 use super::rule::Rule;
 use super::transfer::Transfer;
 use crate::addr::AddressLimit;
+use crate::addr::Alignment;
 use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
 use crate::attrs::Attrs;
@@ -64,6 +65,8 @@ pub enum PoolVerdict {
 /// Which limit of a device a buffer breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Misfit {
+    /// It does not begin where the device can take it.
+    Start(Alignment),
     /// It is longer than the longest segment, in bytes.
     Segment(u64),
     /// It crosses the boundary that no segment may cross.
@@ -82,6 +85,17 @@ pub enum Step {
     NotTaken(Attrs),
     /// The range is memory or registers of this machine.
     Range(PhysRange),
+    /// The device takes lengths of these multiples only.
+    Length(Alignment),
+    /// It is longer than the device takes at once, wherever it lies.
+    TooLong(Misfit),
+    /// The segments of a list against the most that the device takes.
+    Segments {
+        /// How many the list is.
+        count: usize,
+        /// How many there may be.
+        most: usize,
+    },
     /// The memory is in no single run.
     Unlocated,
     /// What the memory is taken to be.
@@ -269,14 +283,15 @@ impl Step {
         match self {
             Self::Attributes(_) | Self::NotTaken(_) => Rule::Attributes,
             Self::Peer => Rule::Peer,
-            Self::Range(_) | Self::Unlocated => Rule::Range,
+            Self::Segments { .. } => Rule::Segments,
+            Self::Length(_) | Self::Range(_) | Self::Unlocated => Rule::Range,
             Self::Memory { .. } => Rule::MemoryState,
             Self::Reach { .. } => Rule::Reach,
             Self::Restricted { .. } => Rule::Restricted,
             Self::Forced => Rule::Forced,
             Self::Unmapped(_) => Rule::BusRange,
             Self::Form { .. } | Self::Translated(_) => Rule::Form,
-            Self::Limit { .. } => Rule::Limit,
+            Self::TooLong(_) | Self::Limit { .. } => Rule::Limit,
             Self::Misaligned(_) => Rule::Alignment,
             Self::InPlaceOnly => Rule::InPlace,
             Self::SharesPages => Rule::External,

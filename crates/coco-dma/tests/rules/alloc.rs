@@ -277,9 +277,10 @@ fn registers_are_uncached_and_the_hosts_whoever_asks_for_their_protection() {
     for (platform, mark) in marks {
         let regime = regime(platform);
         let every = [Attrs::NONE, Attrs::MMIO, Attrs::MMIO.with(Attrs::CC_SHARED)];
-        for attrs in every.into_iter().filter(|attrs| {
-            platform != PlatformName::Sme || !attrs.contains(Attrs::CC_SHARED)
-        }) {
+        for attrs in every
+            .into_iter()
+            .filter(|attrs| platform != PlatformName::Sme || !attrs.contains(Attrs::CC_SHARED))
+        {
             let request = asked_for_a_view(&regime, Memory::Mmio, attrs);
             let seen = plan::view(&request, &mut ()).unwrap().protection;
             assert_eq!((seen.mark, seen.cache), (mark, CacheMode::Uncached), "{platform} {attrs}");
@@ -287,10 +288,8 @@ fn registers_are_uncached_and_the_hosts_whoever_asks_for_their_protection() {
     }
     // Private registers are an accepted device's own.
     let sev = regime(PlatformName::Snp);
-    let request = ViewRequest {
-        trust: Trust::Accepted,
-        ..asked_for_a_view(&sev, Memory::Mmio, Attrs::MMIO)
-    };
+    let request =
+        ViewRequest { trust: Trust::Accepted, ..asked_for_a_view(&sev, Memory::Mmio, Attrs::MMIO) };
     let seen = plan::view(&request, &mut ()).unwrap().protection;
     assert_eq!((seen.mark, seen.cache), (1 << 51, CacheMode::Uncached));
     let shared = ViewRequest { attrs: Attrs::MMIO.with(Attrs::CC_SHARED), ..request };
