@@ -23,7 +23,7 @@ const OTHERWISE: [(&str, &str); 9] = [
 ];
 
 /// Keys about what is done, and not about what is decided.
-const NO_INPUT: [&str; 14] = [
+const NO_INPUT: [&str; 15] = [
     "name",
     "ram",
     "seed",
@@ -33,6 +33,8 @@ const NO_INPUT: [&str; 14] = [
     "open",
     "quota",
     "quota-bytes",
+    // Of lists, which are no single decision.
+    "max-segments",
     // Which address a domain gives, and what is asked of it later.
     "iommu-window",
     "iommu-query",

@@ -125,6 +125,7 @@ const VALUES: &[&str] = &[
     "late",
     "plan",
     "bound = false",
+    "AS",
     "AS.0",
     "AS.1",
 ];
