@@ -12,6 +12,7 @@ mod ends;
 mod lists;
 mod maps;
 mod model;
+mod paths;
 mod peers;
 mod pools;
 mod world;
@@ -31,6 +32,7 @@ use crate::support::GUESTS;
 use crate::support::convert;
 use build::with_world;
 use call::Call;
+use paths::Path;
 use world::Met;
 use world::Truth;
 
@@ -45,10 +47,11 @@ pub(crate) fn config(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, rng_seed, failure_persistence: None, ..given }
 }
 
-fn play(met: &mut Met, platform: PlatformName, granule: u64, truth: Truth, calls: &[Call]) {
+fn play(met: &mut Met, platform: PlatformName, granule: u64, truth: Truth, calls: &[(Path, Call)]) {
     with_world(platform, granule, truth, |world| {
-        for (number, call) in calls.iter().enumerate() {
-            world.now = format!("{platform}, call {number}: {call:?}");
+        for (number, (path, call)) in calls.iter().enumerate() {
+            world.now = format!("{platform}, call {number} ({path:?}): {call:?}");
+            world.path = *path;
             world.call(call);
             world.check();
         }
@@ -62,7 +65,7 @@ fn play(met: &mut Met, platform: PlatformName, granule: u64, truth: Truth, calls
 /// Plays many sequences on these platforms; answers with what was met.
 fn play_many(cases: u32, wild: bool, platforms: &[PlatformName]) -> Met {
     let met = RefCell::new(Met::new());
-    let calls = proptest::collection::vec(call::call(wild), 1..80);
+    let calls = proptest::collection::vec((paths::path(), call::call(wild)), 1..80);
     let case = (calls, proptest::bool::weighted(0.25), any::<bool>());
     let played = TestRunner::new(config(cases)).run(&case, |(calls, wide, honest)| {
         let truth = match (wild, honest) {
@@ -120,6 +123,10 @@ const MUST_MEET: &[&str] = &[
     "not rebound",
     "owned",
     "pages failed, slots served",
+    "path Bitmap",
+    "path Cache",
+    "path Handle",
+    "path Slow",
     "pages freed",
     "pool-full",
     "private pages",
