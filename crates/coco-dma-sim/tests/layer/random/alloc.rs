@@ -125,6 +125,10 @@ impl World<'_> {
                 // Where pages were asked for first, their failure is told.
                 let reason = match (asked, reason) {
                     (false, _) | (_, Refuse::Quota) => reason,
+                    // Pages that came, and that no view could be had of.
+                    (true, _) if has_room && faulted && error.reason == Refuse::NoView => {
+                        Refuse::NoView
+                    }
                     (true, _) if convert && has_room => Refuse::ConversionFailed,
                     (true, _) => Refuse::OutOfPages,
                 };
