@@ -7,6 +7,7 @@ use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
 use crate::reason::Bounce;
 use crate::reason::Refuse;
+use crate::state::Cipher;
 use crate::state::Visibility;
 
 /// Listens to the layer. Called in the context of whoever caused the event, atomic context
@@ -109,6 +110,25 @@ pub enum Event<'e> {
         /// The platform's code.
         code: u64,
     },
+    /// Pages of our own on an SME host are stored otherwise now: plain for a device that cannot carry
+    /// the C-bit, encrypted again when it gave them back.
+    CipherChanged {
+        /// Which.
+        run: PhysRange,
+        /// How they are stored now.
+        to: Cipher,
+    },
+    /// Pages of our own on an SME host could not be stored otherwise.
+    CipherFailed {
+        /// Which.
+        run: PhysRange,
+        /// How they were to be stored.
+        to: Cipher,
+        /// Bytes that went into quarantine.
+        quarantined: u64,
+        /// The platform's code.
+        code: u64,
+    },
     /// Memory came out of quarantine: a retry proved its state.
     Recovered {
         /// Which.
@@ -164,6 +184,11 @@ impl fmt::Display for Event<'_> {
             Self::ConversionFailed { run, to, quarantined, code } => write!(
                 f,
                 "{run} could not be made {to:?} (code {code:#x}); {quarantined:#x} bytes are lost"
+            ),
+            Self::CipherChanged { run, to } => write!(f, "{run} is stored {to:?} now"),
+            Self::CipherFailed { run, to, quarantined, code } => write!(
+                f,
+                "{run} could not be stored {to:?} (code {code:#x}); {quarantined:#x} bytes are lost"
             ),
             Self::Recovered { run } => write!(f, "{run} came out of quarantine"),
             Self::LowWater { free, capacity } => {

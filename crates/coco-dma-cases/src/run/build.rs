@@ -4,7 +4,7 @@
 
 use coco_dma::addr::{AddressLimit, BusRanges, PhysRange};
 use coco_dma::device::{Attested, Endpoint};
-use coco_dma::iommu::{Domain, IovaWindow};
+use coco_dma::iommu::Domain;
 use coco_dma::ledger::Ledger;
 use coco_dma::pool::{Cache, Pool};
 use coco_dma::state::{CacheMode, PoolOrigin, State, Trust};
@@ -19,11 +19,6 @@ use super::world::{Ground, Platform, World};
 use super::{Failed, Heed, Path, Trail, Witness};
 use crate::case::{Case, DeviceSpec, MemoryState, PoolSpec, whole};
 use crate::read::Place;
-
-/// The page of the IOMMU, in bytes.
-const IOMMU_PAGE: u64 = 4096;
-/// The addresses that it translates: below the shortest mask that a case has use for.
-const WINDOW: (u64, u64) = (0x10_0000, 0x60_0000);
 
 /// Runs of scattered allocations in one case.
 const ROOM: usize = 4096;
@@ -52,6 +47,14 @@ pub(super) fn execute(
     let machine = builder.build().map_err(|error| failed(&spec.place, "a machine", error))?;
     let comes = spec.regime.states().first().copied().unwrap_or(State::Ordinary);
     let buffers = buffers(case, &machine, comes)?;
+    for run in &spec.late {
+        // Coherent memory is not taken from what is not there. Granules of memories are taken.
+        let granules = (0..run.len() / spec.regime.granule())
+            .filter_map(|index| run.slice(index * spec.regime.granule(), spec.regime.granule()));
+        for part in granules {
+            let _ = machine.take_at(part);
+        }
+    }
 
     let pools: &[PoolSpec] = if spec.plan_only { &[] } else { &case.pools };
     let slots: Vec<Vec<Word>> =
@@ -110,10 +113,9 @@ pub(super) fn execute(
         }
     }
     // Where a device is behind an IOMMU, a domain of its own.
-    let iommu = SimIommu::new(IOMMU_PAGE);
-    let window = IovaWindow::new(WINDOW.0, WINDOW.1)
-        .ok_or_else(|| failed(&spec.place, "a window", "none"))?;
-    let addresses = words(Domain::words(WINDOW.1, IOMMU_PAGE));
+    let (window, page) = (spec.iommu.window, spec.iommu.page);
+    let iommu = if spec.iommu.query { SimIommu::new(page) } else { SimIommu::without_query(page) };
+    let addresses = words(Domain::words(window.len(), page));
     let domain = Domain::new(&iommu, window, &addresses)
         .map_err(|error| failed(&spec.place, "a domain", error))?;
     let mut room: Vec<_> = (0..ROOM).map(|_| None).collect();
@@ -233,8 +235,11 @@ pub(super) fn endpoint<'d>(
     if path == Path::Slow {
         endpoint = endpoint.without_fast_path();
     }
-    match spec.quota {
-        Some(slots) => endpoint.quota(slots),
+    if let Some(slots) = spec.quota {
+        endpoint = endpoint.quota(slots);
+    }
+    match spec.quota_bytes {
+        Some(bytes) => endpoint.quota_bytes(bytes),
         None => endpoint,
     }
 }

@@ -75,6 +75,8 @@ pub(super) struct World<'w> {
     /// The state of every granule before the first step.
     pub(super) began: BTreeMap<u64, GranuleState>,
     counter: usize,
+    /// What the platform was asked for in all.
+    pub(super) asked: look::Asked,
     /// Room for the runs of scattered allocations; what one had is not given out again.
     pub(super) room: &'w mut [Option<Run>],
     pub(super) heed: Heed,
@@ -104,6 +106,7 @@ impl<'w> World<'w> {
             mappings: BTreeMap::new(),
             began: BTreeMap::new(),
             counter: 0,
+            asked: look::Asked::default(),
             room,
             heed,
             path,
@@ -128,6 +131,7 @@ impl<'w> World<'w> {
 
     /// Remembers how everything is before the first step.
     pub(super) fn begin(&mut self) {
+        self.asked = self.asked.with(&self.ground.dma.platform().take_calls());
         let granule = self.case.machine.regime.granule();
         for ram in &self.case.machine.ram {
             for index in 0..ram.len() / granule {
@@ -142,9 +146,7 @@ impl<'w> World<'w> {
     /// Does one step and compares; none where it cannot be done, and that counts for nothing.
     pub(super) fn step(&mut self, step: &Step) -> Result<(Option<Told>, Option<Came>), Failed> {
         self.ground.machine.set_cpu(step.cpu);
-        let before = self.ground.machine.counts();
         self.ground.events.take();
-        self.ground.dma.platform().take_calls();
         let got = match self.act(&step.op) {
             Ok(got) => got,
             Err(got) => {
@@ -154,14 +156,17 @@ impl<'w> World<'w> {
                 return self.heed.judge(Err(failed)).map(|()| (None, None));
             }
         };
-        let cache_work = self.ground.dma.platform().take_calls().iter().any(|call| {
+        let calls = self.ground.dma.platform().take_calls();
+        self.asked = self.asked.with(&calls);
+        let asked = look::Asked::default().with(&calls);
+        let cache_work = calls.iter().any(|call| {
             matches!(
                 call,
                 Call::HandOver { cache_work: true, .. } | Call::TakeBack { cache_work: true, .. }
             )
         });
         let events = self.ground.events.take();
-        let (seen, check) = (look::StepTrace { before, events, cache_work }, &step.expect.check);
+        let (seen, check) = (look::StepTrace { asked, events, cache_work }, &step.expect.check);
         self.heed.judge(compare::outcome(step, &got))?;
         self.heed.judge(compare::bytes(self, step, &got))?;
         look::truths(self, check, &step.place)?;
@@ -189,6 +194,7 @@ impl<'w> World<'w> {
             }
             Op::Alloc { .. } | Op::Free { .. } | Op::Mmap { .. } => return self.coherent(op),
             Op::Convert { .. }
+            | Op::Plug { .. }
             | Op::Grow(_)
             | Op::Shrink(_)
             | Op::Refill
@@ -207,8 +213,13 @@ impl<'w> World<'w> {
             }
             Op::RefuseConversions { to, how } => faulty.refuse(*to, *how),
             Op::FailView(skip) => faulty.fail_view(*skip),
-            Op::FailUnmap(skip) => self.ground.iommu.fail_unmap(*skip),
-            Op::Heal => faulty.heal(),
+            Op::FailUnmap { skip, claims: false } => self.ground.iommu.fail_unmap(*skip),
+            Op::FailUnmap { skip, claims: true } => self.ground.iommu.claim_unmap(*skip),
+            Op::FailMap(skip) => self.ground.iommu.fail_map(*skip),
+            Op::Heal => {
+                faulty.heal();
+                self.ground.iommu.heal();
+            }
             Op::Check => {}
         }
         Ok(Got::new("done"))

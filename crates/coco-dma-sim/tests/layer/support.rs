@@ -403,7 +403,8 @@ impl Arena {
     pub(crate) fn has_room(&self, len: usize, align: usize) -> bool {
         let taken = self.taken.lock().unwrap();
         let (page, count) = (usize::try_from(PAGE).unwrap(), len.div_ceil(4096));
-        let aligned = |first: &usize| (first * page).is_multiple_of(align);
+        let base = usize::try_from(self.run.base().raw()).unwrap();
+        let aligned = |first: &usize| (base + first * page).is_multiple_of(align);
         (0..taken.len())
             .filter(aligned)
             .any(|first| taken.get(first..first + count).is_some_and(|run| !run.contains(&true)))

@@ -56,6 +56,12 @@ impl<'a> BusRanges<'a> {
         self.0.is_empty()
     }
 
+    /// The windows, first match first.
+    #[inline]
+    pub const fn windows(self) -> &'a [BusRange] {
+        self.0
+    }
+
     /// The bus address of the first byte of `range`; `None` unless one window shows it whole.
     #[inline]
     pub fn to_bus(self, range: PhysRange) -> Option<u64> {
@@ -65,6 +71,17 @@ impl<'a> BusRanges<'a> {
         let window = self.0.iter().find(|window| window.cpu.contains(range))?;
         let offset = range.base().offset_from(window.cpu.base())?;
         window.bus.checked_add(offset)
+    }
+
+    /// Each window by itself; the bus as it is where it has none.
+    pub(crate) fn each(self) -> impl Iterator<Item = Self> {
+        let identity = self.is_identity().then_some(self);
+        identity.into_iter().chain(self.0.iter().map(|window| Self(core::slice::from_ref(window))))
+    }
+
+    /// The first byte of memory that shows through the first window, and its address on the bus.
+    pub(crate) fn first_shown(self) -> (PhysAddr, u64) {
+        self.0.first().map_or((PhysAddr::new(0), 0), |window| (window.cpu.base(), window.bus))
     }
 
     /// The last byte of memory, which ends with `most`, that shows at bus address `last` or below;

@@ -10,6 +10,7 @@ use super::raw::AllocInfo;
 use super::raw::AllocOptions;
 use super::raw::RawCoherent;
 use super::raw::Source;
+use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
 use crate::copy::zero;
 use crate::device::Device;
@@ -32,35 +33,51 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     ) -> Result<RawCoherent, Refuse> {
         let source = self.dma().pages().ok_or(Refuse::OutOfPages)?;
         let context = options.context;
-        let constraints = pages.constraints(pages.len, context);
-        let run = source.alloc(&constraints).ok_or(Refuse::OutOfPages)?;
-        // Everything that can be known before is asked before anything is converted.
-        let addr = pages.address(self.regime(), self.info(), run);
-        let Some(addr) = addr else {
-            // SAFETY: nobody used it.
-            unsafe { source.free(run, context) };
-            return Err(Refuse::OutOfPages);
-        };
+        let taken = self.take_pages(source, pages, context);
+        let (run, addr) = taken.ok_or(Refuse::OutOfPages)?;
         let (view, len, pin) = self.prepare(source, run, (pages.state, pages.convert), options)?;
         let given = match addr {
             Some(addr) => Ok((addr, None)),
             None => {
                 let bytes = NonNull::slice_from_raw_parts(view.start, len);
                 // SAFETY: the pages are ours and pinned in this state, if it can change.
-                unsafe { self.expose_pages(run, bytes, pages.state) }
+                unsafe { self.expose_pages(run, bytes, (pages.state, pages.align)) }
             }
         };
         let (addr, mapped) = match given {
             Ok(given) => given,
             Err(reason) => {
                 // SAFETY: nobody was given it.
-                unsafe { self.free_pages((view, len), run, pages.convert, pin) };
+                unsafe { self.free_pages((view, len), run, pages.lent(), pin) };
                 return Err(reason);
             }
         };
-        let source = Source::Pages { run, converted: pages.convert, pin };
+        let source = Source::Pages { run, lent: pages.lent(), pin };
         let made = AllocInfo { options, state: pages.state };
         Ok(RawCoherent { owner: self.owner(), addr, view, len, source, made, mapped })
+    }
+
+    /// The first run that a source gives as `plan` asks for it, and its address for the device
+    /// (`None` where a domain gives it). Everything that can be known is asked here, before anything
+    /// is converted.
+    fn take_pages(
+        &self,
+        source: &dyn PageSource,
+        pages: OwnPages,
+        context: Context,
+    ) -> Option<(PhysRange, Option<DmaAddr>)> {
+        let (regime, info) = (self.regime(), self.info());
+        pages.queries(regime, info, context).find_map(|query| {
+            let run = source.alloc(&query.constraints)?;
+            let placed = query.place(regime, info, run);
+            // All but the part that is the allocation goes back, which is all where it is none.
+            let kept = placed.and_then(|(part, _)| {
+                let start = part.base().offset_from(run.base())?;
+                Some(start..start.checked_add(part.len())?)
+            });
+            free_except(source, run, &kept.unwrap_or(0..0), context);
+            placed
+        })
     }
 
     /// Brings pages that were taken into a state, pins them there, and gives the CPU its view of
@@ -80,16 +97,19 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         };
         if convert {
             // SAFETY: the pages are ours by the contract of `PageSource`.
-            if let Err((_, lost)) = unsafe { self.dma().try_share(run) } {
-                free_except(source, run, &lost, context); // sabotage: doubtful-pages-reused
+            if let Err(failed) = unsafe { self.dma().lend(run, state) } {
+                free_except(source, run, &failed.lost, context); // sabotage: doubtful-pages-reused
                 return Err(Refuse::ConversionFailed);
             }
         }
         // The device is to have it: it stays in this state until it is freed. An error says that
         // the books know it as something else.
-        let Ok(pin) = self.dma().ledger().pin_state(run, state) else {
-            self.undo(source, run, convert, context);
-            return Err(Refuse::Busy);
+        let pin = match self.dma().ledger().pin_state(run, state) {
+            Ok(pin) => pin,
+            Err(conflict) => {
+                self.undo(source, run, convert.then_some(state), context);
+                return Err(conflict.refusal());
+            }
         };
         // SAFETY: the pages are ours and in this state; the view ends before that changes.
         let view = unsafe { self.platform().map_cpu(run, state, options.cache, options.context) };
@@ -97,7 +117,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             if let Some(pin) = pin {
                 self.dma().ledger().unpin(pin);
             }
-            self.undo(source, run, convert, context);
+            self.undo(source, run, convert.then_some(state), context);
             return Err(Refuse::NoView);
         };
         if !convert {
@@ -107,7 +127,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         Ok((view, len, pin))
     }
 
-    /// Takes an allocation apart again.
+    /// Takes an allocation apart again; `lent` is the state that it was converted to, if it was.
     ///
     /// # Safety
     ///
@@ -116,10 +136,10 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         &self,
         (view, len): (CpuView, usize),
         run: PhysRange,
-        converted: bool,
+        lent: Option<State>,
         pin: Option<Pin>,
     ) {
-        if !converted {
+        if lent.is_none() {
             // Through the view that is there: to make one may block.
             // SAFETY: it is writable until it ends.
             unsafe { zero(view.start.as_ptr(), len) };
@@ -130,18 +150,19 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             self.dma().ledger().unpin(pin);
         }
         // What converts back is freed in blocking context alone; of the rest nobody says.
-        let context = if converted { Context::Blocking } else { Context::Atomic };
+        let context = if lent.is_some() { Context::Blocking } else { Context::Atomic };
         if let Some(source) = self.dma().pages() {
-            self.undo(source, run, converted, context);
+            self.undo(source, run, lent, context);
         }
     }
 
-    /// Gives pages back as they came, without what does not come back.
-    fn undo(&self, source: &dyn PageSource, run: PhysRange, converted: bool, context: Context) {
+    /// Gives pages back as they came, from the state that they were converted to (none: they were
+    /// not), without what does not come back.
+    fn undo(&self, source: &dyn PageSource, run: PhysRange, lent: Option<State>, context: Context) {
         // sabotage: stays-converted
-        let lost = if converted {
+        let lost = if let Some(state) = lent {
             // SAFETY: the pages are ours, and the device has stopped or never had them.
-            unsafe { self.dma().reclaim_or_lose(run) }
+            unsafe { self.dma().take_back_or_lose(run, state) }
         } else {
             0..0
         };
@@ -149,11 +170,11 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     }
 }
 
-/// Gives back what is surely as the source gave it: all of a run but for what was lost. What that
-/// is, is what the conversion said; the books may have moved on since.
-fn free_except(source: &dyn PageSource, run: PhysRange, lost: &Range<u64>, context: Context) {
-    let before = run.slice(0, lost.start);
-    let after = run.slice(lost.end, run.len() - lost.end);
+/// Gives back all of a run but for a part: what the allocation is, or what was lost. (What that is, is
+/// what the conversion said; the books may have moved on since.)
+fn free_except(source: &dyn PageSource, run: PhysRange, part: &Range<u64>, context: Context) {
+    let before = run.slice(0, part.start);
+    let after = run.slice(part.end, run.len() - part.end);
     for part in before.into_iter().chain(after) {
         // SAFETY: the part is private again or was never converted, and nobody uses it.
         unsafe { source.free(part, context) };

@@ -15,6 +15,7 @@ use crate::platform::PageSource;
 use crate::platform::Platform;
 use crate::reason::Refuse;
 use crate::state::Direction;
+use crate::state::State;
 
 impl<P: Platform + ?Sized> Device<'_, P> {
     /// Pages from wherever there are some, one behind the other in the device's domain.
@@ -31,7 +32,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         }
         if let Err(reason) = self.alloc_runs(source, pages, options, room) {
             // SAFETY: nobody was given any of it.
-            unsafe { self.free_runs(room, pages.convert) };
+            unsafe { self.free_runs(room, pages.lent()) };
             return Err((reason, None));
         }
         for run in room.iter().flatten() {
@@ -40,18 +41,20 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let runs = room.iter().flatten().map(|run| run.range);
         let entry = self.entry(Direction::Both, pages.state, false);
         // SAFETY: the runs are ours, whole pages, and pinned in this state where it can change.
-        let (addr, mapped, why) = match unsafe { self.translate_runs(runs, pages.len, entry) } {
+        let (addr, mapped, why) = match unsafe {
+            self.translate_runs(runs, (pages.len, pages.align), entry)
+        } {
             Ok((addr, mapped)) => (addr, mapped, None),
             Err((reason, Some(PartialMap { addr, mapped, .. }))) => (addr, mapped, Some(reason)),
             Err((reason, None)) => {
                 // SAFETY: nobody was given any of it, and nothing of it is mapped.
-                unsafe { self.free_runs(room, pages.convert) };
+                unsafe { self.free_runs(room, pages.lent()) };
                 return Err((reason, None));
             }
         };
         let made = AllocInfo { options, state: pages.state };
-        let (owner, converted) = (self.owner(), pages.convert);
-        let many = Many { owner, addr, len, runs: room, converted, made, mapped };
+        let (owner, lent) = (self.owner(), pages.lent());
+        let many = Many { owner, addr, len, runs: room, lent, made, mapped };
         match why {
             None => Ok(many),
             Some(reason) => Err((reason, Some(many))),
@@ -67,22 +70,23 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         options: AllocOptions,
         room: &mut [Option<Run>],
     ) -> Result<(), Refuse> {
-        let OwnPages { align, state, convert, len, longest, .. } = pages;
+        let OwnPages { unit, state, convert, len, longest, .. } = pages;
         let (mut left, mut most) = (len, longest);
         for place in room {
             if left == 0 {
                 break;
             }
-            let run = loop {
-                // Both are whole multiples of `align`, so that this ends at one of it.
+            let (run, asked) = loop {
+                // Both are whole multiples of `unit`, so that this ends at one of it.
                 most = most.min(left);
-                match source.alloc(&pages.constraints(most, options.context)) {
-                    Some(run) => break run,
-                    None if most <= align => return Err(Refuse::OutOfPages),
-                    None => most = (most / 2).next_multiple_of(align),
+                let asked = pages.piece(self.regime(), most, options.context);
+                match source.alloc(&asked) {
+                    Some(run) => break (run, asked),
+                    None if most <= unit => return Err(Refuse::OutOfPages),
+                    None => most = (most / 2).next_multiple_of(unit),
                 }
             };
-            if !pages.suits(run, most) {
+            if !asked.met_by(run) {
                 // SAFETY: nobody used it.
                 unsafe { source.free(run, options.context) };
                 return Err(Refuse::OutOfPages);
@@ -99,11 +103,11 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     /// # Safety
     ///
     /// No device reaches them, and nobody uses their pointers any more.
-    pub(super) unsafe fn free_runs(&self, room: &mut [Option<Run>], converted: bool) {
+    pub(super) unsafe fn free_runs(&self, room: &mut [Option<Run>], lent: Option<State>) {
         // sabotage: gather-leaks-first
         for Run { view, len, range, pin } in room.iter_mut().filter_map(Option::take) {
             // SAFETY: this function's condition.
-            unsafe { self.free_pages((view, len), range, converted, pin) };
+            unsafe { self.free_pages((view, len), range, lent, pin) };
         }
     }
 }

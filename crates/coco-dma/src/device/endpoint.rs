@@ -7,14 +7,14 @@ use core::fmt;
 use crate::addr::AddressLimit;
 use crate::addr::BusRanges;
 use crate::addr::PhysRange;
+use crate::addr::SLOT;
 use crate::iommu::Domain;
 use crate::ledger::Ledger;
 use crate::ledger::RangeState;
 use crate::plan::DeviceInfo;
 use crate::plan::Limits;
-use crate::plan::PoolInfo;
+use crate::plan::NotBound;
 use crate::pool::Pool;
-use crate::regime::Regime;
 use crate::state::Attachment;
 use crate::state::PoolLabel;
 use crate::state::PoolOrigin;
@@ -143,11 +143,22 @@ impl<'d> Endpoint<'d> {
         Self { fast_path: false, ..self }
     }
 
-    /// The most slots of 2 KiB that the device may hold at once, in all its pools together. What
-    /// it is sure to get is another matter: give it a pool of its own.
+    /// The most that the device may hold at once, in slots of 2 KiB: slots of all its pools
+    /// together, and pages of our own that were allocated for it (each 2 KiB of them as a slot).
+    /// Memory that is mapped in place is its driver's, and counts nothing. What the device is sure
+    /// to get is another matter: give it a pool of its own. Where a limit in bytes is said too, the
+    /// lower one holds.
     #[must_use]
     pub fn quota(self, slots: usize) -> Self {
-        Self { quota: Some(slots), ..self }
+        let quota = self.quota.map_or(slots, |other| other.min(slots));
+        Self { quota: Some(quota), ..self }
+    }
+
+    /// The same in bytes, as whole slots: what does not fill one is not given.
+    #[must_use]
+    pub fn quota_bytes(self, bytes: u64) -> Self {
+        // More than can be counted is more than there is.
+        self.quota(usize::try_from(bytes / SLOT).unwrap_or(usize::MAX))
     }
 
     /// Who is told when the device, refused for its quota, may have some of it back
@@ -197,15 +208,8 @@ impl<'d> Endpoint<'d> {
         }
     }
 
-    pub(super) fn info(
-        &self,
-        regime: &Regime,
-        limits: Limits,
-    ) -> Result<DeviceInfo<'d>, BindError> {
-        if self.trust == Trust::Accepted && !regime.has_accepted_devices() {
-            return Err(BindError::NoAcceptedDevices);
-        }
-        Ok(DeviceInfo {
+    pub(super) fn info(&self, limits: Limits) -> DeviceInfo<'d> {
+        DeviceInfo {
             trust: self.trust,
             limits,
             bus_limit: self.bus_limit,
@@ -215,25 +219,8 @@ impl<'d> Endpoint<'d> {
             external_facing: self.external_facing,
             force_bounce: self.force_bounce,
             node: self.node,
-        })
-    }
-}
-
-/// What is refused when the device is made, so that no map can trip over it later.
-pub(super) fn check_pools(
-    regime: &Regime,
-    info: &DeviceInfo<'_>,
-    pools: &[PoolInfo],
-) -> Result<(), BindError> {
-    for pool in pools.iter().filter(|pool| pool.restricted) {
-        if crate::plan::state_of(regime, pool.label).is_none() {
-            return Err(BindError::RestrictedLabel(pool.label));
-        }
-        if info.trust == Trust::Accepted && pool.label == PoolLabel::GuestShared {
-            return Err(BindError::AcceptedWithSharedPool);
         }
     }
-    Ok(())
 }
 
 /// A device that cannot be bound.
@@ -267,6 +254,16 @@ pub enum BindError {
     PoolConverts(PhysRange),
     /// More than [`MAX_POOLS`](super::MAX_POOLS) pools, its own and the machine's together.
     TooManyPools,
+}
+
+impl From<NotBound> for BindError {
+    fn from(why: NotBound) -> Self {
+        match why {
+            NotBound::NoAcceptedDevices => Self::NoAcceptedDevices,
+            NotBound::AcceptedWithSharedPool => Self::AcceptedWithSharedPool,
+            NotBound::RestrictedLabel(label) => Self::RestrictedLabel(label),
+        }
+    }
 }
 
 impl fmt::Display for BindError {

@@ -49,7 +49,17 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         }
     }
 
-    /// Slots on the device's quota now; 0 where it has none.
+    /// Books pages of our own of so many slots on the quota; false where it has not that many left.
+    pub(crate) fn charge_pages(&self, slots: usize) -> bool {
+        self.quota.charge(slots)
+    }
+
+    /// Takes them off again.
+    pub(crate) fn discharge_pages(&self, slots: usize) {
+        self.quota.discharge(slots);
+    }
+
+    /// Slots on the device's quota now, with pages of our own counted in slots; 0 where it has none.
     pub fn charged(&self) -> usize {
         self.quota.held()
     }

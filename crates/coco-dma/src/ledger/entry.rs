@@ -8,6 +8,7 @@ use core::fmt;
 use core::ops::Range;
 
 use crate::state::Cipher;
+use crate::state::State;
 use crate::state::Visibility;
 use crate::word::Ordering;
 use crate::word::Word;
@@ -30,11 +31,13 @@ pub enum GranuleState {
     Encrypted = 5,
     /// An SME host's memory, stored as it is.
     Plain = 6,
+    /// No memory is there, and some may be added ([`Ledger::add`](super::Ledger::add)).
+    Absent = 7,
 }
 
 impl GranuleState {
     /// Every state, in the order of their numbers.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Unaccepted,
         Self::Private,
         Self::Shared,
@@ -42,6 +45,7 @@ impl GranuleState {
         Self::Quarantined,
         Self::Encrypted,
         Self::Plain,
+        Self::Absent,
     ];
 
     /// Who may access the granule; `None` where nobody may rely on an answer, and on a host, where
@@ -52,7 +56,7 @@ impl GranuleState {
             Self::Private => Some(Visibility::Private),
             Self::Shared => Some(Visibility::Shared),
             Self::Converting | Self::Quarantined | Self::Unaccepted => None,
-            Self::Encrypted | Self::Plain => None,
+            Self::Encrypted | Self::Plain | Self::Absent => None,
         }
     }
 
@@ -63,7 +67,7 @@ impl GranuleState {
         match self {
             Self::Private | Self::Shared | Self::Unaccepted => !of_host,
             Self::Encrypted | Self::Plain => of_host,
-            Self::Converting | Self::Quarantined => false,
+            Self::Converting | Self::Quarantined | Self::Absent => false,
         }
     }
 }
@@ -86,6 +90,18 @@ impl From<Cipher> for GranuleState {
     }
 }
 
+impl From<State> for GranuleState {
+    /// Memory of an open machine has no state that could change: its granules are in no book, and
+    /// whoever asks for one finds it untracked.
+    fn from(state: State) -> Self {
+        match state {
+            State::Ordinary => Self::Unaccepted,
+            State::Host(cipher) => cipher.into(),
+            State::Guest(visibility) => visibility.into(),
+        }
+    }
+}
+
 impl fmt::Display for GranuleState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -96,6 +112,7 @@ impl fmt::Display for GranuleState {
             Self::Unaccepted => "unaccepted",
             Self::Encrypted => "encrypted",
             Self::Plain => "plain",
+            Self::Absent => "absent",
         })
     }
 }
@@ -143,7 +160,8 @@ impl Entry {
             3 => GranuleState::Converting,
             5 => GranuleState::Encrypted,
             6 => GranuleState::Plain,
-            // 4; and what no entry ever holds is not fit for use.
+            7 => GranuleState::Absent,
+            // 4, the last that three bits hold.
             _ => GranuleState::Quarantined,
         }
     }

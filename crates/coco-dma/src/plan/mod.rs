@@ -6,6 +6,9 @@
 //! at all) and *form* (which bits does the address carry).
 
 mod alloc;
+mod answer;
+mod bind;
+mod convert;
 mod display;
 mod map;
 mod memory;
@@ -18,10 +21,21 @@ mod transfer;
 mod walk;
 
 pub use alloc::AllocPlan;
+pub use alloc::Extent;
 pub use alloc::LARGE_PAGE;
 pub use alloc::Reservoir;
 pub use alloc::alloc;
+pub(crate) use alloc::no_slots;
 pub(crate) use alloc::nothing_left;
+pub use answer::DomainInfo;
+pub use answer::Question;
+pub use bind::NotBound;
+pub(crate) use bind::open_path;
+pub(crate) use bind::refuse;
+pub(crate) use convert::converts_visibility;
+pub(crate) use convert::keeps_contents;
+pub(crate) use convert::lent;
+pub(crate) use convert::restored;
 pub use map::Plan;
 pub use map::map;
 pub use memory::Attached;
@@ -34,6 +48,7 @@ pub use memory::mmap;
 pub use memory::protection;
 pub use memory::registers;
 pub use pages::OwnPages;
+pub use pages::PageQuery;
 pub use pools::Candidate;
 pub use pools::Candidates;
 pub(crate) use pools::state_of;

@@ -16,6 +16,7 @@ use super::calls::PRIVATE;
 use super::calls::QUARANTINED;
 use super::calls::SHARED;
 use super::maps::pattern;
+use super::model::SLOT;
 use super::world::LiveMemory;
 use super::world::MemoryPlace;
 use super::world::World;
@@ -62,8 +63,10 @@ impl World<'_> {
         let pages = len.next_multiple_of(unit);
         let may = stopped.is_none() && model.restricted.is_none();
         let asked = may && (!convert || context == Context::Blocking);
-        let has_room = self.arena.has_room(pages, unit);
-        let room = asked && has_room && !(convert && self.quarantine_full(pages as u64));
+        let align = len.next_multiple_of(4096).next_power_of_two().max(unit);
+        let has_room = self.arena.has_room(pages, align);
+        let quota = model.quota.is_none_or(|quota| model.charged + pages / SLOT <= quota);
+        let room = asked && quota && has_room && !(convert && self.quarantine_full(pages as u64));
         if how.kind == AllocKind::Coherent && !model.coherent {
             // Slots would have a view of their own, which no pool of the model fails by.
             self.host.heal();
@@ -102,6 +105,7 @@ impl World<'_> {
                 }
                 self.model.pin(granules.clone());
                 self.model.pages += pages / 4096;
+                self.model.charge(device, pages / SLOT);
                 self.met(if convert { "shared pages" } else { "private pages" });
                 let place = MemoryPlace::Pages(granules, pages / 4096);
                 self.allocated(
@@ -115,6 +119,8 @@ impl World<'_> {
                 self.met(format!("allocated from {reserve:?}"));
                 if room {
                     self.met("pages failed, slots served");
+                } else if asked && !quota {
+                    self.met("pages past the quota, slots within it");
                 }
                 let bytes = vec![0; len.next_multiple_of(4096)];
                 let place = MemoryPlace::Slots(id);
@@ -125,6 +131,7 @@ impl World<'_> {
                 // Where pages were asked for first, their failure is told.
                 let reason = match (asked, reason) {
                     (false, _) | (_, Refuse::Quota) => reason,
+                    (true, _) if !quota => Refuse::Quota,
                     // Pages that came, and that no view could be had of.
                     (true, _) if has_room && faulted && error.reason == Refuse::NoView => {
                         Refuse::NoView
@@ -146,7 +153,8 @@ impl World<'_> {
 
     fn allocated(&mut self, how: How, memory: LiveMemory) {
         assert_eq!(memory.memory.bytes().len(), memory.bytes.len(), "{}", self.now);
-        assert_eq!(memory.memory.addr().raw() % 4096, 0, "{}", self.now);
+        let align = memory.memory.bytes().len().next_power_of_two() as u64;
+        assert_eq!(memory.memory.addr().raw() % align, 0, "{}", self.now);
         assert_eq!(ring(&memory.memory, &[]), memory.bytes, "zeroed; {}", self.now);
         let (device, bytes) = (&self.devices[memory.device], memory.bytes.len() as u64);
         // Only what CPU and device have to see alike without syncs goes without the caches.
@@ -202,6 +210,7 @@ impl World<'_> {
             MemoryPlace::Pages(granules, pages) => {
                 self.model.unpin(granules.clone());
                 self.model.pages -= pages;
+                self.model.discharge(device, pages * 4096 / SLOT);
                 let allowed = [(SHARED, PRIVATE), (SHARED, QUARANTINED)];
                 self.absorb(granules.clone(), &allowed);
                 let state = self.model.granules[granules.clone()].iter();
