@@ -40,7 +40,7 @@ use world::Truth;
 pub(crate) fn config(cases: u32) -> ProptestConfig {
     let given = ProptestConfig::default();
     let rng_seed = match given.rng_seed {
-        RngSeed::Random => RngSeed::Fixed(0x636f_636f),
+        RngSeed::Random => RngSeed::Fixed(1),
         asked => asked,
     };
     let cases = if std::env::var_os("PROPTEST_CASES").is_some() { given.cases } else { cases };
