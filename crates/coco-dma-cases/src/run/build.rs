@@ -15,6 +15,7 @@ use super::convert;
 use super::events::Events;
 use super::memory::{Buffer, Pages, pointer};
 use super::setup::{parts, set_up};
+use super::stream::entries_of;
 use super::world::{Ground, Platform, World};
 use super::{Failed, Heed, Path, Trail, Witness};
 use crate::case::{Case, DeviceSpec, MemoryState, PoolSpec, whole};
@@ -119,6 +120,8 @@ pub(super) fn execute(
     let domain = Domain::new(&iommu, window, &addresses)
         .map_err(|error| failed(&spec.place, "a domain", error))?;
     let mut room: Vec<_> = (0..ROOM).map(|_| None).collect();
+    let entries = case.steps.iter().map(|step| entries_of(case, &step.op)).sum();
+    let mut entries: Vec<_> = std::iter::repeat_with(|| None).take(entries).collect();
     let ground = Ground {
         domain: &domain,
         iommu: &iommu,
@@ -129,7 +132,7 @@ pub(super) fn execute(
         pools: all.clone(),
         own: &own_of,
     };
-    let mut world = World::new(case, ground, buffers, &mut room, heed, path);
+    let mut world = World::new(case, ground, buffers, (&mut room, &mut entries), heed, path);
     let bound = case.devices.iter().enumerate().filter(|(_, d)| d.bound && !spec.plan_only);
     for (index, device) in bound {
         let bound = world.bind(index);

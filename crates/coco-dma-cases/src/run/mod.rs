@@ -12,6 +12,7 @@ mod events;
 mod look;
 mod memory;
 mod paths;
+mod question;
 mod setup;
 mod stream;
 mod touch;
@@ -21,6 +22,7 @@ mod world;
 use paths::{Came, difference};
 
 pub use paths::Path;
+pub use question::{Answer, answer};
 pub use witness::{Heed, Witness};
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -68,7 +70,7 @@ pub struct Told {
     /// What it came to.
     pub outcome: String,
     /// The rules that were applied, each with what it found.
-    pub rules: Vec<(&'static str, String)>,
+    pub rules: Vec<(plan::Rule, String)>,
 }
 
 /// An expectation that does not hold.
@@ -82,7 +84,7 @@ struct Failed {
 
 /// The rules that a decision applied.
 #[derive(Debug, Default)]
-struct Rules(Vec<(&'static str, String)>);
+struct Rules(Vec<(plan::Rule, String)>);
 
 impl plan::Trace for Rules {
     fn step(&mut self, step: plan::Step) {

@@ -139,7 +139,7 @@ fn one(seed: u64, met: &mut Met) {
         let mut rules = Vec::new();
         let plan = coco_dma::plan::map(&plan, &mut |step: coco_dma::plan::Step| rules.push(step));
         let mapped = map(&device, bytes_at(&machine, buffer), Direction::Both, Attrs::NONE);
-        let misfit = rules.iter().any(|step| step.rule() == "alignment");
+        let misfit = rules.iter().any(|step| step.rule().name() == "alignment");
         match mapped {
             Err(error) => {
                 let fair = len > longest || (misfit && device.counters().bounced == 0);

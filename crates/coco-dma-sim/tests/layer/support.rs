@@ -35,6 +35,7 @@ use coco_dma::state::Direction;
 use coco_dma::state::PoolLabel;
 use coco_dma::state::State;
 use coco_dma::stream::MapError;
+use coco_dma::stream::RawList;
 use coco_dma::stream::RawMapping;
 use coco_dma_sim::GranuleState;
 use coco_dma_sim::Machine;
@@ -269,23 +270,19 @@ pub(crate) fn empty(handle: &mut PoolHandle<'_>) {
     }
 }
 
-pub(crate) fn map_list<P: Platform>(
+pub(crate) fn map_list<'s, P: Platform>(
     device: &Device<'_, P>,
     bytes: &[NonNull<[u8]>],
     direction: Direction,
-    records: &mut [Option<RawMapping>],
-) -> bool {
+    entries: &'s mut [Option<RawMapping>],
+) -> Option<RawList<'s>> {
     // SAFETY: as above.
-    unsafe { device.map_list(bytes, direction, Attrs::NONE, records) }.is_ok()
+    unsafe { device.map_list(bytes, direction, Attrs::NONE, entries) }.ok()
 }
 
-pub(crate) fn unmap_list<P: Platform>(
-    device: &Device<'_, P>,
-    records: &mut [Option<RawMapping>],
-    written: usize,
-) {
+pub(crate) fn unmap_list<P: Platform>(device: &Device<'_, P>, list: RawList<'_>, written: usize) {
     // SAFETY: as above.
-    unsafe { device.unmap_list(records, written) }.unwrap();
+    unsafe { device.unmap_list(list, written) }.unwrap();
 }
 
 pub(crate) fn finish<P: Platform>(device: &Device<'_, P>, mapping: RawMapping, written: usize) {

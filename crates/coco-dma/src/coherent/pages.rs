@@ -69,7 +69,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let (regime, info) = (self.regime(), self.info());
         pages.queries(regime, info, context).find_map(|query| {
             let run = source.alloc(&query.constraints)?;
-            let placed = query.place(regime, info, run);
+            let placed = query.place(regime, info, run, &mut ());
             // All but the part that is the allocation goes back, which is all where it is none.
             let kept = placed.and_then(|(part, _)| {
                 let start = part.base().offset_from(run.base())?;

@@ -9,6 +9,7 @@ use super::scattered::Failed;
 use super::scattered::Many;
 use super::scattered::Run;
 use crate::device::Device;
+use crate::iommu::Fit;
 use crate::iommu::PartialMap;
 use crate::plan::OwnPages;
 use crate::platform::PageSource;
@@ -42,7 +43,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let entry = self.entry(Direction::Both, pages.state, false);
         // SAFETY: the runs are ours, whole pages, and pinned in this state where it can change.
         let (addr, mapped, why) = match unsafe {
-            self.translate_runs(runs, (pages.len, pages.align), entry)
+            self.translate_runs(runs, (pages.len, Fit::Aligned(pages.align)), entry)
         } {
             Ok((addr, mapped)) => (addr, mapped, None),
             Err((reason, Some(PartialMap { addr, mapped, .. }))) => (addr, mapped, Some(reason)),

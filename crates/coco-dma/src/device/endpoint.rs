@@ -5,6 +5,7 @@
 use core::fmt;
 
 use crate::addr::AddressLimit;
+use crate::addr::Alignment;
 use crate::addr::BusRanges;
 use crate::addr::PhysRange;
 use crate::addr::SLOT;
@@ -227,6 +228,9 @@ impl<'d> Endpoint<'d> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BindError {
+    /// This alignment of the device conflicts with its min-align mask, or is longer than its segment
+    /// or boundary.
+    Alignment(Alignment),
     /// No device can be accepted on this machine.
     NoAcceptedDevices,
     /// An accepted device is restricted to a pool that is shared with the host.
@@ -260,6 +264,7 @@ impl From<NotBound> for BindError {
     fn from(why: NotBound) -> Self {
         match why {
             NotBound::NoAcceptedDevices => Self::NoAcceptedDevices,
+            NotBound::Alignment(align) => Self::Alignment(align),
             NotBound::AcceptedWithSharedPool => Self::AcceptedWithSharedPool,
             NotBound::RestrictedLabel(label) => Self::RestrictedLabel(label),
         }
@@ -272,6 +277,12 @@ impl fmt::Display for BindError {
             Self::NoAcceptedDevices => {
                 f.write_str("no device can be accepted on this machine; bind it as untrusted")
             }
+            Self::Alignment(align) => write!(
+                f,
+                "a device that takes multiples of {} bytes alone can have no min-align mask, and no \
+                 segment or boundary shorter than that; leave one of them out",
+                align.bytes()
+            ),
             Self::AcceptedWithSharedPool => f.write_str(
                 "an accepted device is never given shared slots, but its restricted pool is \
                  shared; give it a guest-private one or none",

@@ -79,7 +79,10 @@ impl<'a> Question<'a> {
         }
         let kept = limits.min_align;
         let longest = self.bounce_pools().map(|(seen_from, pool)| match self.domain {
-            None => Placements::longest(seen_from, pool.range.len(), kept, limits.boundary),
+            None => {
+                let len = pool.range.len();
+                Placements::longest(seen_from, len, kept, limits.align, limits.boundary)
+            }
             // Whole pages; the rest is the domain's matter.
             Some(DomainInfo { page, .. }) => {
                 whole_pages(pool.range, page).saturating_sub(kept.raw() & (page - 1))
@@ -162,6 +165,7 @@ impl<'a> Question<'a> {
             || !device.coherent
             || (device.external_facing && device.attachment.is_translated())
             || device.limits.boundary.is_some()
+            || !device.limits.align.is_none()
             || self.is_restricted()
             || self.regime.states().iter().any(out_of_reach)
     }
@@ -275,7 +279,13 @@ impl<'a> Question<'a> {
         self.domain.map_or(u64::MAX, |DomainInfo { page, first, in_reach, .. }| {
             // Wherever in its page a buffer begins; what that breaks of a boundary is bounced.
             let kept = limits.min_align.raw() | (page - 1);
-            let bounced = Placements::longest(first, in_reach, limits.min_align, limits.boundary);
+            let bounced = Placements::longest(
+                first,
+                in_reach,
+                limits.min_align,
+                limits.align,
+                limits.boundary,
+            );
             in_reach.saturating_sub(kept).min(bounced)
         })
     }
@@ -286,7 +296,7 @@ impl<'a> Question<'a> {
             regime: self.regime,
             device: self.device,
             place: Place::Unlocated,
-            len: 1,
+            len: self.device.limits.len_align.bytes(),
             memory: Memory::Untracked,
             direction: Direction::Both,
             attrs: Attrs::NONE,

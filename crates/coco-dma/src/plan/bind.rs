@@ -4,6 +4,7 @@
 use super::pools;
 use super::request::DeviceInfo;
 use super::request::PoolInfo;
+use crate::addr::Alignment;
 use crate::regime::Regime;
 use crate::state::PoolLabel;
 use crate::state::Trust;
@@ -13,6 +14,9 @@ use crate::state::Trust;
 pub enum NotBound {
     /// No device can be accepted on this machine.
     NoAcceptedDevices,
+    /// This alignment of the device conflicts with its min-align mask, or is longer than its segment
+    /// or boundary.
+    Alignment(Alignment),
     /// An accepted device is restricted to a pool that is shared with the host.
     AcceptedWithSharedPool,
     /// A restricted pool has a label that does not exist on this machine.
@@ -28,6 +32,9 @@ pub(crate) fn refuse(
     let accepted = device.trust == Trust::Accepted;
     if accepted && !regime.has_accepted_devices() {
         return Err(NotBound::NoAcceptedDevices);
+    }
+    if device.limits.conflict() {
+        return Err(NotBound::Alignment(device.limits.align.max(device.limits.len_align)));
     }
     for pool in pools.iter().filter(|pool| pool.restricted) {
         if pools::state_of(regime, pool.label).is_none() {
@@ -50,6 +57,8 @@ pub(crate) fn open_path(regime: &Regime, device: &DeviceInfo<'_>, pools: &[PoolI
         && !device.attachment.is_translated()
         && limits.segment.is_none()
         && limits.boundary.is_none()
+        && limits.align.is_none()
+        && limits.len_align.is_none()
         && !pools.iter().any(|pool| pool.restricted)
         && device.bus.is_identity();
     if plain { device.limit().raw() } else { 0 } // sabotage: open-without-mask

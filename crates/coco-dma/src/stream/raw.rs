@@ -54,10 +54,18 @@ pub(super) enum Held {
 
 impl Held {
     /// What the map holds in the device's domain.
-    fn mapped(&self) -> Option<&Mapped> {
+    pub(super) fn mapped(&self) -> Option<&Mapped> {
         match self {
             Self::Open => None,
             Self::InPlace { mapped, .. } | Self::Slots { mapped, .. } => mapped.as_ref(),
+        }
+    }
+
+    /// What it held in the device's domain is unmapped.
+    pub(super) fn forget_mapped(&mut self) {
+        match self {
+            Self::Open => {}
+            Self::InPlace { mapped, .. } | Self::Slots { mapped, .. } => *mapped = None,
         }
     }
 }

@@ -139,6 +139,7 @@ pub(super) fn op(
             made.insert(name.clone());
         }
         Op::MapList { name: Some(name), memories, .. } => {
+            made.insert(name.clone());
             made.extend((0..memories.len()).map(|index| format!("{name}.{index}")));
         }
         _ => {}
