@@ -1,6 +1,8 @@
 //! What happens, told to whoever listens. Without a listener an event costs a test of a pointer,
 //! and on the path of an open machine not even that.
 
+pub mod ftrace;
+
 use core::fmt;
 
 use crate::addr::DmaAddr;
