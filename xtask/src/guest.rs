@@ -21,18 +21,9 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::packages;
 use crate::shell::{Workshop, which};
 use cases::Case;
 use machine::Boot;
-
-/// `cargo xtask guest`: installs what is missing where it may, and boots.
-pub(crate) fn command(shop: &mut Workshop) -> Result<()> {
-    packages::install(shop)?;
-    step(shop)?;
-    shop.omitted.print();
-    Ok(())
-}
 
 /// The step `guest`.
 pub(crate) fn step(shop: &mut Workshop) -> Result<()> {
@@ -52,7 +43,7 @@ pub(crate) fn step(shop: &mut Workshop) -> Result<()> {
     let (mut wrong, mut boots) = (Vec::new(), 0);
     for (number, case) in cases::all().into_iter().enumerate() {
         boots += 1;
-        match run(&folder, &kernel, number, &case) {
+        match run(shop, &folder, &kernel, number, &case) {
             Ok(line) => println!("   {line}"),
             Err(error) => {
                 println!("   {} FAILED: {error:#}", case.name());
@@ -80,13 +71,19 @@ fn build(shop: &Workshop) -> Result<PathBuf> {
     Ok(target.join("x86_64-unknown-linux-gnu/release/guest"))
 }
 
-fn run(folder: &Path, kernel: &Path, number: usize, case: &Case) -> Result<String> {
+fn run(
+    shop: &Workshop,
+    folder: &Path,
+    kernel: &Path,
+    number: usize,
+    case: &Case,
+) -> Result<String> {
     let seed = 2 * number as u64 + 1;
     let image = folder.join(format!("{number:02}.img"));
     let boot = Boot { kernel, image: &image, case, seed, marker: disk::marker(seed) };
     disk::make(&image, seed)?;
     disk::make(&boot.second_image(), seed)?;
-    let report = boot.run()?;
+    let report = boot.run(&shop.limit)?;
     let verdict = judge::judge(case, &boot, &report)
         .with_context(|| format!("it said:\n{}", report.text.trim_end()))?;
     // What was wrong stays for whoever looks for the reason.

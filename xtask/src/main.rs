@@ -72,12 +72,20 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Test(options) => steps::run(&mut shop, "test", steps::TEST, &options),
         Command::Deep(options) => steps::run(&mut shop, "deep", steps::DEEP, &options),
-        Command::Floors => floors::step(&mut shop),
-        Command::Unsafe => checks::unsafety::step(&mut shop),
-        Command::Files => checks::files::step(&mut shop),
-        Command::OpenPath => checks::open_path::step(&mut shop),
-        Command::Instructions => checks::instructions::step(&mut shop),
-        Command::Guest => guest::command(&mut shop),
-        Command::Sabotage(options) => sabotage::command(&shop, &options),
+        Command::Floors => steps::one(&mut shop, "floors"),
+        Command::Unsafe => steps::one(&mut shop, "unsafe"),
+        Command::Files => steps::one(&mut shop, "files"),
+        Command::OpenPath => steps::one(&mut shop, "open-path"),
+        Command::Instructions => steps::one(&mut shop, "instructions"),
+        Command::Guest => {
+            packages::install(&mut shop)?;
+            steps::one(&mut shop, "guest")?;
+            shop.omitted.print();
+            Ok(())
+        }
+        Command::Sabotage(options) => {
+            steps::begin_deep(&mut shop, "sabotage")?;
+            sabotage::command(&shop, &options)
+        }
     }
 }

@@ -18,7 +18,8 @@ mod table;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
@@ -28,6 +29,9 @@ use crate::shell::Workshop;
 use copy::copy;
 use markers::{Mutant, mutants};
 use table::{Sabotage, TABLE, read};
+
+/// How long the cases may take: one that hangs is ended by the runner, the rest takes seconds.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Cases that do not hold, by name, each with who saw it.
 type Failed = BTreeMap<String, String>;
@@ -143,20 +147,17 @@ impl<'a> Yard<'a> {
     /// Builds the tree, and runs its cases.
     fn failed(&self) -> Result<Failed> {
         let mut build = self.cargo("build --quiet --locked --package coco-dma-cli");
-        let output = build.output().context("cannot start cargo")?;
+        let output = self.shop.capture(build.stderr(Stdio::piped()), None)?;
         if !output.status.success() {
             bail!("it does not build:\n{}", String::from_utf8_lossy(&output.stderr));
         }
-        // A case that hangs is ended by the runner; the rest takes seconds.
-        let mut check = self.shop.program("timeout");
-        check.args(["--kill-after=10", "300"]).arg(self.target.join("debug/coco-dma"));
-        check.args(["check", "--seen", "--json"]).current_dir(&self.tree);
-        failed_of(&mut check)
+        let mut check = self.shop.program(&self.target.join("debug/coco-dma").to_string_lossy());
+        check.args(["check", "--seen", "--json"]).current_dir(&self.tree).stderr(Stdio::piped());
+        failed_of(&self.shop.capture(&mut check, Some(PATIENCE))?)
     }
 }
 
-fn failed_of(check: &mut Command) -> Result<Failed> {
-    let output = check.output().context("cannot start the command")?;
+fn failed_of(output: &Output) -> Result<Failed> {
     let report: Value = serde_json::from_slice(&output.stdout).with_context(|| {
         format!("no report: {}: {}", output.status, String::from_utf8_lossy(&output.stderr))
     })?;

@@ -1,25 +1,43 @@
-//! Running commands: in the repository root, shown before they run, watched for omissions.
+//! Running commands: in the repository root, shown before they run, watched for omissions, each in
+//! a process group of its own that is ended when the time of its step is over.
+
+mod group;
+mod limit;
+mod report;
 
 use std::env;
 use std::io::{BufRead, BufReader, IsTerminal, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::mpsc::{Sender, channel};
+use std::process::{Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::omissions::Omissions;
+pub(crate) use group::Group;
+pub(crate) use limit::{Limit, shown};
+use report::TestReport;
 
-/// The repository, and what was left out so far.
+/// How often it is looked after a command that says nothing, and how long one that has ended may
+/// take to be heard to its end.
+const LOOK: Duration = Duration::from_secs(2);
+/// The time for what comes before the first step.
+const SETTING_UP: Duration = Duration::from_secs(20 * 60);
+
+/// The repository, what was left out so far, and how long what is done now may take.
 pub(crate) struct Workshop {
     pub(crate) root: PathBuf,
     pub(crate) target: PathBuf,
     pub(crate) omitted: Omissions,
+    pub(crate) limit: Limit,
 }
 
 impl Workshop {
+    /// Opens it. From here on whatever ends us ends what we started, too.
     pub(crate) fn open() -> Result<Self> {
+        group::end_with_us().context("no signals can be caught")?;
         let root = Path::new(env!("CARGO_MANIFEST_DIR"))
             .parent()
             .context("xtask has to lie in the repository root")?
@@ -28,7 +46,8 @@ impl Workshop {
             Some(given) => env::current_dir()?.join(given),
             None => root.join("target"),
         };
-        Ok(Self { root, target, omitted: Omissions::default() })
+        let limit = Limit::of("packages", SETTING_UP);
+        Ok(Self { root, target, omitted: Omissions::default(), limit })
     }
 
     /// A `cargo` command with the arguments of `line`, split at spaces.
@@ -46,60 +65,134 @@ impl Workshop {
         let mut command = Command::new(program);
         // Our own package's variables are not part of what we start.
         command.current_dir(&self.root).env_remove("CARGO_MANIFEST_DIR");
+        // One that asks a terminal from the background would be stopped.
+        command.stdin(Stdio::null());
         command
+    }
+
+    /// From here on, this step runs: what it starts is ended when its time is over.
+    pub(crate) fn begin(&mut self, step: &'static str, limit: Duration) {
+        self.limit = Limit::of(step, limit);
     }
 
     /// Runs a command with its output on ours.
     pub(crate) fn run(&self, command: &mut Command) -> Result<()> {
         let line = show(command);
         println!("   $ {line}");
-        let status = command.status().with_context(|| format!("cannot start: {line}"))?;
-        if !status.success() {
-            bail!("`{line}` ended with {status}");
+        succeeded(&line, self.status(command)?)
+    }
+
+    /// The same for one that nobody is told of, and may fail.
+    pub(crate) fn status(&self, command: &mut Command) -> Result<ExitStatus> {
+        let line = show(command);
+        self.ended(&mut start(command, &line)?, &line, None)
+    }
+
+    /// Waits for the end of a command, which may take as long as its step, or `most`.
+    fn ended(&self, group: &mut Group, line: &str, most: Option<Duration>) -> Result<ExitStatus> {
+        if let Some(status) = group.wait(self.limit.until(most))? {
+            return Ok(status);
         }
-        Ok(())
+        let why = self.limit.told(most);
+        group.end();
+        bail!("`{line}` was ended: {why}")
     }
 
     /// Runs tests: every line is watched for omissions, the captured output of tests that passed
-    /// is not shown. Answers how many tests passed.
+    /// is not shown. Answers how many tests passed. A test that takes a quarter of the step's time
+    /// is ended, with all of the command.
     pub(crate) fn run_tests(&mut self, command: &mut Command) -> Result<usize> {
+        let limit = self.limit.of_a_test();
+        self.run_tests_within(command, limit)
+    }
+
+    fn run_tests_within(&mut self, command: &mut Command, limit: Duration) -> Result<usize> {
+        if thread::available_parallelism().is_ok_and(|number| number.get() == 1) {
+            // With one thread the harness says of no test that it takes long.
+            command.env("RUST_TEST_THREADS", "2");
+        }
         let line = show(command);
         println!("   $ {line}");
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("cannot start: {line}"))?;
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut group = start(command, &line)?;
         let (lines, from_child) = channel();
-        let out = child.stdout.take().map(|pipe| relay(pipe, lines.clone()));
-        let err = child.stderr.take().map(|pipe| relay(pipe, lines));
+        if let Some(pipe) = group.child.stdout.take() {
+            relay(pipe, lines.clone());
+        }
+        if let Some(pipe) = group.child.stderr.take() {
+            relay(pipe, lines);
+        }
         let mut report = TestReport::default();
-        for text in from_child {
+        let mut show_if_news = |report: &mut TestReport, text: String| {
             if report.take(&text, &mut self.omitted) {
                 println!("{text}");
             }
+        };
+        let mut ended = None;
+        loop {
+            let until = self.limit.until(None);
+            let until = report.due(limit).map_or(until, |due| due.min(until));
+            let left = until.saturating_duration_since(Instant::now());
+            match from_child.recv_timeout(left.min(LOOK)) {
+                Ok(text) => show_if_news(&mut report, text),
+                Err(RecvTimeoutError::Disconnected) => break,
+                // What it left running, and may hold its output, is dead now: but for what has
+                // left its group.
+                Err(RecvTimeoutError::Timeout) if ended.is_some() => break,
+                Err(RecvTimeoutError::Timeout) => ended = group.wait(Instant::now())?,
+            }
+            if Instant::now() >= until {
+                if ended.is_some() {
+                    break;
+                }
+                group.end();
+                while let Ok(text) = from_child.recv_timeout(LOOK) {
+                    show_if_news(&mut report, text);
+                }
+                if let Some(tests) = report.overdue(limit) {
+                    let limit = shown(limit);
+                    bail!("{tests} ran for longer than {limit}; `{line}` was ended");
+                }
+                let tests = report.slow().map(|tests| format!("; {tests} ran for over a minute"));
+                let (why, tests) = (self.limit.told(None), tests.unwrap_or_default());
+                bail!("`{line}` was ended: {why}{tests}");
+            }
         }
-        for thread in [out, err].into_iter().flatten() {
-            let _ = thread.join();
-        }
-        let status = child.wait()?;
-        if !status.success() {
-            bail!("`{line}` ended with {status}");
-        }
+        succeeded(&line, self.ended(&mut group, &line, None)?)?;
         Ok(report.passed)
+    }
+
+    /// Runs a command and keeps its standard output, and its errors where they are a pipe. It may
+    /// take as long as its step, or `most`.
+    pub(crate) fn capture(&self, command: &mut Command, most: Option<Duration>) -> Result<Output> {
+        let line = show(command);
+        let mut group = start(command.stdout(Stdio::piped()), &line)?;
+        let out = group.child.stdout.take().map(collect);
+        let err = group.child.stderr.take().map(collect);
+        let status = self.ended(&mut group, &line, most)?;
+        let all = |from: Option<Receiver<Vec<u8>>>| match from {
+            Some(from) => from.recv_timeout(LOOK),
+            None => Ok(Vec::new()),
+        };
+        let left = || format!("`{line}` ended, and what it started writes on");
+        let (stdout, stderr) = (all(out).with_context(left)?, all(err).with_context(left)?);
+        Ok(Output { status, stdout, stderr })
     }
 
     /// The standard output of a command that has to succeed; its errors go to ours.
     pub(crate) fn output(&self, command: &mut Command) -> Result<String> {
+        self.output_within(command, None)
+    }
+
+    /// The same for one that may take `most`.
+    pub(crate) fn output_within(
+        &self,
+        command: &mut Command,
+        most: impl Into<Option<Duration>>,
+    ) -> Result<String> {
         let line = show(command);
-        let output = command
-            .stderr(Stdio::inherit())
-            .output()
-            .with_context(|| format!("cannot start: {line}"))?;
-        if !output.status.success() {
-            bail!("`{line}` ended with {}", output.status);
-        }
+        let output = self.capture(command, most.into())?;
+        succeeded(&line, output.status)?;
         String::from_utf8(output.stdout).with_context(|| format!("`{line}` did not print text"))
     }
 
@@ -138,7 +231,7 @@ fn show(command: &Command) -> String {
     line
 }
 
-fn relay(pipe: impl Read + Send + 'static, lines: Sender<String>) -> thread::JoinHandle<()> {
+fn relay(pipe: impl Read + Send + 'static, lines: Sender<String>) {
     thread::spawn(move || {
         for line in BufReader::new(pipe).split(b'\n') {
             let Ok(line) = line else { break };
@@ -146,58 +239,28 @@ fn relay(pipe: impl Read + Send + 'static, lines: Sender<String>) -> thread::Joi
                 break;
             }
         }
-    })
+    });
 }
 
-/// Reads the test harness's output line by line.
-#[derive(Default)]
-struct TestReport {
-    passed: usize,
-    inside_successes: bool,
+/// All that comes through a pipe, when it has ended.
+fn collect(mut pipe: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
+    let (all, received) = channel();
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = pipe.read_to_end(&mut bytes);
+        let _ = all.send(bytes);
+    });
+    received
 }
 
-impl TestReport {
-    /// Takes a line in; answers whether to show it.
-    fn take(&mut self, line: &str, omitted: &mut Omissions) -> bool {
-        let found = omitted.scan(line);
-        if line == "successes:" {
-            self.inside_successes = true;
-        } else if line == "failures:" {
-            self.inside_successes = false;
-        } else if let Some(result) = line.strip_prefix("test result: ") {
-            self.inside_successes = false;
-            let passed = result.split(". ").nth(1).and_then(|text| text.split(' ').next());
-            self.passed += passed.and_then(|number| number.parse::<usize>().ok()).unwrap_or(0);
-        }
-        found || !self.inside_successes
-    }
+fn start(command: &mut Command, line: &str) -> Result<Group> {
+    Group::start(command).with_context(|| format!("cannot start: {line}"))
+}
+
+fn succeeded(line: &str, status: ExitStatus) -> Result<()> {
+    ensure!(status.success(), "`{line}` ended with {status}");
+    Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hides_successes_counts_passes_and_keeps_omissions() {
-        let text = "running 3 tests\nsuccesses:\n---- a stdout ----\nnoise\n\
-                    LEFT OUT: memfd_secret (kernel)\nsuccesses:\n    a\n\n\
-                    test result: ok. 3 passed; 0 failed; 0 ignored\nafter";
-        let (mut report, mut omitted) = (TestReport::default(), Omissions::default());
-        let shown: Vec<&str> =
-            text.lines().filter(|line| report.take(line, &mut omitted)).collect();
-        assert_eq!(report.passed, 3);
-        assert_eq!(omitted.len(), 1);
-        assert!(!shown.contains(&"noise"));
-        assert!(shown.contains(&"LEFT OUT: memfd_secret (kernel)"));
-        assert_eq!(shown.last(), Some(&"after"));
-    }
-
-    #[test]
-    fn colour_does_not_hide_a_test_count() {
-        // The harness never colours the words in front of the count when its output is a pipe.
-        let mut report = TestReport::default();
-        report.take("test result: ok. 12 passed; 0 failed;", &mut Omissions::default());
-        report.take("test result: ok. 30 passed; 0 failed;", &mut Omissions::default());
-        assert_eq!(report.passed, 42);
-    }
-}
+mod tests;

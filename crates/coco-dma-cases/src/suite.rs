@@ -10,7 +10,7 @@ use std::thread;
 
 use crate::case::{Case, read_file};
 use crate::read::{LONGEST, Wrong};
-use crate::run::{Heed, Outcome, run_with};
+use crate::run::{self, Heed, Outcome, run_with};
 
 include!(concat!(env!("OUT_DIR"), "/built_in.rs"));
 
@@ -129,8 +129,8 @@ fn is_case(path: &Path) -> bool {
     name.ends_with(".toml") && !NO_CASES.contains(&name)
 }
 
-/// Runs cases, `jobs` at a time, and answers in their order.
-pub fn run_all(cases: &[Case], jobs: usize, heed: Heed) -> Vec<Outcome> {
+/// Runs cases on these paths, `jobs` at a time, and answers in their order.
+pub fn run_all(cases: &[Case], jobs: usize, heed: Heed, paths: &[run::Path]) -> Vec<Outcome> {
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::new());
     thread::scope(|scope| {
@@ -140,7 +140,7 @@ pub fn run_all(cases: &[Case], jobs: usize, heed: Heed) -> Vec<Outcome> {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     cases.get(index).map(|case| (index, case))
                 } {
-                    let outcome = run_with(case, heed);
+                    let outcome = run_with(case, heed, paths);
                     done.lock().unwrap_or_else(PoisonError::into_inner).push((index, outcome));
                 }
             });

@@ -87,6 +87,7 @@ pub(crate) struct BenchArgs {
 #[command(after_help = "Examples:\n  \
     coco-dma check\n  \
     coco-dma check cases/map --filter tdx --json\n  \
+    coco-dma check --path slow\n  \
     coco-dma check --compare linux-7.3")]
 pub(crate) struct CheckArgs {
     /// Case files, and folders of them (default: the folder cases/ of the repository; the cases
@@ -99,6 +100,17 @@ pub(crate) struct CheckArgs {
     /// Cases at a time [default: as many as there are processors]
     #[arg(long, value_name = "N", value_parser = number::small)]
     pub(crate) jobs: Option<u32>,
+    /// The ways through the layer that maps take: fast (the fast-path table, with slots that the CPU
+    /// keeps), bitmap (the same with slots of the bitmap), slow (without the table: every map is
+    /// planned), handle (by a handle that has the CPU's slots for itself), or all of them, which
+    /// have to come to the same
+    #[arg(
+        long,
+        value_name = "PATH",
+        default_value = "all",
+        value_parser = crate::check::path
+    )]
+    pub(crate) path: crate::check::Ways,
     /// Say for each case what another system does where it differs: linux-7.3
     #[arg(long, value_name = "SYSTEM", value_parser = crate::check::system)]
     pub(crate) compare: Option<crate::check::System>,

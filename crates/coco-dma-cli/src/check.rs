@@ -10,6 +10,7 @@ use coco_dma_cases::File;
 use coco_dma_cases::Heed;
 use coco_dma_cases::Loaded;
 use coco_dma_cases::Outcome;
+use coco_dma_cases::Path as Way;
 use coco_dma_cases::Witness;
 use serde::Serialize;
 
@@ -26,6 +27,17 @@ pub(crate) enum System {
 
 pub(crate) fn system(text: &str) -> Result<System, String> {
     lookup("system", text, &[("linux-7.3", System::Linux)])
+}
+
+/// The ways through the layer that cases are run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ways(&'static [Way]);
+
+pub(crate) fn path(text: &str) -> Result<Ways, String> {
+    let all = Way::ALL.iter().zip(Way::ALL.chunks(1));
+    let mut known = vec![("all", Ways(&Way::ALL))];
+    known.extend(all.map(|(way, alone)| (way.name(), Ways(alone))));
+    lookup("path", text, &known)
 }
 
 /// The report. Its keys are the JSON document's.
@@ -47,6 +59,10 @@ struct Row<'a> {
     place: String,
     /// Who saw it, where it does not hold.
     witness: Option<&'static str>,
+    /// The path on which it does not hold, where the case maps anything.
+    path: Option<&'static str>,
+    /// The paths that its bounces really took.
+    paths: Vec<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     linux: Option<Other<'a>>,
 }
@@ -76,7 +92,7 @@ pub(crate) fn check(args: &CheckArgs) -> Result<(), Failure> {
         }));
     }
     let heed = if args.seen { Heed::Seen } else { Heed::All };
-    let outcomes = coco_dma_cases::run_all(&cases, jobs, heed);
+    let outcomes = coco_dma_cases::run_all(&cases, jobs, heed, args.path.0);
     let report = report(&cases, &outcomes, args.compare);
     if args.json {
         output::json(&report)?;
@@ -139,6 +155,8 @@ fn report<'a>(cases: &'a [Case], outcomes: &'a [Outcome], compare: Option<System
             got: &outcome.got,
             place: outcome.place.to_string(),
             witness: outcome.witness.map(Witness::name),
+            path: outcome.path.map(Way::name),
+            paths: outcome.paths.iter().map(|path| path.name()).collect(),
             linux: linux
                 .map(|does| Other { does, why_not_here: case.why.as_deref().unwrap_or_default() }),
         }
@@ -162,7 +180,8 @@ fn told(report: &Report<'_>, compare: Option<System>) -> String {
         text += &format!("Linux 7.3 does something else in {differ} cases\n");
     }
     for row in report.cases.iter().filter(|row| !row.ok) {
-        text += &format!("{} does not hold ({})\n", row.name, row.place);
+        let path = row.path.map(|path| format!(" on the path {path}")).unwrap_or_default();
+        text += &format!("{} does not hold{path} ({})\n", row.name, row.place);
         text += &format!("  {}\n", row.title);
         text += &format!("  expected: {}\n  got:      {}\n", row.expected, row.got);
     }

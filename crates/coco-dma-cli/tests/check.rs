@@ -68,6 +68,11 @@ fn a_case_that_does_not_hold_is_status_1_and_explained() {
     assert!(ran.stdout.contains("mine.toml:7:1"), "{}", ran.stdout);
     assert!(ran.stdout.contains("expected: map: bounce"), "{}", ran.stdout);
     assert!(ran.stdout.contains("got:      direct (in-reach)"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("mine does not hold on the path fast"), "{}", ran.stdout);
+    let ran = run(&["check", &path, "--path", "slow", "--json"]);
+    let report = json(&ran.stdout);
+    assert_eq!((&report["cases"][0]["path"], ran.status), (&"slow".into(), Some(1)));
+    assert_eq!(report["cases"][0]["paths"], Value::Array(Vec::new()), "it is mapped in place");
     let good = file(&folder, "good.toml", &CASE.replace("mine", "good"));
     let ran = run(&["check", &good, &path, "--json"]);
     assert_eq!(ran.status, Some(1));
@@ -101,6 +106,7 @@ fn what_cannot_be_read_is_status_2_with_its_place() {
         (vec!["check", "--jobs", "0"], "at least one"),
         (vec!["check", "--jobs", "x"], "--jobs"),
         (vec!["check", "--compare", "linux-7.2"], "did you mean 'linux-7.3'?"),
+        (vec!["check", "--path", "quick"], "known: all, fast, bitmap, slow, handle"),
         (vec!["check", "/dev/null"], "this is no file"),
         (vec!["explain", "--case", "x", "--phys", "0"], "--case does not go with --phys"),
         (vec!["explain", "--size", "1"], "--phys"),

@@ -1,5 +1,6 @@
 //! Devices: they do DMA to the number that they are given, and write down what came of it.
 
+use coco_dma::addr::BusRange;
 use coco_dma::addr::PhysAddr;
 use coco_dma::addr::PhysRange;
 use coco_dma::state::Trust;
@@ -24,6 +25,8 @@ pub struct SimDevice {
     path: Path,
     /// The bits that the address counter carries into.
     counter: Option<u64>,
+    /// The windows through which the bus shows it memory; empty where every address is its own.
+    windows: Vec<BusRange>,
     /// All the memory that a protection unit lets it have; empty where there is no such unit.
     only: Vec<PhysRange>,
     iommu: Option<(SimIommu, u32)>,
@@ -59,7 +62,8 @@ impl SimDevice {
     pub fn new(machine: &Machine, name: &str, trust: Trust) -> Self {
         let (machine, name) = (machine.clone(), name.to_owned());
         let (mask, path, counter) = (u64::MAX, Path::Coherent, None);
-        Self { machine, name, trust, mask, path, counter, only: Vec::new(), iommu: None }
+        let (windows, only) = (Vec::new(), Vec::new());
+        Self { machine, name, trust, mask, path, counter, windows, only, iommu: None }
     }
 
     /// The same device with fewer address lines: what is above them is lost, as it is in
@@ -82,6 +86,13 @@ impl SimDevice {
     #[must_use]
     pub fn counts_within(self, boundary: u64) -> Self {
         Self { counter: boundary.checked_sub(1), ..self }
+    }
+
+    /// The same device behind a bus that shows it memory through these windows and nothing else. It
+    /// counts on the bus, not in the memory behind.
+    #[must_use]
+    pub fn through(self, windows: Vec<BusRange>) -> Self {
+        Self { windows, ..self }
     }
 
     /// The same device behind a protection unit that lets it have this memory and no other: what
@@ -172,6 +183,19 @@ impl SimDevice {
         (first & !counter | low, 0, rest.min(size(until)))
     }
 
+    /// The memory that shows at a bus address, and how many of the next bytes the same window shows.
+    fn shown(&self, bus: u64, rest: usize) -> Option<(u64, usize)> {
+        if self.windows.is_empty() {
+            return Some((bus, rest));
+        }
+        self.windows.iter().find_map(|window| {
+            let into = bus.checked_sub(window.bus())?;
+            let left = window.cpu().len().checked_sub(into).filter(|left| *left > 0)?;
+            let phys = window.cpu().base().checked_add(into)?;
+            Some((phys.raw(), rest.min(size(left))))
+        })
+    }
+
     /// The memory that the device gets to with the next bytes of an access; `None` where it faults
     /// on the way there.
     fn piece(&self, addr: u64, moved: usize, rest: usize, write: bool) -> Option<Piece> {
@@ -187,8 +211,9 @@ impl SimDevice {
         let (first, moved, rest) = self.counted(addr & self.mask, wide(moved), rest);
         let Some((iommu, source)) = &self.iommu else {
             // The bus decodes the first address; the memory controller counts on.
-            let (phys, sight) = hardware.decode(self.trust, first)?;
-            return Some(Piece { phys: phys.checked_add(moved)?, sight, len: rest });
+            let (bus, sight) = hardware.decode(self.trust, first)?;
+            let (phys, len) = self.shown(bus.checked_add(moved)?, rest)?;
+            return Some(Piece { phys, sight, len });
         };
         let at = first.checked_add(moved)?;
         let (phys, state) = iommu.translate(*source, at, write)?;

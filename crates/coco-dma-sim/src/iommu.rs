@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -31,6 +32,8 @@ pub struct SimIommu {
 #[derive(Debug)]
 struct Inner {
     page: u64,
+    /// Whether its driver can be asked what the table has.
+    answers: bool,
     live: Mutex<Live>,
 }
 
@@ -44,6 +47,9 @@ struct Live {
     unmaps: u64,
     failing_maps: BTreeSet<u64>,
     failing_unmaps: BTreeSet<u64>,
+    claiming_unmaps: BTreeSet<u64>,
+    /// Unmaps that were only claimed, of which nobody was told and whose entries live.
+    claimed: Vec<StaleEntries>,
     /// Where maps failed: behind it a run has nothing.
     refused: BTreeSet<u64>,
 }
@@ -57,6 +63,29 @@ pub struct SimEntry {
     pub phys: PhysAddr,
     /// As what, and with which rights.
     pub entry: Entry,
+}
+
+/// Entries that their driver called unmapped, and that live on unknown to everybody else: against
+/// condition 4 of [`Iommu`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StaleEntries {
+    /// The first address.
+    pub iova: DmaAddr,
+    /// Bytes.
+    pub len: u64,
+}
+
+impl fmt::Display for StaleEntries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { iova, len } = self;
+        write!(f, "{len:#x} bytes at {iova} were said to be unmapped, and devices reach them still")
+    }
+}
+
+impl StaleEntries {
+    fn has(self, page: u64) -> bool {
+        page.checked_sub(self.iova.raw()).is_some_and(|offset| offset < self.len)
+    }
 }
 
 /// Something that the contract of [`Iommu`] forbids its callers.
@@ -91,7 +120,12 @@ const MISTAKE: u64 = 0xbad;
 impl SimIommu {
     /// An empty table of pages of `page` bytes, a power of two.
     pub fn new(page: u64) -> Self {
-        Self { inner: Arc::new(Inner { page, live: Mutex::default() }) }
+        Self { inner: Arc::new(Inner { page, answers: true, live: Mutex::default() }) }
+    }
+
+    /// The same with a driver that cannot be asked what the table has.
+    pub fn without_query(page: u64) -> Self {
+        Self { inner: Arc::new(Inner { page, answers: false, live: Mutex::default() }) }
     }
 
     /// The page in bytes.
@@ -126,6 +160,26 @@ impl SimIommu {
         let mut live = self.live();
         let call = live.unmaps + more;
         live.failing_unmaps.insert(call);
+    }
+
+    /// The unmap after `more` others answers well, and takes nothing out of the table.
+    pub fn claim_unmap(&self, more: u64) {
+        let mut live = self.live();
+        let call = live.unmaps + more;
+        live.claiming_unmaps.insert(call);
+    }
+
+    /// Nothing fails any more.
+    pub fn heal(&self) {
+        let mut live = self.live();
+        live.failing_maps.clear();
+        live.failing_unmaps.clear();
+        live.claiming_unmaps.clear();
+    }
+
+    /// What was only claimed to be unmapped, unknown to whoever was told so.
+    pub fn stale(&self) -> Vec<StaleEntries> {
+        self.live().claimed.clone()
     }
 
     /// The memory that an access of a device means; `None`, and a fault, where no entry allows it.
@@ -179,7 +233,10 @@ unsafe impl Iommu for SimIommu {
         let pages = self.pages(&mut live, iova, run.len());
         if let Some(page) = pages.iter().find(|page| live.table.contains_key(page)) {
             let iova = DmaAddr::new(*page);
-            live.mistakes.push(IommuMistake::Mapped { iova });
+            // Whoever was told that it is free is not to blame.
+            if !live.claimed.iter().any(|stale| stale.has(*page)) {
+                live.mistakes.push(IommuMistake::Mapped { iova });
+            }
             return Err(IommuError { code: MISTAKE });
         }
         if pages.is_empty() || !run.is_aligned(self.inner.page) {
@@ -201,6 +258,10 @@ unsafe impl Iommu for SimIommu {
         if live.failing_unmaps.remove(&call) {
             return Err(IommuError { code: BY_SCRIPT });
         }
+        if live.claiming_unmaps.remove(&call) {
+            live.claimed.push(StaleEntries { iova, len });
+            return Ok(());
+        }
         let mut behind = false;
         for page in self.pages(&mut live, iova, len) {
             behind |= live.refused.remove(&page);
@@ -210,6 +271,16 @@ unsafe impl Iommu for SimIommu {
             }
         }
         Ok(())
+    }
+
+    fn query(&self, iova: DmaAddr, len: u64) -> Option<bool> {
+        let mut live = self.live();
+        let asked = StaleEntries { iova, len };
+        if self.inner.answers {
+            // Whoever asks knows.
+            live.claimed.retain(|stale| !asked.has(stale.iova.raw()));
+        }
+        self.inner.answers.then(|| live.table.keys().any(|page| asked.has(*page)))
     }
 }
 

@@ -66,6 +66,7 @@ pub use hardware::OnPrivate;
 pub use iommu::IommuMistake;
 pub use iommu::SimEntry;
 pub use iommu::SimIommu;
+pub use iommu::StaleEntries;
 pub use machine::BuildError;
 pub use machine::Builder;
 pub use machine::CpuMapping;

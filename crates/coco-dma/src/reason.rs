@@ -86,7 +86,7 @@ reasons! {
         PoolLabelMismatch, "pool-label-mismatch", "no pool has a label that suits this device";
         NoReachablePool, "no-reachable-pool", "the pools that suit are out of the device's reach";
         TooLarge, "too-large", "no pool in reach could ever hold one mapping of this size";
-        Quota, "quota", "the device holds all the slots that its quota gives it";
+        Quota, "quota", "the device would hold more, in slots and pages of its own, than its quota gives it";
         PoolFull, "pool-full", "the pools that suit have no free run of slots that is long enough";
         ConversionFailed, "conversion-failed",
             "memory could not be converted for the device, and no pool has any for it";
@@ -97,6 +97,9 @@ reasons! {
         IovaFull, "iova-full",
             "the domain has no free run of addresses in the device's reach that is long enough";
         IommuFailed, "iommu-failed", "the IOMMU's driver could not map it";
+        PoolClosed, "pool-closed", "the pools that suit are closed: they were never grown, or shrank again";
+        PinnedOut, "pinned-out",
+            "some of the memory holds as many pins by direct DMA as can be counted";
         Busy, "busy", "the state of the memory keeps changing under the request";
         AtomicNeedsConversion, "atomic-needs-conversion",
             "memory would have to be converted, which atomic context never does";
@@ -143,13 +146,15 @@ impl Refuse {
             Self::NoReachablePool => "register a pool at addresses that the device reaches",
             Self::TooLarge => "ask max_mapping and split the request, or register a larger pool",
             Self::PoolFull => "finish mappings and try again, or register a larger pool",
+            Self::PoolClosed => "call Dma::grow for one of them, from blocking context",
+            Self::PinnedOut => "finish maps of this memory, or map other memory",
             Self::ConversionFailed => "retry the quarantine, or register a pool for the device",
             Self::OutOfPages => "free memory and try again, or register a pool for the device",
             Self::TooScattered => "give room for more runs, or allocate less at once",
             Self::NoView => "call from blocking context, or sync memory that is not coherent",
             Self::IovaFull => "finish mappings and try again, or give the domain a larger window",
             Self::IommuFailed => "finish mappings and try again; the driver knows the cause",
-            Self::Quota => "finish mappings of this device, or give it a larger quota",
+            Self::Quota => "end maps or allocations of this device, or give it a larger quota",
             Self::Busy => "wait until the conversion has ended, and try again",
             Self::AtomicNeedsConversion => "call from blocking context, or fill the reserve before",
             Self::PeerToPeer => "copy through memory",

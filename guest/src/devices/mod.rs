@@ -9,6 +9,7 @@ pub mod virtio;
 use coco_dma::iommu::UnmapError;
 use coco_dma::stream::MapError;
 use coco_dma::stream::ScopedMapError;
+use coco_dma::stream::NotUnmapped;
 use coco_dma::stream::UnmapRawError;
 
 /// A device did not do what it was asked for.
@@ -49,7 +50,10 @@ impl<R> From<ScopedMapError<R>> for DeviceError {
     fn from(error: ScopedMapError<R>) -> Self {
         match error {
             ScopedMapError::Refused(error) => Self::Map(error),
-            ScopedMapError::StillMapped { answer: _, kept } => Self::Unmap(kept.error()),
+            ScopedMapError::StillMapped { answer: _, kept } => match kept.error() {
+                NotUnmapped::StillMapped(error) => Self::Unmap(error),
+                NotUnmapped::NotThisDevice => Self::Gone,
+            },
         }
     }
 }

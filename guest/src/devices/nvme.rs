@@ -6,7 +6,6 @@
 
 use coco_dma::attrs::Attrs;
 use coco_dma::coherent::Coherent;
-use coco_dma::platform::Platform;
 use coco_dma::state::Context;
 use coco_dma::state::Direction;
 
@@ -48,7 +47,7 @@ const ENTRIES: u16 = 16;
 /// How often a completion is looked for before the device counts as silent.
 const PATIENCE: u32 = 100_000_000;
 
-type Memory = Coherent<'static, 'static, dyn Platform>;
+type Memory = Coherent<&'static GuestDevice>;
 
 /// A submission queue with its completion queue.
 #[derive(Debug)]

@@ -1,6 +1,8 @@
 //! What a pair of map and finish costs in instructions, beside the reference: a gate that no noise
 //! touches. Two runs of different length are counted by callgrind, so that start-up cancels.
 
+use std::process::Stdio;
+
 use anyhow::{Context, Result, bail};
 
 use crate::shell::{Workshop, which};
@@ -76,7 +78,8 @@ fn pair(shop: &Workshop, program: &str, what: &str, size: u64) -> Result<f64> {
 fn count(shop: &Workshop, program: &str, what: &str, size: u64, pairs: u64) -> Result<u64> {
     let mut command = shop.program("valgrind");
     command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null", program, what]);
-    let output = command.args([size.to_string(), pairs.to_string()]).output()?;
+    command.args([size.to_string(), pairs.to_string()]).stderr(Stdio::piped());
+    let output = shop.capture(&mut command, None)?;
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     if !output.status.success() {
         bail!("`pairs {what} {size} {pairs}` under callgrind ended with {}: {told}", output.status);

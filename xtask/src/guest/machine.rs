@@ -12,10 +12,11 @@ use anyhow::{Context, Result, bail};
 
 use super::cases::{Case, Iommu};
 use super::monitor::Monitor;
+use crate::shell::{Group, Limit};
 
 pub(super) const QEMU: &str = "qemu-system-x86_64";
-/// A boot that takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// A boot that takes longer hangs; most take a second on an idle machine.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What is booted, and with what.
 pub(super) struct Boot<'a> {
@@ -43,17 +44,19 @@ impl Report {
 }
 
 impl Boot<'_> {
-    pub(super) fn run(&self) -> Result<Report> {
+    pub(super) fn run(&self, limit: &Limit) -> Result<Report> {
         let start = Instant::now();
+        let until = limit.until(Some(PATIENCE));
         let socket = std::env::temp_dir().join(format!("coco-guest-{}", std::process::id()));
-        let mut child = self.command(&socket).spawn().context("cannot start QEMU")?;
-        let ended = self.attend(&mut child, start + PATIENCE, &socket);
-        if ended.is_err() {
-            let _ = child.kill();
-        }
-        let status = child.wait()?;
+        let mut qemu = Group::start(&mut self.command(&socket)).context("cannot start QEMU")?;
+        let text = self.attend(&mut qemu.child, until, &socket);
+        let status = if text.is_ok() { qemu.wait(until)? } else { None };
+        drop(qemu);
         let _ = std::fs::remove_file(&socket);
-        Ok(Report { status: status.code(), text: ended?, time: start.elapsed() })
+        let (text, time) = (text?, start.elapsed());
+        let status =
+            status.with_context(|| format!("QEMU did not end; the guest said:\n{text}"))?;
+        Ok(Report { status: status.code(), text, time })
     }
 
     /// Reads the serial port until it closes, and does what the guest asks for.
@@ -69,7 +72,7 @@ impl Boot<'_> {
                 }
                 Err(RecvTimeoutError::Disconnected) => return Ok(text),
                 Err(RecvTimeoutError::Timeout) => {
-                    bail!("the guest did not end within {} s; it said:\n{text}", PATIENCE.as_secs())
+                    bail!("the guest did not end within {PATIENCE:?}; it said:\n{text}")
                 }
             }
         }

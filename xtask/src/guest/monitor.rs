@@ -3,10 +3,13 @@
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A connection to the monitor.
 pub(super) struct Monitor {
@@ -17,7 +20,8 @@ pub(super) struct Monitor {
 impl Monitor {
     pub(super) fn open(socket: &Path) -> Result<Self> {
         let stream = UnixStream::connect(socket).context("no connection to QEMU's monitor")?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
         let answers = BufReader::new(stream.try_clone()?);
         let mut monitor = Self { stream, answers };
         monitor.line()?;
@@ -38,7 +42,8 @@ impl Monitor {
     fn ask(&mut self, command: &str, arguments: Value) -> Result<()> {
         let asked = json!({ "execute": command, "arguments": arguments });
         writeln!(self.stream, "{asked}")?;
-        loop {
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
             let answer = self.line()?;
             if answer.get("return").is_some() {
                 return Ok(());
@@ -48,6 +53,7 @@ impl Monitor {
             }
             // Anything else is an event.
         }
+        bail!("QEMU's monitor does not answer {command}")
     }
 
     fn line(&mut self) -> Result<Value> {

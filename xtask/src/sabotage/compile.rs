@@ -1,6 +1,8 @@
 //! Whether every sabotage still compiles.
 
-use anyhow::{Context, Result, ensure};
+use std::process::Stdio;
+
+use anyhow::{Result, ensure};
 
 use super::Yard;
 use super::markers::Mutant;
@@ -43,7 +45,7 @@ fn batches<'a, 'm>(mutants: &'a [Mutant<'m>]) -> Vec<Vec<&'a Mutant<'m>>> {
 /// What the compiler has against the core in the yard.
 fn check(yard: &Yard<'_>) -> Result<Option<String>> {
     let mut check = yard.cargo("check --quiet --locked --package coco-dma --all-features");
-    let output = check.output().context("cannot start cargo")?;
+    let output = yard.shop.capture(check.stderr(Stdio::piped()), None)?;
     let errors = || String::from_utf8_lossy(&output.stderr).into_owned();
     Ok((!output.status.success()).then(errors))
 }

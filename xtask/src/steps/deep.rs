@@ -57,7 +57,8 @@ pub(super) fn tsan(shop: &mut Workshop) -> Result<()> {
         "-Cunsafe-allow-abi-mismatch=sanitizer",
     );
     let Some(mut command) = sanitized(shop, line, "thread", flags) else { return Ok(()) };
-    shop.run(command.env("STRESS_ROUNDS", "100000").env("TSAN_OPTIONS", "halt_on_error=1"))
+    command.env("STRESS_ROUNDS", "100000").env("TSAN_OPTIONS", "halt_on_error=1");
+    shop.run_tests(&mut command).map(drop)
 }
 
 pub(super) fn deny(shop: &mut Workshop) -> Result<()> {

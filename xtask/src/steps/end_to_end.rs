@@ -1,9 +1,14 @@
 //! The command itself, once with each device.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::shell::{Workshop, which};
+
+/// A run takes seconds; one that hangs is a failure, not a wait.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 pub(super) fn run(shop: &mut Workshop) -> Result<()> {
     shop.run(&mut shop.cargo("build --release --locked"))?;
@@ -12,11 +17,10 @@ pub(super) fn run(shop: &mut Workshop) -> Result<()> {
             shop.omitted.add(format!("run --device {device}: it is not installed"));
             continue;
         }
-        // A run takes seconds; one that hangs is a failure, not a wait.
-        let mut command = shop.program("timeout");
-        command.args(["--kill-after=10", "300"]).arg(shop.target.join("release/coco-dma"));
+        let program = shop.target.join("release/coco-dma");
+        let mut command = shop.program(&program.to_string_lossy());
         command.args(["run", "--json", "--device", device]);
-        let text = shop.output(&mut command)?;
+        let text = shop.output_within(&mut command, PATIENCE)?;
         judge(&text).with_context(|| format!("run --device {device}"))?;
         println!("   run --device {device}: the same bytes came through");
     }

@@ -34,7 +34,7 @@ pub(super) fn run(shop: &mut Workshop) -> Result<()> {
     // It builds copies of the sources, each with a target directory of its own.
     command.arg("--output").arg(&output).env_remove("CARGO_TARGET_DIR");
     println!("   $ cargo mutants --package coco-dma --jobs 1");
-    let status = command.status().context("cannot start cargo mutants")?;
+    let status = shop.status(&mut command)?;
     // 2: some were missed, 3: some were noticed because a test did not end.
     ensure!(matches!(status.code(), Some(0 | 2 | 3)), "cargo mutants ended with {status}");
 

@@ -29,6 +29,7 @@ pub(crate) struct DeviceSpec {
     /// Its own pools, by number.
     pub(crate) pools: Vec<usize>,
     pub(crate) quota: Option<usize>,
+    pub(crate) quota_bytes: Option<u64>,
     pub(crate) bound: bool,
 }
 
@@ -117,6 +118,7 @@ fn device(
         }
     }
     let quota = reader.size("quota")?.map(|slots| usize::try_from(slots).unwrap_or(usize::MAX));
+    let quota_bytes = reader.size("quota-bytes")?;
     let iommu = match machine.regime {
         Regime::Host(_) => Attachment::Passthrough,
         _ => Attachment::None,
@@ -136,6 +138,7 @@ fn device(
         attachment: reader.word("iommu", &IOMMU)?.unwrap_or(iommu),
         pools: own,
         quota,
+        quota_bytes,
         bound,
     })
 }

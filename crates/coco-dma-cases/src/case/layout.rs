@@ -109,7 +109,7 @@ fn locate<'a>(
 }
 
 fn in_ram(machine: &MachineSpec, name: &str, run: PhysRange, place: &Place) -> Result<(), Wrong> {
-    if machine.ram.iter().any(|ram| ram.contains(run)) {
+    if machine.has(run) {
         return Ok(());
     }
     let ram: Vec<String> = machine.ram.iter().map(ToString::to_string).collect();

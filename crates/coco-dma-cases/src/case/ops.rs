@@ -1,5 +1,6 @@
 //! What a step can do, and what each can come to.
 
+use coco_dma::addr::PhysRange;
 use coco_dma::attrs::Attrs;
 use coco_dma::plan::AllocKind;
 use coco_dma::platform::ConvertError;
@@ -45,6 +46,7 @@ pub(crate) enum Op {
         kind: AllocKind,
         attrs: Attrs,
         context: Context,
+        align: u64,
         name: Option<String>,
     },
     Free {
@@ -56,6 +58,11 @@ pub(crate) enum Op {
         offset: u64,
         size: u64,
         to: Visibility,
+    },
+    /// Memory comes or goes.
+    Plug {
+        run: PhysRange,
+        add: bool,
     },
     Grow(usize),
     Shrink(usize),
@@ -100,7 +107,12 @@ pub(crate) enum Op {
         how: Refusal,
     },
     FailView(u64),
-    FailUnmap(u64),
+    FailUnmap {
+        skip: u64,
+        /// It answers well.
+        claims: bool,
+    },
+    FailMap(u64),
     Heal,
     Protection {
         of: Protected,
@@ -181,6 +193,7 @@ impl Rule {
         match fact {
             "address" | "length" | "from" => Some(&["direct", "bounce", "allocate"]),
             "pool" | "pools" => Some(&["bounce", "allocate", "done"]),
+            "cache-work" => Some(&["direct", "bounce"]),
             "segment" => Some(&["refuse"]),
             "mark" | "cache" => Some(&["done"]),
             _ => None,
@@ -250,6 +263,8 @@ pub(super) const RULES: &[Rule] = &[
     Rule { reasons: Reasons::Plan, ..rule("free", &["done", "refuse", "still-mapped"]) },
     Rule { reasons: Reasons::Conversion, facts: CONVERTED, ..rule("share", DONE_OR_NOT) },
     Rule { reasons: Reasons::Conversion, facts: CONVERTED, ..rule("reclaim", DONE_OR_NOT) },
+    Rule { reasons: Reasons::Conversion, ..rule("add-memory", DONE_OR_NOT) },
+    Rule { reasons: Reasons::Conversion, ..rule("remove-memory", DONE_OR_NOT) },
     Rule { reasons: Reasons::Conversion, facts: CONVERTED, ..rule("grow", DONE_OR_NOT) },
     Rule { reasons: Reasons::Conversion, facts: CONVERTED, ..rule("shrink", DONE_OR_NOT) },
     Rule {
@@ -278,6 +293,7 @@ pub(super) const RULES: &[Rule] = &[
     rule("refuse-conversions", DONE),
     rule("fail-view", DONE),
     rule("fail-unmap", DONE),
+    rule("fail-map", DONE),
     rule("heal", DONE),
     Rule { reasons: Reasons::Plan, facts: PROTECTION, rules: true, ..rule("mmap", DONE_OR_NOT) },
     Rule {

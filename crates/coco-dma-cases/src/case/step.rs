@@ -19,6 +19,8 @@ pub(crate) struct Step {
     /// The op's name, for messages.
     pub(crate) name: &'static str,
     pub(crate) place: Place,
+    /// The number of the CPU that it runs on.
+    pub(crate) cpu: usize,
     pub(crate) op: Op,
     pub(crate) expect: Expect,
 }
@@ -85,6 +87,9 @@ fn find<'n>(
     found.ok_or_else(|| place.wrong(unknown(what, name, names)))
 }
 
+/// The highest number of a CPU.
+const LAST_CPU: usize = 7;
+
 /// Former names of ops, accepted for one release: 0.1 said `finish`.
 const RENAMED: [(&str, &str); 1] = [("finish", "unmap")];
 
@@ -125,10 +130,18 @@ pub(super) fn steps(
             Some(table) => expect::read(table, rule, names, machine)?,
             None => Expect::default(),
         };
+        let cpu = if machine.plan_only { 0 } else { cpu(&reader)? };
         reader.finish()?;
-        steps.push(Step { name: rule.op, place: table.place.clone(), op, expect });
+        steps.push(Step { name: rule.op, place: table.place.clone(), cpu, op, expect });
     }
     Ok(steps)
+}
+
+/// The CPU that a step runs on.
+fn cpu(reader: &Reader<'_>) -> Result<usize, Wrong> {
+    let cpu = usize::try_from(reader.size("cpu")?.unwrap_or(0)).ok();
+    let wrong = || reader.place_of("cpu").wrong(format!("a machine has the CPUs 0 to {LAST_CPU}"));
+    cpu.filter(|cpu| *cpu <= LAST_CPU).ok_or_else(wrong)
 }
 
 pub(super) fn end(

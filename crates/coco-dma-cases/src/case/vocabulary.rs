@@ -18,6 +18,7 @@ pub(crate) enum Books {
     Unaccepted,
     Encrypted,
     Plain,
+    Absent,
     Quarantined,
     Converting,
     Mixed,
@@ -90,12 +91,13 @@ pub(crate) const TRUTHS: [(&str, Truth); 8] = [
     ("mixed", Truth::Mixed),
 ];
 
-pub(crate) const BOOKS: [(&str, Books); 11] = [
+pub(crate) const BOOKS: [(&str, Books); 12] = [
     ("private", Books::Private),
     ("shared", Books::Shared),
     ("unaccepted", Books::Unaccepted),
     ("encrypted", Books::Encrypted),
     ("plain", Books::Plain),
+    ("absent", Books::Absent),
     ("quarantined", Books::Quarantined),
     ("converting", Books::Converting),
     ("mixed", Books::Mixed),

@@ -2,7 +2,7 @@
 
 use coco_dma::addr::PhysRange;
 use coco_dma::attrs::Attrs;
-use coco_dma::coherent::NotFreed;
+use coco_dma::coherent::{AllocSize, NotFreed};
 use coco_dma::plan::{self, AllocKind};
 use coco_dma::platform::Platform as _;
 use coco_dma::state::{CacheMode, Context};
@@ -20,10 +20,9 @@ const MOST_RUNS: usize = 256;
 impl World<'_> {
     pub(super) fn coherent(&mut self, op: &Op) -> Result<Got, String> {
         match op {
-            Op::Alloc { device, size: len, kind, attrs, context, name } => {
+            Op::Alloc { device, size, kind, attrs, context, align, name } => {
                 let name = self.name(name.as_ref());
-                let len = usize::try_from(*len).unwrap_or(usize::MAX);
-                self.alloc(*device, len, (*kind, *context, *attrs), name)
+                self.alloc(*device, (*size, *align), (*kind, *context, *attrs), name)
             }
             Op::Free { alloc, context } => self.free(alloc, *context),
             Op::Mmap { alloc, offset, size, mark, cache, name } => {
@@ -37,25 +36,30 @@ impl World<'_> {
     fn alloc(
         &mut self,
         index: usize,
-        len: usize,
+        (len, align): (u64, u64),
         (kind, context, attrs): (AllocKind, Context, Attrs),
         name: String,
     ) -> Result<Got, String> {
+        let number = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let size = AllocSize::of(number(len)).aligned(number(align));
         let all = std::mem::take(&mut self.room);
-        let most =
-            if kind == AllocKind::NonContiguous { len.div_ceil(4096).min(MOST_RUNS) } else { 0 };
+        let most = if kind == AllocKind::NonContiguous {
+            number(len).div_ceil(4096).min(MOST_RUNS)
+        } else {
+            0
+        };
         let (room, rest) = all.split_at_mut(most.min(all.len()));
         self.room = rest;
         let device = self.device(index)?;
-        let mut rules = self.alloc_rules(device, wide(len), kind, context, attrs);
+        let mut rules = self.alloc_rules(device, (len, align), (kind, context, attrs));
         let used = self.used();
         let work = move || match kind {
             AllocKind::NonContiguous => {
                 let room = room;
-                let made = device.alloc_scattered(len, context, attrs, room);
+                let made = device.alloc_scattered(size, context, attrs, room);
                 made.map(Allocated::Scattered).map_err(|failed| failed.error)
             }
-            _ => device.alloc_as(len, kind, context, attrs).map(Allocated::Whole),
+            _ => device.alloc_as(size, kind, context, attrs).map(Allocated::Whole),
         };
         let made = match context {
             Context::Atomic => self.ground.machine.atomic(work),

@@ -18,6 +18,9 @@ use super::world::{Platform, World};
 use super::{Got, Rules};
 use crate::case::{CACHES, Fact, Op, Operation, Protected, Truth};
 
+/// The page of allocations, in bytes, which is the IOMMU's, too.
+const PAGE: u64 = 4096;
+
 /// The slug of a bind that was refused.
 fn bind_slug(error: BindError) -> &'static str {
     match error {
@@ -46,7 +49,9 @@ impl World<'_> {
                 let pools = self.ground.own.get(*to).map(Vec::as_slice).unwrap_or_default();
                 let place = self.devices.get_mut(*device).ok_or("no such device")?;
                 let old = place.take().ok_or("the device is not bound")?;
-                match old.rebind(endpoint(spec, pools, Some(self.ground.domain)), spec.limits) {
+                match old
+                    .rebind(endpoint(spec, pools, Some(self.ground.domain), self.path), spec.limits)
+                {
                     Ok(new) => *place = Some(new),
                     Err((old, error)) => {
                         *place = Some(old);
@@ -85,10 +90,8 @@ impl World<'_> {
     pub(super) fn alloc_rules(
         &self,
         device: &Device<'_, Platform>,
-        len: u64,
-        kind: AllocKind,
-        context: Context,
-        attrs: Attrs,
+        (len, align): (u64, u64),
+        (kind, context, attrs): (AllocKind, Context, Attrs),
     ) -> Rules {
         let mut rules = Rules::default();
         let request = device.request(None, 1, Direction::Both, Attrs::NONE);
@@ -96,8 +99,9 @@ impl World<'_> {
             kind,
             regime: request.regime,
             device: request.device,
-            len: len.checked_next_multiple_of(4096).unwrap_or(0),
-            align: 4096,
+            len,
+            page: PAGE,
+            align,
             attrs,
             context,
             pages: self.case.machine.pages,
@@ -186,8 +190,9 @@ impl World<'_> {
                 Plan::Direct { reason, addr, cache_work, .. } => {
                     direct(reason, addr.map(|addr| addr.raw())).flag("cache-work", cache_work)
                 }
-                Plan::Bounce { reason, pools, .. } => {
+                Plan::Bounce { reason, pools, cache_work } => {
                     let got = Got::new("bounce").because(reason.slug());
+                    let got = got.flag("cache-work", cache_work);
                     self.pooled(got, pools, &order)
                 }
             },
@@ -202,6 +207,7 @@ impl World<'_> {
                     regime: request.regime,
                     device: &device,
                     len,
+                    page: PAGE,
                     align,
                     attrs,
                     context,
@@ -214,7 +220,10 @@ impl World<'_> {
                         let pages = plan.reservoir.is_none() && plan.pages.is_some();
                         let from = if pages { "pages" } else { "pool" };
                         let got = Got::new("allocate").word("from", from);
-                        let got = got.number("length", plan.pages.map_or(len, |pages| pages.len));
+                        let got = got.number(
+                            "length",
+                            plan.pages.map_or(plan.extent.len, |pages| pages.len),
+                        );
                         let got = got.flag("needs-sync", plan.needs_sync);
                         let got = got.flag("scattered", plan.scattered);
                         match (plan.reservoir, plan.pages, plan.pools) {

@@ -4,9 +4,9 @@
 
 use coco_dma::addr::{AddressLimit, BusRanges, PhysRange};
 use coco_dma::device::{Attested, Endpoint};
-use coco_dma::iommu::{Domain, IovaWindow};
+use coco_dma::iommu::Domain;
 use coco_dma::ledger::Ledger;
-use coco_dma::pool::Pool;
+use coco_dma::pool::{Cache, Pool};
 use coco_dma::state::{CacheMode, PoolOrigin, State, Trust};
 use coco_dma::{Dma, Word};
 use coco_dma_sim::{Faulty, Machine, NoMemory, SimIommu, Traced};
@@ -16,14 +16,9 @@ use super::events::Events;
 use super::memory::{Buffer, Pages, pointer};
 use super::setup::{parts, set_up};
 use super::world::{Ground, Platform, World};
-use super::{Failed, Heed, Told, Witness};
+use super::{Failed, Heed, Path, Trail, Witness};
 use crate::case::{Case, DeviceSpec, MemoryState, PoolSpec, whole};
 use crate::read::Place;
-
-/// The page of the IOMMU, in bytes.
-const IOMMU_PAGE: u64 = 4096;
-/// The addresses that it translates: below the shortest mask that a case has use for.
-const WINDOW: (u64, u64) = (0x10_0000, 0x60_0000);
 
 /// Runs of scattered allocations in one case.
 const ROOM: usize = 4096;
@@ -33,8 +28,13 @@ fn failed(place: &Place, expected: &str, got: impl ToString) -> Failed {
     Failed { witness, place: place.clone(), expected, got: got.to_string() }
 }
 
-/// Builds the machine and does every step; `story` tells them.
-pub(super) fn execute(case: &Case, heed: Heed, story: &mut Vec<Told>) -> Result<(), Failed> {
+/// Builds the machine for a path and does every step; `trail` has what they came to.
+pub(super) fn execute(
+    case: &Case,
+    heed: Heed,
+    path: Path,
+    trail: &mut Trail,
+) -> Result<(), Failed> {
     let spec = &case.machine;
     let mut builder = Machine::builder(spec.platform).numbers(spec.numbers).seed(spec.seed);
     // What a device does not see makes a difference for that device alone.
@@ -47,14 +47,27 @@ pub(super) fn execute(case: &Case, heed: Heed, story: &mut Vec<Told>) -> Result<
     let machine = builder.build().map_err(|error| failed(&spec.place, "a machine", error))?;
     let comes = spec.regime.states().first().copied().unwrap_or(State::Ordinary);
     let buffers = buffers(case, &machine, comes)?;
+    for run in &spec.late {
+        // Coherent memory is not taken from what is not there. Granules of memories are taken.
+        let granules = (0..run.len() / spec.regime.granule())
+            .filter_map(|index| run.slice(index * spec.regime.granule(), spec.regime.granule()));
+        for part in granules {
+            let _ = machine.take_at(part);
+        }
+    }
 
     let pools: &[PoolSpec] = if spec.plan_only { &[] } else { &case.pools };
     let slots: Vec<Vec<Word>> =
         pools.iter().map(|pool| words(Pool::words(pool.range.len()))).collect();
+    let cpus = case.steps.iter().map(|step| step.cpu + 1).max().unwrap_or(1);
+    let kept = if path.keeps() { cpus } else { 0 };
+    let caches: Vec<Vec<Cache>> =
+        pools.iter().map(|_| (0..kept).map(|_| Cache::new()).collect()).collect();
     let (mut own, mut shared) = (Vec::new(), Vec::new());
-    for (pool, words) in pools.iter().zip(&slots) {
+    for ((pool, words), caches) in pools.iter().zip(&slots).zip(&caches) {
         let made = make_pool(&machine, pool, words, comes);
         let made = made.map_err(|got| failed(&pool.place, "a pool", got))?;
+        let made = made.with_caches_however_small(caches);
         if pool.of_devices { own.push(made) } else { shared.push(made) }
     }
     let (mut own_next, mut shared_next) = (own.iter(), shared.iter());
@@ -100,10 +113,9 @@ pub(super) fn execute(case: &Case, heed: Heed, story: &mut Vec<Told>) -> Result<
         }
     }
     // Where a device is behind an IOMMU, a domain of its own.
-    let iommu = SimIommu::new(IOMMU_PAGE);
-    let window = IovaWindow::new(WINDOW.0, WINDOW.1)
-        .ok_or_else(|| failed(&spec.place, "a window", "none"))?;
-    let addresses = words(Domain::words(WINDOW.1, IOMMU_PAGE));
+    let (window, page) = (spec.iommu.window, spec.iommu.page);
+    let iommu = if spec.iommu.query { SimIommu::new(page) } else { SimIommu::without_query(page) };
+    let addresses = words(Domain::words(window.len(), page));
     let domain = Domain::new(&iommu, window, &addresses)
         .map_err(|error| failed(&spec.place, "a domain", error))?;
     let mut room: Vec<_> = (0..ROOM).map(|_| None).collect();
@@ -117,7 +129,7 @@ pub(super) fn execute(case: &Case, heed: Heed, story: &mut Vec<Told>) -> Result<
         pools: all.clone(),
         own: &own_of,
     };
-    let mut world = World::new(case, ground, buffers, &mut room, heed);
+    let mut world = World::new(case, ground, buffers, &mut room, heed, path);
     let bound = case.devices.iter().enumerate().filter(|(_, d)| d.bound && !spec.plan_only);
     for (index, device) in bound {
         let bound = world.bind(index);
@@ -125,7 +137,11 @@ pub(super) fn execute(case: &Case, heed: Heed, story: &mut Vec<Told>) -> Result<
     }
     world.begin();
     for step in &case.steps {
-        story.extend(world.step(step)?);
+        let done = world.step(step);
+        trail.taken = world.taken;
+        let (told, came) = done?;
+        trail.story.extend(told);
+        trail.came.extend(came);
     }
     world.end()
 }
@@ -190,6 +206,7 @@ pub(super) fn endpoint<'d>(
     spec: &'d DeviceSpec,
     pools: &'d [&'d Pool<'d>],
     domain: Option<&'d Domain<'d>>,
+    path: Path,
 ) -> Endpoint<'d> {
     let mut endpoint = Endpoint::new(&spec.name).bus(BusRanges::new(&spec.bus)).pools(pools);
     endpoint = match domain {
@@ -215,8 +232,14 @@ pub(super) fn endpoint<'d>(
     if let Some(node) = spec.node {
         endpoint = endpoint.on_node(node);
     }
-    match spec.quota {
-        Some(slots) => endpoint.quota(slots),
+    if path == Path::Slow {
+        endpoint = endpoint.without_fast_path();
+    }
+    if let Some(slots) = spec.quota {
+        endpoint = endpoint.quota(slots);
+    }
+    match spec.quota_bytes {
+        Some(bytes) => endpoint.quota_bytes(bytes),
         None => endpoint,
     }
 }

@@ -2,14 +2,16 @@
 // UNSAFETY: whoever converts memory says that it is theirs.
 #![expect(unsafe_code)]
 
+use coco_dma::addr::PhysRange;
 use coco_dma::convert::{ConvertErrorKind, ConvertFailed, GrowFailed, ShrinkFailed};
-use coco_dma::ledger::Found;
-use coco_dma::state::Visibility;
+use coco_dma::ledger::{Found, Initial};
+use coco_dma::state::{State, Visibility};
+use coco_dma_sim::GranuleState as Granule;
 
 use super::Got;
 use super::stream::wide;
 use super::world::World;
-use crate::case::{Op, whole};
+use crate::case::Op;
 
 impl Got {
     /// The outcome in words, for a message.
@@ -18,18 +20,23 @@ impl Got {
     }
 }
 
+/// The slug of what the ledger found.
+const fn conflict_slug(found: Found) -> &'static str {
+    match found {
+        Found::State(_) => "wrong-state",
+        Found::Pinned | Found::TooManyPins => "pinned",
+        Found::Foreign(_) => "foreign",
+        Found::Untracked => "untracked",
+        Found::Border => "border",
+        Found::Misaligned { .. } => "misaligned",
+        _ => "unknown",
+    }
+}
+
 /// What a failed conversion is as an outcome.
 fn failed(error: &ConvertFailed) -> Got {
     let slug = match error.why {
-        ConvertErrorKind::Ledger(conflict) => match conflict.found {
-            Found::State(_) => "wrong-state",
-            Found::Pinned | Found::TooManyPins => "pinned",
-            Found::Foreign(_) => "foreign",
-            Found::Untracked => "untracked",
-            Found::Border => "border",
-            Found::Misaligned { .. } => "misaligned",
-            _ => "unknown",
-        },
+        ConvertErrorKind::Ledger(conflict) => conflict_slug(conflict.found),
         ConvertErrorKind::Platform(_) => "platform",
         ConvertErrorKind::NoView => "no-view",
         ConvertErrorKind::QuarantineFull { .. } => "quarantine-full",
@@ -53,6 +60,22 @@ pub(super) fn grow(error: &GrowFailed) -> Got {
 }
 
 impl World<'_> {
+    /// Memory is there and accepted before the layer hears of it, and gone after.
+    fn plug(&mut self, run: PhysRange, add: bool) -> Got {
+        let ledger = self.ground.dma.ledger();
+        let done = if add { ledger.add(run, Initial::Private) } else { ledger.remove(run) };
+        if let Err(conflict) = done {
+            return Got::refused(conflict_slug(conflict.found));
+        }
+        let state = if add { Granule::In(State::PRIVATE) } else { Granule::Unaccepted };
+        self.ground.machine.set_up(run, state);
+        for at in self.granules(run) {
+            // So it is at the end, too.
+            self.began.insert(at, state);
+        }
+        Got::new("done")
+    }
+
     pub(super) fn convert(&mut self, op: &Op) -> Result<Got, String> {
         let dma = self.ground.dma;
         let pool = |index: &usize| self.ground.pools.get(*index).copied().ok_or("no such pool");
@@ -61,9 +84,6 @@ impl World<'_> {
                 let range = self.buffers.get(*memory).and_then(|buffer| buffer.range);
                 let range = range.ok_or("the memory lies in no single run")?;
                 let run = range.slice(*offset, *size).ok_or("an empty part")?;
-                // All of a memory means its granules; a part of it is taken as it was written.
-                let granule = self.case.machine.regime.granule();
-                let run = if run == range { whole(run, granule).unwrap_or(run) } else { run };
                 let converted = match to {
                     // SAFETY: the memory is the case's; it keeps no references into it.
                     Visibility::Shared => unsafe { dma.share(run) },
@@ -75,6 +95,7 @@ impl World<'_> {
                     Err(error) => failed(&error),
                 }
             }
+            Op::Plug { run, add } => self.plug(*run, *add),
             Op::Grow(index) => match dma.grow(pool(index)?) {
                 Ok(()) => Got::new("done"),
                 Err(error) => grow(&error),

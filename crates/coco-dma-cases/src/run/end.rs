@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use coco_dma::addr::{PhysAddr, PhysRange};
 use coco_dma::pool::Pool;
 use coco_dma::state::{PoolLabel, PoolOrigin, State};
-use coco_dma_sim::GranuleState;
+use coco_dma_sim::{GranuleState, SimEntry, StaleEntries};
 
 use super::look::{look, truth, truths};
 use super::stream::wide;
@@ -130,7 +130,13 @@ impl World<'_> {
         if let Some(mistake) = iommu.mistakes().first() {
             return fail("that the IOMMU was used as it is meant", format!("{mistake:?}"));
         }
-        match iommu.entries().first() {
+        // What was only claimed to be gone is a violation.
+        let stale = iommu.stale();
+        let known = |entry: &SimEntry| {
+            let at = |stale: &StaleEntries| entry.iova.raw().checked_sub(stale.iova.raw());
+            !stale.iter().any(|stale| at(stale).is_some_and(|offset| offset < stale.len))
+        };
+        match iommu.entries().iter().find(|entry| known(entry)) {
             Some(entry) if self.nothing_lives() => {
                 fail("no entry of the IOMMU", format!("one at {}", entry.iova))
             }
@@ -145,9 +151,11 @@ impl World<'_> {
             let got = format!("it was clear at {} ({:?})", leak.at, leak.moment);
             return self.at_the_end(Witness::Host, "that the host never saw a secret", got);
         }
-        let violations = machine.violations();
+        let mut violations: Vec<String> =
+            machine.violations().iter().map(ToString::to_string).collect();
+        violations.extend(self.ground.iommu.stale().iter().map(ToString::to_string));
         if wide(violations.len()) != self.case.end.violations {
-            let first = violations.first().map_or_else(String::new, ToString::to_string);
+            let first = violations.first().cloned().unwrap_or_default();
             let expected =
                 format!("{} violations of the platform's contract", self.case.end.violations);
             let got = format!("{}: {first}", violations.len());

@@ -2,8 +2,8 @@
 
 use coco_dma::addr::{PhysAddr, PhysRange};
 use coco_dma::ledger::{GranuleState as Booked, RangeState as Peeked};
-use coco_dma::state::Visibility;
-use coco_dma_sim::{GranuleState, MachineCounts};
+use coco_dma::state::{State, Visibility};
+use coco_dma_sim::{Call, GranuleState};
 
 use super::stream::wide;
 use super::world::World;
@@ -13,9 +13,30 @@ use crate::read::Place;
 
 /// What one step left behind.
 pub(super) struct StepTrace {
-    pub(super) before: MachineCounts,
+    pub(super) asked: Asked,
     pub(super) events: Vec<&'static str>,
     pub(super) cache_work: bool,
+}
+
+/// How often the platform was asked to convert, whatever came of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Asked {
+    shares: u64,
+    reclaims: u64,
+}
+
+impl Asked {
+    /// With these calls too.
+    pub(super) fn with(mut self, calls: &[Call]) -> Self {
+        for call in calls {
+            match call {
+                Call::Convert { to: State::SHARED, .. } => self.shares += 1,
+                Call::Convert { to: State::PRIVATE, .. } => self.reclaims += 1,
+                _ => {}
+            }
+        }
+        self
+    }
 }
 
 /// Whether memory is really as expected.
@@ -86,12 +107,10 @@ pub(super) fn look(
             return fail(format!("{name}: {counter} {is}"), format!("{counter} {found}"));
         }
     }
-    let before = seen.map_or_else(MachineCounts::default, |seen| seen.before);
-    let now = world.ground.machine.counts();
-    for (what, wanted, found) in [
-        ("shares", check.shares, now.shares - before.shares),
-        ("reclaims", check.reclaims, now.reclaims - before.reclaims),
-    ] {
+    let asked = seen.map_or(world.asked, |seen| seen.asked);
+    for (what, wanted, found) in
+        [("shares", check.shares, asked.shares), ("reclaims", check.reclaims, asked.reclaims)]
+    {
         if let Some(wanted) = wanted.filter(|wanted| *wanted != found) {
             return fail(format!("{wanted} {what}"), format!("{found}"));
         }
@@ -180,6 +199,7 @@ impl World<'_> {
             Peeked::Uniform(Booked::Unaccepted) => Books::Unaccepted,
             Peeked::Uniform(Booked::Encrypted) => Books::Encrypted,
             Peeked::Uniform(Booked::Plain) => Books::Plain,
+            Peeked::Uniform(Booked::Absent) => Books::Absent,
         }
     }
 

@@ -126,22 +126,19 @@ impl Pages {
 unsafe impl PageSource for Pages {
     fn alloc(&self, constraints: &PageConstraints) -> Option<PhysRange> {
         let len = constraints.len;
-        let run = match self.longest {
-            None => self.machine.take(len).ok()?,
+        // In fragmented memory a granule before each run is nobody's.
+        let gap = match self.longest {
+            None => 0,
             Some(longest) if len > longest => return None,
-            Some(_) => {
-                let run = self.machine.take(len.checked_add(self.granule)?).ok()?;
-                self.machine.free(run.slice(0, self.granule)?);
-                run.slice(self.granule, run.len() - self.granule)?
-            }
+            Some(_) => self.granule,
         };
-        let exact = run.slice(0, len).filter(|exact| constraints.met_by(*exact));
-        if exact.is_none() {
-            self.machine.free(run);
-            return None;
+        let fits = |run: PhysRange| run.slice(gap, len).is_some_and(|run| constraints.met_by(run));
+        let run = self.machine.take_fitting(len.checked_add(gap)?, fits).ok()?;
+        if let Some(gap) = run.slice(0, gap) {
+            self.machine.free(gap);
         }
-        self.out().extend(self.granules(run));
-        exact
+        self.out().extend(self.granules(run.slice(gap, run.len() - gap)?));
+        run.slice(gap, len)
     }
 
     unsafe fn free(&self, run: PhysRange, _: Context) {

@@ -11,12 +11,16 @@ mod end;
 mod events;
 mod look;
 mod memory;
+mod paths;
 mod setup;
 mod stream;
 mod touch;
 mod witness;
 mod world;
 
+use paths::{Came, difference};
+
+pub use paths::Path;
 pub use witness::{Heed, Witness};
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -27,7 +31,7 @@ use std::time::Duration;
 use coco_dma::plan;
 use coco_dma::reason::Refuse;
 
-use crate::case::{Case, Fact};
+use crate::case::{Case, Fact, Op};
 use crate::read::Place;
 
 /// No case takes longer; most take a few milliseconds.
@@ -48,8 +52,12 @@ pub struct Outcome {
     pub got: String,
     /// Where the case says what does not hold; its own place if it holds.
     pub place: Place,
-    /// What happened, step by step.
+    /// What happened, step by step; where the case does not hold, on the path that showed it.
     pub story: Vec<Told>,
+    /// The path on which it does not hold; of a case without maps, which has none, none.
+    pub path: Option<Path>,
+    /// The paths that it was run on and that a bounce of it really took.
+    pub paths: Vec<Path>,
 }
 
 /// One step as it was.
@@ -136,19 +144,75 @@ impl Got {
     }
 }
 
-/// Runs one case, in a thread of its own. A panic, or a case that takes too long, is a failure
-/// like any other.
-pub fn run(case: &Case) -> Outcome {
-    run_with(case, Heed::All)
+/// What is left of a run on one path.
+#[derive(Debug, Default)]
+struct Trail {
+    story: Vec<Told>,
+    came: Vec<Came>,
+    /// Whether a bounce took the path.
+    taken: bool,
 }
 
-/// The same, heeding all expectations or those alone that the layer has no word in.
-pub fn run_with(case: &Case, heed: Heed) -> Outcome {
+/// Runs one case on every path, each time in a thread of its own. A panic, or a case that takes too
+/// long, is a failure like any other.
+pub fn run(case: &Case) -> Outcome {
+    run_with(case, Heed::All, &Path::ALL)
+}
+
+/// The same on these paths, heeding all expectations or those alone that the layer has no word in.
+/// What maps nothing is run once, on the first of them.
+pub fn run_with(case: &Case, heed: Heed, paths: &[Path]) -> Outcome {
+    let maps = case.steps.iter().any(|step| matches!(step.op, Op::Map { .. } | Op::MapList { .. }));
+    let paths = if maps { paths } else { paths.get(..1).unwrap_or(paths) };
+    let (mut taken, mut first): (_, Option<Trail>) = (Vec::new(), None);
+    for path in paths {
+        let (mut ended, trail) = run_on(case, heed, *path);
+        taken.extend(trail.taken.then_some(*path));
+        if let (Ok(()), Some(first)) = (&ended, &first) {
+            let judged = difference(&trail.came, &first.came).map(|failed| heed.judge(Err(failed)));
+            ended = judged.into_iter().find(Result::is_err).unwrap_or(Ok(()));
+        }
+        if let Err(Failed { witness, place, expected, got }) = ended {
+            let (name, witness) = (case.name.clone(), Some(witness));
+            let (story, path) = (trail.story, maps.then_some(*path));
+            return Outcome {
+                name,
+                ok: false,
+                witness,
+                expected,
+                got,
+                place,
+                story,
+                path,
+                paths: taken,
+            };
+        }
+        first.get_or_insert(trail);
+    }
+    let story = first.map(|first| first.story).unwrap_or_default();
+    let short: Vec<&str> = story.iter().map(|told| told.outcome.as_str()).collect();
+    let short = short.join("; ");
+    Outcome {
+        name: case.name.clone(),
+        ok: true,
+        witness: None,
+        expected: short.clone(),
+        got: short,
+        place: case.place.clone(),
+        story,
+        path: None,
+        paths: taken,
+    }
+}
+
+/// One run.
+fn run_on(case: &Case, heed: Heed, path: Path) -> (Result<(), Failed>, Trail) {
     let (send, receive) = mpsc::channel();
     let own = case.clone();
     let worker = thread::Builder::new().name(case.name.clone()).spawn(move || {
-        let mut story = Vec::new();
-        let ended = catch_unwind(AssertUnwindSafe(|| build::execute(&own, heed, &mut story)));
+        let mut trail = Trail::default();
+        let run = || build::execute(&own, heed, path, &mut trail);
+        let ended = catch_unwind(AssertUnwindSafe(run));
         let ended = ended.unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("");
@@ -160,31 +224,18 @@ pub fn run_with(case: &Case, heed: Heed) -> Outcome {
             })
         });
         // Nobody listens any more if it took too long.
-        let _ = send.send((ended, story));
+        let _ = send.send((ended, trail));
     });
     let failed = |got: &str| {
         let expected = "an end in time".to_owned();
         let place = case.place.clone();
         let witness = Witness::Layer;
-        (Err(Failed { witness, place, expected, got: got.to_owned() }), Vec::new())
+        (Err(Failed { witness, place, expected, got: got.to_owned() }), Trail::default())
     };
-    let (ended, story) = match worker {
+    match worker {
         Ok(_) => receive
             .recv_timeout(LIMIT)
             .unwrap_or_else(|_| failed(&format!("nothing after {} s", LIMIT.as_secs()))),
         Err(error) => failed(&format!("no thread: {error}")),
-    };
-    let name = case.name.clone();
-    match ended {
-        Ok(()) => {
-            let short: Vec<&str> = story.iter().map(|told| told.outcome.as_str()).collect();
-            let short = short.join("; ");
-            let place = case.place.clone();
-            let expected = short.clone();
-            Outcome { name, ok: true, witness: None, expected, got: short, place, story }
-        }
-        Err(Failed { witness, place, expected, got }) => {
-            Outcome { name, ok: false, witness: Some(witness), expected, got, place, story }
-        }
     }
 }

@@ -88,14 +88,21 @@ pub(super) fn parts(case: &Case) -> Vec<Part> {
         }
     }
     special.sort_by_key(|part| part.run.base());
-    let own = |run: PhysRange| Part { run, kind: Kind::Own(initial) };
     let mut parts = Vec::new();
     for ram in &spec.ram {
+        let initial = if spec.late.contains(ram) { Initial::Absent } else { initial };
+        let own = |run: PhysRange| Part { run, kind: Kind::Own(initial) };
         let mut at = ram.base();
-        for part in special.iter().filter(|part| ram.contains(part.run)) {
+        // What lies across the end of this RAM is in two parts.
+        let here = special.iter().filter_map(|part| {
+            let (base, last) = (part.run.base().max(ram.base()), part.run.last().min(ram.last()));
+            let len = last.offset_from(base)?.checked_add(1)?;
+            Some(Part { run: PhysRange::new(base, len)?, ..*part })
+        });
+        for part in here {
             let before = part.run.base().offset_from(at).and_then(|len| PhysRange::new(at, len));
             parts.extend(before.map(own));
-            parts.push(*part);
+            parts.push(part);
             at = part.run.last().checked_add(1).unwrap_or(part.run.last());
         }
         let left = ram.last().offset_from(at).and_then(|len| PhysRange::new(at, len + 1));
@@ -133,6 +140,9 @@ pub(super) fn set_up(
         if memory.secret {
             machine.watch_for(&marker(seed));
         }
+    }
+    for run in &case.machine.late {
+        machine.set_up(*run, GranuleState::Unaccepted);
     }
     buffers
 }

@@ -7,11 +7,12 @@ use std::ptr::NonNull;
 use coco_dma::attrs::Attrs;
 use coco_dma::plan::{self, MapFace, Moment, Plan};
 use coco_dma::platform::Platform as _;
+use coco_dma::pool::Pool;
 use coco_dma::state::Direction;
 use coco_dma::stream::UnmapRawError;
 
 use super::world::{LiveMap, World};
-use super::{Got, Heed, Rules};
+use super::{Got, Heed, Path, Rules};
 use crate::case::{Op, Target};
 
 /// A length or an offset of this process.
@@ -24,7 +25,7 @@ pub(super) fn wide(bytes: usize) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
-impl World<'_> {
+impl<'w> World<'w> {
     pub(super) fn stream(&mut self, op: &Op) -> Result<Got, String> {
         match op {
             Op::Map { device, memory, offset, size: len, direction, attrs, name } => {
@@ -78,15 +79,26 @@ impl World<'_> {
         let range = if buffer.is_empty() { None } else { self.ground.machine.locate(buffer) };
         let request = device.request(range, wide(buffer.len()), direction, attrs);
         // What it is decided to be; the layer decides by itself below.
-        let (planned, reason) = match plan::map(&request, &mut rules) {
-            Plan::Direct { reason, .. } => ("direct", reason.slug()),
-            Plan::Bounce { reason, .. } => ("bounce", reason.slug()),
-            Plan::Refuse(reason) => ("refuse", reason.slug()),
+        let (planned, reason, first) = match plan::map(&request, &mut rules) {
+            Plan::Direct { reason, .. } => ("direct", reason.slug(), None),
+            Plan::Bounce { reason, mut pools, .. } => {
+                ("bounce", reason.slug(), pools.next().map(|candidate| candidate.index))
+            }
+            Plan::Refuse(reason) => ("refuse", reason.slug(), None),
         };
-        let used = self.used();
-        // SAFETY: the buffer lives as long as the case; the device acts when told.
-        let made =
-            self.ground.machine.atomic(|| unsafe { device.map_raw(buffer, direction, attrs) });
+        let (used, bounces) = (self.used(), device.bounces());
+        let by_handle = first.filter(|_| self.path == Path::Handle);
+        let by_handle = by_handle.and_then(|first| self.pool_of(index, first));
+        let mut handle = by_handle.and_then(|pool| pool.claim(self.ground.machine.cpu()));
+        let made = self.ground.machine.atomic(|| match &mut handle {
+            // SAFETY: the buffer lives as long as the case; the device acts when told.
+            Some(handle) => unsafe { device.map_raw_with(handle, buffer, direction, attrs) },
+            // SAFETY: as above.
+            None => unsafe { device.map_raw(buffer, direction, attrs) },
+        });
+        let taken = self.path.taken(bounces, device.bounces(), handle.is_some());
+        drop(handle);
+        self.taken |= taken;
         let mapping = match made {
             Err(error) => {
                 rules.refused(error.reason);
@@ -100,7 +112,7 @@ impl World<'_> {
         if let Some(pool) = self.grown(&used) {
             got = got.word("pool", &pool);
         }
-        self.maps.insert(name, LiveMap { device: index, mapping, attrs, range });
+        self.maps.insert(name, LiveMap { device: index, mapping, attrs, range, by_handle });
         if outcome != planned && self.heed == Heed::All {
             return Err(format!("{outcome}, where plan says {planned} ({reason})"));
         }
@@ -122,11 +134,14 @@ impl World<'_> {
         }
         let mut records = Vec::new();
         records.resize_with(parts.len(), || None);
+        let bounces = device.bounces();
         // SAFETY: as for a map.
         let made = self
             .ground
             .machine
             .atomic(|| unsafe { device.map_list(&parts, direction, attrs, &mut records) });
+        let taken = self.path.taken(bounces, device.bounces(), false);
+        self.taken |= taken;
         match made {
             Ok(()) => {}
             Err(coco_dma::stream::ListError::Segment { index, error, .. }) => {
@@ -136,7 +151,7 @@ impl World<'_> {
         }
         for (number, (mapping, part)) in records.into_iter().flatten().zip(parts).enumerate() {
             let range = self.ground.machine.locate(part);
-            let live = LiveMap { device: index, mapping, attrs, range };
+            let live = LiveMap { device: index, mapping, attrs, range, by_handle: None };
             self.maps.insert(format!("{name}.{number}"), live);
         }
         Ok(Got::new("done"))
@@ -150,9 +165,14 @@ impl World<'_> {
             None => live.mapping.len(),
         };
         let device = self.device(live.device)?;
-        // SAFETY: the device acts when told, and is not told to any more.
-        let ended =
-            self.ground.machine.atomic(|| unsafe { device.unmap_raw(live.mapping, written) });
+        let mut handle = live.by_handle.and_then(|pool| pool.claim(self.ground.machine.cpu()));
+        let ended = self.ground.machine.atomic(|| match &mut handle {
+            // SAFETY: the device acts when told, and is not told to any more.
+            Some(handle) => unsafe { device.unmap_raw_with(handle, live.mapping, written) },
+            // SAFETY: as above.
+            None => unsafe { device.unmap_raw(live.mapping, written) },
+        });
+        drop(handle);
         match ended {
             Ok(()) => Ok(Got::new("done").ruled(rules)),
             Err(UnmapRawError::StillMapped(mapping, _)) => {
@@ -164,7 +184,7 @@ impl World<'_> {
     }
 
     /// The rules about the bytes of a map at a moment.
-    fn carried(&self, live: &LiveMap, moment: Moment) -> Rules {
+    fn carried(&self, live: &LiveMap<'_>, moment: Moment) -> Rules {
         let mut rules = Rules::default();
         let Ok(device) = self.device(live.device) else { return rules };
         let info = MapFace {
@@ -176,6 +196,14 @@ impl World<'_> {
         };
         let _ = plan::transfer(&info, moment, &mut rules);
         rules
+    }
+
+    /// The pool that a device has under this number: its own come first.
+    fn pool_of(&self, device: usize, number: usize) -> Option<&'w Pool<'w>> {
+        let own = self.ground.own.get(*self.described.get(device)?)?;
+        let shared = self.ground.pools.iter().zip(&self.case.pools);
+        let shared = shared.filter(|(_, spec)| !spec.of_devices).map(|(pool, _)| pool);
+        own.iter().chain(shared).nth(number).copied()
     }
 
     /// Slots in use, by pool.

@@ -1,6 +1,6 @@
 //! Touching bytes: as a device, as the host, as the driver.
 
-use coco_dma::addr::{BusRanges, DmaAddr, PhysRange};
+use coco_dma::addr::PhysRange;
 use coco_dma_sim::{Outcome, SimDevice};
 
 use super::Got;
@@ -107,18 +107,8 @@ impl World<'_> {
             let source = u32::try_from(index).unwrap_or(u32::MAX);
             return Ok((device.address_bits(spec.mask).behind(self.ground.iommu, source), addr));
         }
-        if spec.bus.is_empty() {
-            return Ok((device.address_bits(spec.mask), addr));
-        }
         // The windows of the bus stand between the device and the machine.
-        let lines = 1u64.checked_shl(spec.mask).map_or(u64::MAX, |past| past - 1);
-        let regime = &self.case.machine.regime;
-        let shown = regime.decode_dma(spec.trust, DmaAddr::new(addr & lines)).and_then(|decoded| {
-            let phys = BusRanges::new(&spec.bus).to_phys(decoded.bus, wide(len))?;
-            let mark = (addr & lines).checked_sub(decoded.bus)?;
-            phys.base().raw().checked_add(mark)
-        });
-        Ok((device, shown.unwrap_or(NOWHERE)))
+        Ok((device.address_bits(spec.mask).through(spec.bus.clone()), addr))
     }
 
     fn as_host(

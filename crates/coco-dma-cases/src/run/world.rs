@@ -19,7 +19,7 @@ use super::allocated::Allocated;
 use super::build::endpoint;
 use super::events::Events;
 use super::memory::{Buffer, Pages};
-use super::{Failed, Got, Heed, Told, Witness, compare, look};
+use super::{Came, Failed, Got, Heed, Path, Told, Witness, compare, look};
 use crate::case::{Bytes, CONTEXTS, Case, KINDS, Op, Step, Target, word_of};
 
 /// The platform that the layer stands on.
@@ -27,12 +27,14 @@ pub(super) type Platform = Traced<Faulty<Machine>>;
 
 /// A map that is not finished.
 #[derive(Debug)]
-pub(super) struct LiveMap {
+pub(super) struct LiveMap<'w> {
     pub(super) device: usize,
     pub(super) mapping: RawMapping,
     pub(super) attrs: Attrs,
     /// Where the buffer lies, if in one run.
     pub(super) range: Option<PhysRange>,
+    /// The pool of the handle that it was made by.
+    pub(super) by_handle: Option<&'w Pool<'w>>,
 }
 
 /// An allocation that is not freed.
@@ -66,16 +68,21 @@ pub(super) struct World<'w> {
     /// The description that each device has now, by number.
     pub(super) described: Vec<usize>,
     pub(super) buffers: Vec<Buffer>,
-    pub(super) maps: BTreeMap<String, LiveMap>,
+    pub(super) maps: BTreeMap<String, LiveMap<'w>>,
     pub(super) allocs: BTreeMap<String, LiveAlloc<'w>>,
     /// What drivers mapped of them for the CPU.
     pub(super) mappings: BTreeMap<String, CpuMapping>,
     /// The state of every granule before the first step.
     pub(super) began: BTreeMap<u64, GranuleState>,
     counter: usize,
+    /// What the platform was asked for in all.
+    pub(super) asked: look::Asked,
     /// Room for the runs of scattered allocations; what one had is not given out again.
     pub(super) room: &'w mut [Option<Run>],
     pub(super) heed: Heed,
+    pub(super) path: Path,
+    /// Whether a bounce took the path.
+    pub(super) taken: bool,
 }
 
 impl<'w> World<'w> {
@@ -85,6 +92,7 @@ impl<'w> World<'w> {
         buffers: Vec<Buffer>,
         room: &'w mut [Option<Run>],
         heed: Heed,
+        path: Path,
     ) -> Self {
         let count = case.devices.len();
         Self {
@@ -98,8 +106,11 @@ impl<'w> World<'w> {
             mappings: BTreeMap::new(),
             began: BTreeMap::new(),
             counter: 0,
+            asked: look::Asked::default(),
             room,
             heed,
+            path,
+            taken: false,
         }
     }
 
@@ -108,8 +119,10 @@ impl<'w> World<'w> {
         let case = self.case;
         let Some(spec) = case.devices.get(index) else { return Ok(()) };
         let pools = self.ground.own.get(index).map(Vec::as_slice).unwrap_or_default();
-        let device =
-            self.ground.dma.bind(endpoint(spec, pools, Some(self.ground.domain)), spec.limits)?;
+        let device = self
+            .ground
+            .dma
+            .bind(endpoint(spec, pools, Some(self.ground.domain), self.path), spec.limits)?;
         if let Some(place) = self.devices.get_mut(index) {
             *place = Some(device);
         }
@@ -118,6 +131,7 @@ impl<'w> World<'w> {
 
     /// Remembers how everything is before the first step.
     pub(super) fn begin(&mut self) {
+        self.asked = self.asked.with(&self.ground.dma.platform().take_calls());
         let granule = self.case.machine.regime.granule();
         for ram in &self.case.machine.ram {
             for index in 0..ram.len() / granule {
@@ -130,33 +144,46 @@ impl<'w> World<'w> {
     }
 
     /// Does one step and compares; none where it cannot be done, and that counts for nothing.
-    pub(super) fn step(&mut self, step: &Step) -> Result<Option<Told>, Failed> {
-        let before = self.ground.machine.counts();
+    pub(super) fn step(&mut self, step: &Step) -> Result<(Option<Told>, Option<Came>), Failed> {
+        self.ground.machine.set_cpu(step.cpu);
         self.ground.events.take();
-        self.ground.dma.platform().take_calls();
         let got = match self.act(&step.op) {
             Ok(got) => got,
             Err(got) => {
                 let (witness, place) = (Witness::Layer, step.place.clone());
                 let expected = format!("that '{}' can be done", step.name);
                 let failed = Failed { witness, place, expected, got };
-                return self.heed.judge(Err(failed)).map(|()| None);
+                return self.heed.judge(Err(failed)).map(|()| (None, None));
             }
         };
-        let cache_work = self.ground.dma.platform().take_calls().iter().any(|call| {
+        let calls = self.ground.dma.platform().take_calls();
+        self.asked = self.asked.with(&calls);
+        let asked = look::Asked::default().with(&calls);
+        let cache_work = calls.iter().any(|call| {
             matches!(
                 call,
                 Call::HandOver { cache_work: true, .. } | Call::TakeBack { cache_work: true, .. }
             )
         });
         let events = self.ground.events.take();
-        let (seen, check) = (look::StepTrace { before, events, cache_work }, &step.expect.check);
+        let (seen, check) = (look::StepTrace { asked, events, cache_work }, &step.expect.check);
         self.heed.judge(compare::outcome(step, &got))?;
         self.heed.judge(compare::bytes(self, step, &got))?;
         look::truths(self, check, &step.place)?;
         self.heed.judge(look::look(self, check, Some(&seen), &step.place))?;
-        let (step, outcome) = (self.tell(step), compare::short(&got));
-        Ok(Some(Told { step, outcome, rules: got.rules.0 }))
+        let outcome = compare::short(&got);
+        let slots = self.ground.pools.iter().map(|pool| (pool.used(), pool.high_water()));
+        let came = Came::new(step, &got, self.lowest_first(), slots.collect(), seen.events);
+        let told = Told { step: self.tell(step), outcome, rules: got.rules.0 };
+        Ok((Some(told), Some(came)))
+    }
+
+    /// Whether slots are taken lowest address first on every path: all from one word of the bitmap, by
+    /// one CPU.
+    fn lowest_first(&self) -> bool {
+        let one_cpu = self.case.steps.iter().all(|step| step.cpu == 0);
+        let word = usize::try_from(usize::BITS).unwrap_or(usize::MAX);
+        one_cpu && self.ground.pools.iter().all(|pool| pool.capacity() <= word)
     }
 
     fn act(&mut self, op: &Op) -> Result<Got, String> {
@@ -167,6 +194,7 @@ impl<'w> World<'w> {
             }
             Op::Alloc { .. } | Op::Free { .. } | Op::Mmap { .. } => return self.coherent(op),
             Op::Convert { .. }
+            | Op::Plug { .. }
             | Op::Grow(_)
             | Op::Shrink(_)
             | Op::Refill
@@ -185,8 +213,13 @@ impl<'w> World<'w> {
             }
             Op::RefuseConversions { to, how } => faulty.refuse(*to, *how),
             Op::FailView(skip) => faulty.fail_view(*skip),
-            Op::FailUnmap(skip) => self.ground.iommu.fail_unmap(*skip),
-            Op::Heal => faulty.heal(),
+            Op::FailUnmap { skip, claims: false } => self.ground.iommu.fail_unmap(*skip),
+            Op::FailUnmap { skip, claims: true } => self.ground.iommu.claim_unmap(*skip),
+            Op::FailMap(skip) => self.ground.iommu.fail_map(*skip),
+            Op::Heal => {
+                faulty.heal();
+                self.ground.iommu.heal();
+            }
             Op::Check => {}
         }
         Ok(Got::new("done"))

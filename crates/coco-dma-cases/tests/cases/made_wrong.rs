@@ -1,7 +1,7 @@
 //! Cases that expect something wrong on purpose: each is seen to fail, at the step that does not
 //! hold. What passes whatever happens would be no test.
 
-use coco_dma_cases::{Heed, Outcome, Witness, read_file, run, run_with};
+use coco_dma_cases::{Heed, Outcome, Path, Witness, read_file, run, run_with};
 
 const HEAD: &str = r#"name = "wrong"
 title = "Does not hold"
@@ -140,7 +140,7 @@ fn a_failure_stands_where_it_is_written() {
 fn what_was_seen_counts_and_what_was_said_does_not() {
     let seen = |steps: &str| {
         let cases = read_file("a.toml", &format!("{HEAD}{steps}")).unwrap();
-        run_with(&cases[0], Heed::Seen)
+        run_with(&cases[0], Heed::Seen, &Path::ALL)
     };
     let said = format!("{MAP}expect = {{ outcome = \"direct\", address = 1 }}\n{FINISH}");
     assert_eq!(outcome(&said).witness, Some(Witness::Layer));
@@ -166,4 +166,21 @@ fn what_was_seen_counts_and_what_was_said_does_not() {
         assert_eq!(seen(&steps).witness, Some(witness), "{expect}");
         assert_eq!(outcome(&steps).witness, Some(witness), "{expect}");
     }
+}
+
+/// What fails on one path names it; what takes none has none to name.
+#[test]
+fn a_failure_names_its_path() {
+    let cases = read_file("a.toml", &format!("{HEAD}{MAP}{FINISH}")).unwrap();
+    let outcome = run(&cases[0]);
+    assert_eq!((outcome.path, outcome.paths.as_slice()), (None, Path::ALL.as_slice()));
+    for path in Path::ALL {
+        let outcome = run_with(&cases[0], Heed::All, &[path]);
+        assert_eq!((outcome.path, outcome.paths), (None, vec![path]));
+        let wrong = format!("{HEAD}{MAP}expect = {{ outcome = \"direct\" }}\n{FINISH}");
+        let wrong = read_file("a.toml", &wrong).unwrap();
+        assert_eq!(run_with(&wrong[0], Heed::All, &[path]).path, Some(path));
+    }
+    let check = "[[step]]\nop = \"check\"\nexpect = { states = { ring = \"private\" } }\n";
+    assert_eq!(self::outcome(check).path, None);
 }

@@ -10,4 +10,5 @@
 mod broken;
 mod ids;
 mod made_wrong;
+mod page;
 mod suite;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use coco_dma_cases::{Heed, Loaded, built_in, run_all};
+use coco_dma_cases::{Heed, Loaded, Outcome, Path, built_in, run_all};
 
 #[test]
 fn every_case_holds() {
@@ -11,13 +11,23 @@ fn every_case_holds() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(!loaded.cases.is_empty());
     let start = Instant::now();
-    let failed: Vec<String> = run_all(&loaded.cases, 8, Heed::All)
+    let outcomes = run_all(&loaded.cases, 8, Heed::All, &Path::ALL);
+    let failed: Vec<String> = outcomes
         .iter()
         .filter(|outcome| !outcome.ok)
-        .map(|o| format!("{} at {}:\n  expected {}\n  got {}", o.name, o.place, o.expected, o.got))
+        .map(|o| {
+            let Outcome { name, path, place, expected, got, .. } = o;
+            format!("{name} on {path:?} at {place}:\n  expected {expected}\n  got {got}")
+        })
         .collect();
     assert!(failed.is_empty(), "{} cases failed:\n{}", failed.len(), failed.join("\n"));
-    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    // A path that no bounce takes is judged by nobody.
+    for path in Path::ALL {
+        let taken = outcomes.iter().filter(|outcome| outcome.paths.contains(&path)).count();
+        assert!(taken >= 100, "{taken} cases take the path {}", path.name());
+    }
+    // Four runs of a case, where there was one in 30 s.
+    assert!(start.elapsed() < Duration::from_secs(120), "{:?}", start.elapsed());
 }
 
 #[test]

@@ -35,7 +35,8 @@ pub(super) struct Question<'q, 'a> {
     pub(super) operation: Operation,
     pub(super) context: Context,
     pub(super) kind: AllocKind,
-    /// The alignment of an allocation, in bytes.
+    /// The page and the alignment of an allocation, in bytes.
+    pub(super) page: u64,
     pub(super) align: u64,
     /// Whether there is a source of pages.
     pub(super) pages: bool,
@@ -142,34 +143,47 @@ impl<'a> Question<'_, 'a> {
     fn alloc(&self, trace: &mut impl FnMut(Step)) -> Result<(Outcome<'a>, bool), Refuse> {
         let request = &self.request;
         let Place::At(base) = request.place else { return Err(Refuse::InvalidRange) };
-        let unit = self.align.max(PAGE);
-        let len = request.len.checked_next_multiple_of(unit).ok_or(Refuse::InvalidRange)?;
-        let _ = PhysRange::new(base, len).ok_or(Refuse::InvalidRange)?;
         let asked = AllocRequest {
             kind: self.kind,
             regime: request.regime,
             device: request.device,
-            len,
+            len: request.len,
+            page: self.page,
             align: self.align,
             attrs: request.attrs,
             context: self.context,
             pages: self.pages,
             pools: request.pools,
         };
-        let AllocPlan { reservoir, pages, pools, .. } = plan::alloc(&asked, trace)?;
+        let AllocPlan { extent, reservoir, pages, pools, .. } = plan::alloc(&asked, trace)?;
+        let _ = PhysRange::new(base, extent.len).ok_or(Refuse::InvalidRange)?;
         let restricted = request.pools.iter().any(|pool| pool.restricted);
         let reason = if restricted { "restricted-pool" } else { Direct::InReach.slug() };
         if let Some(reservoir) = reservoir {
             return Ok((self.pooled("allocate", reason, reservoir.pools), false));
         }
-        if let Some(OwnPages { state, convert, len, align, .. }) = pages
-            && let Some(run) = base.raw().checked_next_multiple_of(align)
-            && let Some(run) = PhysRange::new(PhysAddr::new(run), len)
-            && let Some(addr) = self.form(run, state, trace)
+        if let Some(pages) = pages
+            && let Some(run) = self.first_run(base, pages)
+            && let Some(addr) = self.form(run, pages.state, trace)
         {
-            return Ok((Outcome::direct("allocate", Direct::InReach, addr), convert));
+            return Ok((Outcome::direct("allocate", Direct::InReach, addr), pages.convert));
         }
         Ok((self.pooled("allocate", reason, pools?), false))
+    }
+
+    /// The first pages from `base` on that a source could be asked for; where there are none, those at
+    /// `base`, for the story of why they do not do.
+    fn first_run(&self, base: PhysAddr, pages: OwnPages) -> Option<PhysRange> {
+        let (regime, device) = (self.request.regime, self.request.device);
+        let mut queries = pages.queries(regime, device, self.context);
+        let found = queries.find_map(|query| {
+            let asked = query.constraints;
+            let at = base.max(asked.first).raw().checked_next_multiple_of(asked.align)?;
+            let run = PhysRange::new(PhysAddr::new(at), asked.len)?;
+            Some(query.place(regime, device, run)?.0)
+        });
+        let at = base.raw().checked_next_multiple_of(pages.align)?;
+        found.or_else(|| PhysRange::new(PhysAddr::new(at), pages.len))
     }
 
     /// The address of pages in a state (none where a domain gives it), if the device reaches all

@@ -10,8 +10,13 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
+use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 use sha2::Digest;
 use sha2::Sha256;
@@ -139,30 +144,76 @@ pub(super) fn output(path: Option<&Path>, image: &Image) -> Result<File, Failure
     Err(wrong("is no regular file".to_owned()))
 }
 
-/// SHA-256 of the first `len` bytes of a file, read from the file itself. Gives up early, with
-/// some hash, once `stop` is set.
-///
-/// Reads at places of its own: a device process that was given this open file shares its position,
-/// and moves it.
-pub(super) fn sha256(file: &File, len: u64, stop: &AtomicBool) -> Result<String, Failure> {
+/// A hash that is being computed, on a thread of its own: so it runs beside a copy, and a disk that
+/// does not answer keeps nobody.
+pub(super) struct Sum {
+    /// Bytes hashed so far.
+    done: Arc<AtomicU64>,
+    hash: Receiver<std::io::Result<String>>,
+}
+
+impl Sum {
+    /// Begins the SHA-256 of the first `len` bytes of a file.
+    ///
+    /// Reads at places of its own: a device process that was given this open file shares its
+    /// position, and moves it.
+    pub(super) fn begin(file: File, len: u64) -> Self {
+        Self::of(move |chunk, at| file.read_at(chunk, at), len)
+    }
+
+    fn of<R>(read: R, len: u64) -> Self
+    where
+        R: FnMut(&mut [u8], u64) -> std::io::Result<usize> + Send + 'static,
+    {
+        let done = Arc::new(AtomicU64::new(0));
+        let (send, hash) = sync_channel(1);
+        let progress = Arc::clone(&done);
+        std::thread::spawn(move || send.send(sha256(read, len, &progress)));
+        Self { done, hash }
+    }
+
+    /// Waits for the hash, as long as the file is read on: it may rest for `patience`.
+    pub(super) fn end(self, patience: Duration) -> Result<String, Failure> {
+        let wrong = |why: &str| {
+            Err(Failure::NotHeld(format!("a file cannot be read back for its hash: {why}")))
+        };
+        let mut before = self.done.load(Ordering::Relaxed);
+        loop {
+            match self.hash.recv_timeout(patience) {
+                Ok(Ok(hash)) => return Ok(hash),
+                Ok(Err(error)) => return wrong(&why(&error)),
+                Err(RecvTimeoutError::Disconnected) => return wrong("its thread has ended"),
+                Err(RecvTimeoutError::Timeout) => {
+                    let done = self.done.load(Ordering::Relaxed);
+                    if done == before {
+                        return wrong(&format!("its disk has not answered for {patience:?}"));
+                    }
+                    before = done;
+                }
+            }
+        }
+    }
+}
+
+fn sha256(
+    mut read: impl FnMut(&mut [u8], u64) -> std::io::Result<usize>,
+    len: u64,
+    done: &AtomicU64,
+) -> std::io::Result<String> {
     let mut hash = Sha256::new();
     let mut chunk = vec![0u8; CHUNK];
     let mut at = 0;
-    while at < len && !stop.load(Ordering::Relaxed) {
+    while at < len {
         let want = usize::try_from(len - at).unwrap_or(CHUNK).min(CHUNK);
-        match file.read_at(chunk.get_mut(..want).unwrap_or_default(), at) {
+        match read(chunk.get_mut(..want).unwrap_or_default(), at) {
             Ok(0) => break,
             Ok(count) => {
                 hash.update(chunk.get(..count).unwrap_or(&[]));
                 at += count as u64;
+                done.store(at, Ordering::Relaxed);
             }
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => {
-                return Err(Failure::NotHeld(format!(
-                    "a file cannot be read back for its hash: {}",
-                    why(&error)
-                )));
-            }
+            Err(error) => return Err(error),
         }
     }
     Ok(hex(&hash.finalize()))
@@ -191,5 +242,54 @@ pub(super) fn why(error: &std::io::Error) -> String {
     match text.find(" (os error") {
         Some(end) => text.get(..end).unwrap_or(&text).to_lowercase(),
         None => text.to_lowercase(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEN: u64 = 3 * CHUNK as u64;
+
+    fn zeroes(chunk: &mut [u8]) -> std::io::Result<usize> {
+        chunk.fill(0);
+        Ok(chunk.len())
+    }
+
+    /// A run waited for its hash as long as the disk of the image was silent.
+    #[test]
+    fn a_disk_that_does_not_answer_is_told() {
+        let (release, held) = sync_channel::<()>(0);
+        let sum = Sum::of(
+            move |chunk, at| {
+                if at == 2 * CHUNK as u64 {
+                    let _ = held.recv();
+                }
+                zeroes(chunk)
+            },
+            LEN,
+        );
+        let told = sum.end(Duration::from_millis(100)).unwrap_err().to_string();
+        assert!(told.ends_with("its disk has not answered for 100ms"), "{told}");
+        drop(release);
+    }
+
+    #[test]
+    fn a_slow_disk_is_waited_for() {
+        let file = scratch(LEN).unwrap();
+        let patience = Duration::from_secs(30);
+        let quick = Sum::begin(share(&file).unwrap(), LEN).end(patience).unwrap();
+        let slow = Sum::of(
+            |chunk, _| {
+                std::thread::sleep(Duration::from_millis(1200));
+                zeroes(chunk)
+            },
+            LEN,
+        );
+        // Less than the whole takes, more than one chunk.
+        assert_eq!(slow.end(Duration::from_secs(3)).unwrap(), quick);
+        let broken = Sum::of(|_, _| Err(std::io::Error::from_raw_os_error(5)), LEN);
+        let told = broken.end(patience).unwrap_err().to_string();
+        assert!(told.ends_with("for its hash: input/output error"), "{told}");
     }
 }

@@ -8,8 +8,6 @@ mod report;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use coco_dma::regime::Parameters;
@@ -38,6 +36,7 @@ use coco_dma_vhost::machine::Storage;
 use coco_dma_vhost::machine::UserMachine;
 use coco_dma_vhost::memory::PrivateArena;
 use image::Image;
+use image::Sum;
 use indicatif::ProgressBar;
 use indicatif::ProgressStyle;
 
@@ -109,21 +108,14 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let mut keeper = Keeper::new(&launch);
 
     // The image is hashed from the file itself while it is copied.
-    let stop = AtomicBool::new(false);
-    let (copied, sha256_in) = std::thread::scope(|scope| {
-        let sum = scope.spawn(|| image::sha256(&image.file, image.len, &stop));
-        let copied = transfer(&layer, &mut keeper, &image, shape);
-        stop.store(copied.is_err(), Ordering::Relaxed);
-        (copied, sum.join())
-    });
-    let copied = copied?;
-    let sha256_in = sha256_in
-        .map_err(|_| Failure::NotHeld("the image's hash could not be computed".to_owned()))??;
+    let sum = Sum::begin(image.share()?, image.len);
+    let copied = transfer(&layer, &mut keeper, &image, shape)?;
+    let sha256_in = sum.end(PATIENCE)?;
     let target = Target { export: SCRATCH, backing: Some(&scratch) };
     let attacks = attack::attack(&layer, &mut keeper, &target).map_err(|error| failed(&error))?;
     let (separation, restarts) = (keeper.separation(), keeper.restarts());
     keeper.stop().map_err(|error| failed(&error))?;
-    let sha256_out = image::sha256(&output, image.len, &stop)?;
+    let sha256_out = Sum::begin(output, image.len).end(PATIENCE)?;
 
     let sums = report::Sums { input: sha256_in, output: sha256_out };
     let device = report::Device { kind, separation, restarts };

@@ -149,6 +149,10 @@ unsafe impl<P: Platform> Platform for Accounted<P> {
         self.inner.memory()
     }
 
+    fn cpu(&self) -> usize {
+        self.inner.cpu()
+    }
+
     fn locate(&self, bytes: NonNull<[u8]>) -> Option<PhysRange> {
         self.inner.locate(bytes)
     }

@@ -138,6 +138,10 @@ unsafe impl<P: Platform> Platform for Adversary<P> {
         self.inner.memory()
     }
 
+    fn cpu(&self) -> usize {
+        self.inner.cpu()
+    }
+
     fn locate(&self, bytes: NonNull<[u8]>) -> Option<PhysRange> {
         self.inner.locate(bytes)
     }

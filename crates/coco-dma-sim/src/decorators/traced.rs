@@ -124,6 +124,10 @@ unsafe impl<P: Platform> Platform for Traced<P> {
         self.inner.memory()
     }
 
+    fn cpu(&self) -> usize {
+        self.inner.cpu()
+    }
+
     fn locate(&self, bytes: NonNull<[u8]>) -> Option<PhysRange> {
         let found = self.inner.locate(bytes);
         self.note(Call::Locate { len: bytes.len(), found });

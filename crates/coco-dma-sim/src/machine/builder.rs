@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
 
 use coco_dma::addr::PhysAddr;
 use coco_dma::addr::PhysRange;
@@ -43,8 +44,8 @@ impl Builder {
         Self { numbers, ..self }
     }
 
-    /// RAM of `size` bytes at `base`, both whole granules. May be said several times. What is
-    /// never touched costs this process nothing.
+    /// RAM of `size` bytes at `base`, both whole granules. May be said several times; what stands
+    /// side by side is one run of this process's memory too. What is never touched costs this process nothing.
     #[must_use]
     pub fn ram(mut self, base: u64, size: u64) -> Self {
         self.ram.push((base, size));
@@ -79,20 +80,24 @@ impl Builder {
         let regime = self.platform.regime(&self.numbers).map_err(BuildError::Parameter)?;
         let hardware = Hardware::new(self.platform, &self.numbers);
         let granule = regime.granule();
-        let mut regions: Vec<Region> = Vec::new();
+        let mut ranges: Vec<PhysRange> = Vec::new();
         for (base, size) in self.ram {
             let wrong = BuildError::Ram { base, size, granule };
             let range = number::run(base, size).ok_or(wrong)?;
             if !range.is_aligned(granule) || range.last().raw() > regime.memory_limit().raw() {
                 return Err(wrong);
             }
-            if let Some(other) = regions.iter().find(|other| other.range().overlaps(range)) {
-                return Err(BuildError::Overlap { first: other.range(), second: range });
+            if let Some(other) = ranges.iter().find(|other| other.overlaps(range)) {
+                return Err(BuildError::Overlap { first: *other, second: range });
             }
-            let region = Region::new(range, granule, hardware.at_boot, self.caches);
-            regions.push(region.ok_or(BuildError::TooLarge { size })?);
+            ranges.push(range);
         }
-        regions.sort_by_key(|region| region.range().base());
+        ranges.sort_by_key(|range| range.base());
+        let mut regions: Vec<Region> = Vec::new();
+        for range in side_by_side(&ranges) {
+            let region = Region::new(range, granule, hardware.at_boot, self.caches);
+            regions.push(region.ok_or(BuildError::TooLarge { size: range.len() })?);
+        }
         let present: Box<[_]> = regions.iter().map(Region::range).collect();
         let highest = present.last().map(|range| range.last());
         let ceiling = self.ceiling.max(highest);
@@ -106,9 +111,25 @@ impl Builder {
             atomic: Vec::new(),
         };
         let (name, live) = (self.platform, Mutex::new(live));
-        let inner = Inner { name, regime, hardware, present, ceiling, live };
+        let inner =
+            Inner { name, regime, hardware, present, ceiling, cpu: AtomicUsize::new(0), live };
         Ok(Machine { inner: Arc::new(inner) })
     }
+}
+
+/// Ranges in ascending order, those in one that stand side by side: a buffer may lie across.
+fn side_by_side(ranges: &[PhysRange]) -> Vec<PhysRange> {
+    let mut merged: Vec<PhysRange> = Vec::new();
+    for range in ranges {
+        let touches = |last: &&mut PhysRange| last.last().checked_add(1) == Some(range.base());
+        match merged.last_mut().filter(touches) {
+            Some(last) => {
+                *last = PhysRange::new(last.base(), last.len() + range.len()).unwrap_or(*last);
+            }
+            None => merged.push(*range),
+        }
+    }
+    merged
 }
 
 /// A machine that cannot be.

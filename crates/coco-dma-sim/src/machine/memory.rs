@@ -20,6 +20,15 @@ impl Machine {
     /// in which memory comes. Its bytes are what its last owner left in it. It is the lowest free
     /// one.
     pub fn take(&self, len: u64) -> Result<PhysRange, NoMemory> {
+        self.take_fitting(len, |_| true)
+    }
+
+    /// The same, of those runs that fit.
+    pub fn take_fitting(
+        &self,
+        len: u64,
+        fits: impl Fn(PhysRange) -> bool,
+    ) -> Result<PhysRange, NoMemory> {
         let granule = self.rules().granule();
         let state = self.hardware().at_boot;
         let count = number::size(len.div_ceil(granule));
@@ -28,7 +37,7 @@ impl Machine {
         let found = if count == 0 {
             None
         } else {
-            regions.find_map(|region| region.take(granule, count, state))
+            regions.find_map(|region| region.take(granule, count, state, &fits))
         };
         found.ok_or(NoMemory::Full { len })
     }

@@ -21,6 +21,8 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::thread::ThreadId;
 
@@ -59,6 +61,8 @@ struct Inner {
     hardware: Hardware,
     present: Box<[PhysRange]>,
     ceiling: Option<PhysAddr>,
+    /// The number of the CPU that the layer is told.
+    cpu: AtomicUsize,
     live: Mutex<Live>,
 }
 
@@ -80,6 +84,11 @@ impl Machine {
     /// A machine of this platform; say what RAM it has.
     pub fn builder(platform: PlatformName) -> Builder {
         Builder::new(platform)
+    }
+
+    /// What the layer does from now on it does on the CPU with this number.
+    pub fn set_cpu(&self, cpu: usize) {
+        self.inner.cpu.store(cpu, Ordering::Relaxed);
     }
 
     /// Its platform.

@@ -44,6 +44,10 @@ unsafe impl Platform for Machine {
         MemoryMap { present: &inner.present, ceiling: inner.ceiling }
     }
 
+    fn cpu(&self) -> usize {
+        self.inner.cpu.load(Ordering::Relaxed)
+    }
+
     fn locate(&self, bytes: NonNull<[u8]>) -> Option<PhysRange> {
         self.live().ram.locate(bytes)
     }

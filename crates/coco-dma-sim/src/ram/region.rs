@@ -116,17 +116,23 @@ impl Region {
         number::granules(self.range, granule).zip(self.states.iter().copied())
     }
 
-    /// Gives out the lowest free run of `count` granules in which all are in `state`.
-    pub(crate) fn take(&mut self, granule: u64, count: usize, state: State) -> Option<PhysRange> {
+    /// Gives out the lowest free run of `count` granules that fits, all of which are in `state`.
+    pub(crate) fn take(
+        &mut self,
+        granule: u64,
+        count: usize,
+        state: State,
+        fits: &impl Fn(PhysRange) -> bool,
+    ) -> Option<PhysRange> {
         let free =
             |(taken, found): (&bool, &GranuleState)| !taken && *found == GranuleState::In(state);
         let mut length = 0;
-        let end = self.taken.iter().zip(&self.states).position(|pair| {
+        let run = self.taken.iter().zip(&self.states).enumerate().find_map(|(end, pair)| {
             length = if free(pair) { length + 1 } else { 0 };
-            length == count
+            let first = number::wide((end + 1).checked_sub(count).filter(|_| length >= count)?);
+            let run = self.range.slice(first * granule, number::wide(count) * granule);
+            run.filter(|run| fits(*run))
         })?;
-        let first = number::wide(end + 1 - count);
-        let run = self.range.slice(first * granule, number::wide(count) * granule)?;
         self.mark(granule, run, true);
         Some(run)
     }

@@ -9,6 +9,8 @@
     reason = "a test stops where it fails"
 )]
 
+mod across;
+mod drivers;
 mod ends;
 mod found_books;
 mod found_convert;
@@ -16,6 +18,7 @@ mod found_device;
 mod found_limits;
 mod found_pool;
 mod objects;
+mod pinned_out;
 mod random;
 mod reservoir;
 mod scattered;

@@ -207,8 +207,9 @@ fn a_host_that_refuses_costs_a_region_and_nothing_untold() {
     }
 }
 
+/// What a device has of the reservoir and what it has as pages is one account.
 #[test]
-fn a_device_past_its_quota_pays_for_its_own_pages() {
+fn a_device_past_its_quota_gets_neither_slots_nor_pages() {
     let machine = machine(PlatformName::Cca);
     let storage = metadata_words(GRANULE);
     let metadata = metadata(GRANULE, &storage);
@@ -219,14 +220,17 @@ fn a_device_past_its_quota_pays_for_its_own_pages() {
     let dma =
         Dma::new(&machine, &pools).with_ledger(Ledger::new(&metadata).unwrap()).with_pages(&arena);
     let greedy = dma.bind(Endpoint::new("greedy").quota(2), Limits::NONE).unwrap();
-    let memories = [0; 2].map(|_| alloc(&greedy, 4096, Context::Blocking).unwrap());
-    assert_eq!((pools[0].used(), arena.taken()), (2, 1));
+    let memory = alloc(&greedy, 4096, Context::Blocking).unwrap();
+    let refused = alloc(&greedy, 4096, Context::Blocking).map(|_| ()).unwrap_err();
+    assert_eq!(refused.reason, Refuse::Quota);
+    assert_eq!((pools[0].used(), arena.taken(), greedy.charged()), (2, 0, 2));
     // An accepted device reaches private memory alone: it is given none of it.
     let gpu = dma.bind(Endpoint::new("gpu").accepted(vouch()), Limits::NONE).unwrap();
     let private = alloc(&gpu, 4096, Context::Blocking).unwrap();
-    assert_eq!((pools[0].used(), arena.taken()), (2, 2));
+    assert_eq!((pools[0].used(), arena.taken()), (2, 1));
     free(&gpu, private);
-    memories.into_iter().for_each(|memory| free(&greedy, memory));
+    free(&greedy, memory);
+    assert_eq!(greedy.charged(), 0);
     assert_eq!((arena.taken(), arena.faults()), (0, vec![]));
 }
 

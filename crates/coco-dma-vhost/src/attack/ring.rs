@@ -132,7 +132,8 @@ impl Ring {
             match wait_for_signs(front, process, left)? {
                 // A device that dies refuses nothing.
                 [_, _, _, true] => return Err(lost(process, super::NAME).into()),
-                [true, ..] => {}
+                // A call without a completion is none: it does not prolong the wait.
+                [true, ..] if !left.is_zero() => {}
                 [_, _, true, _] => return Ok(Answer::HungUp),
                 [_, true, ..] => return Ok(Answer::Broken),
                 _ if left.is_zero() => return Ok(Answer::Nothing),

@@ -94,7 +94,9 @@ fn digest(file: BorrowedFd<'_>, request: &Range<u64>, hasher: &mut impl Hasher) 
             Err(rustix::io::Errno::NXIO) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        let end = rustix::fs::seek(file, SeekFrom::Hole(at))?;
+        // At least one block: a device may take a page out of its file between the two calls, and
+        // put it in again, as often as it likes.
+        let end = rustix::fs::seek(file, SeekFrom::Hole(at))?.max(at + 1);
         while at < end {
             if !request.contains(&at) {
                 let count = rustix::io::pread(file, &mut block, at)?;

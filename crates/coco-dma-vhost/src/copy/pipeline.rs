@@ -63,7 +63,7 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Takes back what a lost device left undone.
-    pub(super) fn sync_for_cpu(&mut self, undone: Vec<Request<'a>>) {
+    pub(super) fn take_back(&mut self, undone: Vec<Request<'a>>) {
         for request in undone {
             match request.op {
                 Op::Read { .. } => self.again.push(request),

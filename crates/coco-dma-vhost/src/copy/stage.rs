@@ -163,8 +163,8 @@ fn serve<'a>(
     });
     if ended.as_ref().is_err_and(CopyError::is_loss) {
         process.kill()?;
-        pipeline.sync_for_cpu(input.lose().unwrap_or_default());
-        pipeline.sync_for_cpu(output.lose().unwrap_or_default());
+        pipeline.take_back(input.lose().unwrap_or_default());
+        pipeline.take_back(output.lose().unwrap_or_default());
     }
     ended
 }

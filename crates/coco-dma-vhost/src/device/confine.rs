@@ -85,7 +85,15 @@ pub(super) fn before_exec(
     then: Option<Confinement>,
     landlock: Option<OwnedFd>,
 ) {
+    #[cfg(test)]
+    let stops = stopping::takes_one();
     let hook = move || {
+        // From the start: one that is stopped before its exec would outlive us.
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        #[cfg(test)]
+        if stops {
+            rustix::process::kill_process(rustix::process::getpid(), Signal::STOP)?;
+        }
         close_on_exec_above_stderr();
         for &fd in &inherit {
             // SAFETY: F_SETFD takes an integer and touches no memory; a wrong number gives EBADF.
@@ -157,4 +165,28 @@ fn maps_nobody(map: &str) -> bool {
             _ => false,
         }
     })
+}
+
+#[cfg(test)]
+pub(super) use stopping::stop_next;
+
+/// Children that are stopped between fork and exec.
+#[cfg(test)]
+mod stopping {
+    use std::cell::Cell;
+
+    thread_local! {
+        static NEXT: Cell<u32> = const { Cell::new(0) };
+    }
+
+    /// The next `count` processes that this thread prepares stop before they are executed.
+    pub(in super::super) fn stop_next(count: u32) {
+        NEXT.set(count);
+    }
+
+    pub(super) fn takes_one() -> bool {
+        let left = NEXT.get();
+        NEXT.set(left.saturating_sub(1));
+        left > 0
+    }
 }

@@ -64,6 +64,20 @@ pub enum DeviceError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The process was forked, but had not executed its program in time.
+    #[error(
+        "the device process {} had not executed {} {waited:?} after its start: somebody has \
+         stopped it, or the disk of that program does not answer; start a new one",
+        fate(*pid), program.display()
+    )]
+    Stuck {
+        /// What was to be executed.
+        program: PathBuf,
+        /// Which process it was. `None` where the kernel does not tell: there it is not killed.
+        pid: Option<u32>,
+        /// How long we waited.
+        waited: Duration,
+    },
     /// The process is no more.
     #[error("the device process {pid} {exit}; start a new one")]
     Died {
@@ -134,6 +148,16 @@ impl DeviceError {
     /// Whether the process, or its connections, are lost: another process may do better.
     #[must_use]
     pub fn is_loss(&self) -> bool {
-        matches!(self, Self::Died { .. } | Self::Unanswered { .. } | Self::Connect { .. })
+        matches!(
+            self,
+            Self::Stuck { .. } | Self::Died { .. } | Self::Unanswered { .. } | Self::Connect { .. }
+        )
     }
+}
+
+/// What became of a process that got stuck.
+fn fate(pid: Option<u32>) -> String {
+    pid.map_or("(which cannot be found, and is left alone)".to_owned(), |pid| {
+        format!("{pid} (killed)")
+    })
 }

@@ -65,7 +65,7 @@ impl Door {
     }
 
     /// Lets go of the listening end, so that it lives exactly as long as the device process.
-    pub(super) fn sync_for_device(&mut self) {
+    pub(super) fn hand_over(&mut self) {
         self.listener = None;
     }
 

@@ -26,6 +26,7 @@ mod listener;
 mod maps;
 mod process;
 mod sandbox;
+mod spawn;
 mod words;
 
 use std::fmt;

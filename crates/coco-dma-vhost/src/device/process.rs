@@ -9,9 +9,13 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::listener::{Door, left, wait};
-use super::words::{self, Words};
+use super::spawn::{SpawnError, Started, spawn};
+use super::words::Words;
 use super::{DeviceError, Exit, Launch, Separation, launch, maps};
 
+/// How long a new process may take from its fork to the execution of its program, which is
+/// milliseconds on an idle machine.
+const START: Duration = Duration::from_secs(10);
 /// How long a device may take to answer a new connection, its own start included.
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long it may take to end when asked to (it may have data to write back).
@@ -35,13 +39,15 @@ pub struct DeviceProcess {
 }
 
 impl DeviceProcess {
-    /// Starts the process. Blocks until it has been executed, which is before it is ready:
-    /// [`connect`](Self::connect) waits for that.
+    /// Starts the process. Blocks until it has been executed, which is before it is ready
+    /// ([`connect`](Self::connect) waits for that): for 10 seconds at most, and for 5 more to
+    /// kill one that was not.
     ///
     /// # Errors
     ///
     /// Nothing to serve, an image that cannot be opened or is none, a program that is missing or
-    /// cannot be executed, no place for a socket.
+    /// cannot be executed, no place for a socket; [`DeviceError::Stuck`] where the process was
+    /// stopped, or waits for the disk of its program, before it executes it.
     pub fn start(launch: &Launch) -> Result<Self, DeviceError> {
         if launch.exports.is_empty() {
             return Err(DeviceError::NoExport);
@@ -51,12 +57,14 @@ impl DeviceProcess {
             .collect::<Result<Vec<_>, _>>()?;
         let prepared = launch::prepare(launch, &doors)?;
         let launch::Prepared { command, program, separation, images } = prepared;
-        let started = words::spawn(command);
+        let started = spawn(command, START);
         // The process has its own descriptors of them now.
         drop(images);
-        let (child, ended, words) =
-            started.map_err(|source| DeviceError::Spawn { program, source })?;
-        doors.iter_mut().for_each(Door::sync_for_device);
+        let Started { child, ended, words } = started.map_err(|error| match error {
+            SpawnError::Refused(source) => DeviceError::Spawn { program, source },
+            SpawnError::Stuck { pid } => DeviceError::Stuck { program, pid, waited: START },
+        })?;
+        doors.iter_mut().for_each(Door::hand_over);
         let pid = child.id();
         Ok(Self { child: Mutex::new(child), pid, ended, doors, words, separation })
     }

@@ -3,12 +3,9 @@
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::{Child, ChildStderr, Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
-use std::thread;
+use std::process::ChildStderr;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-use rustix::process::{Pid, PidfdFlags};
 
 use super::listener::wait;
 
@@ -31,6 +28,14 @@ struct Heard {
 }
 
 impl Words {
+    /// The words that come through a pipe, and the pipe once more, for [`collect`](Self::collect).
+    pub(super) fn of(pipe: ChildStderr) -> io::Result<(Self, OwnedFd)> {
+        rustix::io::ioctl_fionbio(&pipe, true)?;
+        let again = pipe.as_fd().try_clone_to_owned()?;
+        let heard = Heard { pipe, lines: VecDeque::new(), current: Vec::new(), ended: false };
+        Ok((Self(Arc::new((Mutex::new(heard), Condvar::new()))), again))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Heard> {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -54,7 +59,7 @@ impl Words {
     }
 
     /// Collects until the process can write no more.
-    fn collect(&self, pipe: &OwnedFd) {
+    pub(super) fn collect(&self, pipe: &OwnedFd) {
         loop {
             let polled = wait(&[pipe.as_fd()], Duration::from_secs(60));
             let mut heard = self.lock();
@@ -69,16 +74,25 @@ impl Words {
 }
 
 impl Heard {
-    /// Takes in what the pipe holds.
+    /// Takes in what the pipe holds at this moment, and no more: a process that never stops
+    /// writing keeps nobody here.
     fn drain(&mut self) {
         let mut buffer = [0_u8; 1024];
+        let mut left = rustix::io::ioctl_fionread(&self.pipe).unwrap_or(0);
+        // Also where there is nothing: the end of the pipe is heard by reading.
         while !self.ended {
             match self.pipe.read(&mut buffer) {
                 Ok(0) => {
                     self.end_line();
                     self.ended = true;
                 }
-                Ok(count) => self.hear(buffer.get(..count).unwrap_or_default()),
+                Ok(count) => {
+                    self.hear(buffer.get(..count).unwrap_or_default());
+                    left = left.saturating_sub(count as u64);
+                    if left == 0 {
+                        return;
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return,
             }
@@ -109,64 +123,4 @@ impl Heard {
         }
         self.lines.push_back(line.to_owned());
     }
-}
-
-/// Starts `command` with its standard error collected.
-///
-/// The thread that collects is also the thread that forks, and stays until the process has
-/// ended: the kernel's parent-death signal fires when the forking *thread* ends, so a device
-/// started by a short-lived thread would die with it.
-pub(super) fn spawn(mut command: Command) -> io::Result<(Child, OwnedFd, Words)> {
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let (send, receive) = mpsc::sync_channel(1);
-    thread::Builder::new().name("device words".to_owned()).spawn(move || {
-        let started = start(&mut command);
-        // What the child inherited stays open in us no longer than needed.
-        drop(command);
-        let (mine, theirs) = match started {
-            Ok(Started { child, ended, words, pipe }) => match ended.try_clone() {
-                Ok(watch) => (Some((watch, pipe, words.clone())), Ok((child, ended, words))),
-                Err(error) => (None, Err(abandon(child, error))),
-            },
-            Err(error) => (None, Err(error)),
-        };
-        let _ = send.send(theirs);
-        if let Some((ended, pipe, words)) = mine {
-            words.collect(&pipe);
-            while let Ok(None) = wait(&[ended.as_fd()], Duration::from_secs(60)) {}
-        }
-    })?;
-    receive.recv().map_err(io::Error::other)?
-}
-
-struct Started {
-    child: Child,
-    ended: OwnedFd,
-    words: Words,
-    pipe: OwnedFd,
-}
-
-fn start(command: &mut Command) -> io::Result<Started> {
-    let mut child = command.spawn()?;
-    let watch = |child: &mut Child| -> io::Result<(OwnedFd, Words, OwnedFd)> {
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-        let pid = pid.ok_or(io::ErrorKind::InvalidData)?;
-        let ended = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
-        let pipe = child.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?;
-        rustix::io::ioctl_fionbio(&pipe, true)?;
-        let poll = pipe.as_fd().try_clone_to_owned()?;
-        let heard = Heard { pipe, lines: VecDeque::new(), current: Vec::new(), ended: false };
-        Ok((ended, Words(Arc::new((Mutex::new(heard), Condvar::new()))), poll))
-    };
-    match watch(&mut child) {
-        Ok((ended, words, pipe)) => Ok(Started { child, ended, words, pipe }),
-        Err(error) => Err(abandon(child, error)),
-    }
-}
-
-/// Ends a child that cannot be watched.
-fn abandon(mut child: Child, error: io::Error) -> io::Error {
-    let _ = child.kill();
-    let _ = child.wait();
-    error
 }

@@ -21,7 +21,7 @@ fn a_silent_device_is_given_up() {
     let begun = Instant::now();
     let error = Front::connect(ours, &machine(PlatformName::Tdx)).unwrap_err();
     assert!(matches!(error, FrontError::Silent { asked: "GET_FEATURES", .. }), "{error}");
-    assert!(begun.elapsed() < Duration::from_secs(7));
+    assert!(begun.elapsed() < Duration::from_secs(10));
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn a_device_that_trickles_is_given_up() {
     let begun = Instant::now();
     let error = Front::connect(ours, &machine(PlatformName::Tdx)).unwrap_err();
     assert!(matches!(error, FrontError::Silent { .. }), "{error}");
-    assert!(begun.elapsed() < Duration::from_secs(7));
+    assert!(begun.elapsed() < Duration::from_secs(10));
     trickle.join().unwrap();
 }
 
@@ -54,7 +54,7 @@ fn a_device_that_hangs_up_or_babbles_is_no_device() {
     let begun = Instant::now();
     let error = Front::connect(ours, &machine(PlatformName::Tdx)).unwrap_err();
     assert!(matches!(error, FrontError::Failed { .. }), "{error}");
-    assert!(begun.elapsed() < Duration::from_secs(2));
+    assert!(begun.elapsed() < Duration::from_secs(5));
 }
 
 #[test]

@@ -1,11 +1,9 @@
 //! What a device refuses: one line, a hang-up, and the next connection works.
 
-use std::fs;
-use std::time::Duration;
-
 use coco_dma_vhost::device::{Backing, Export, Kind};
+use std::fs;
 
-use crate::front::{DATA, Front, INDIRECT, NEXT, Outcome, POOL, SIZE, WRITE};
+use crate::front::{DATA, Front, INDIRECT, NEXT, Outcome, PATIENCE, POOL, SIZE, WRITE};
 use crate::{OK, connect, image, null, start};
 
 pub(crate) fn refuses_bad_descriptors(kind: Kind) {
@@ -90,7 +88,7 @@ pub(crate) fn refuses_bad_rings(kind: Kind) {
     });
     attack("more requests than the ring holds", "the ring", &|front| {
         front.offer_up_to(17);
-        front.outcome(Duration::from_secs(10))
+        front.outcome(PATIENCE)
     });
     attack("an indirect table in an indirect table", "its table", &|front| {
         front.describe(0x3400, 0, POOL + 0x3400, 48, INDIRECT, 0);

@@ -16,6 +16,9 @@ use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use vmm_sys_util::eventfd::EventFd;
 
+/// How long a healthy device may take over anything, on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
 pub(crate) const POOL: u64 = 0x1_0000_0000;
 pub(crate) const SIZE: u64 = 1 << 20;
 /// Where the pool would be in a front end that maps it.
@@ -199,7 +202,7 @@ impl Front {
     /// Makes the chain at `head` available and waits for what becomes of it.
     pub(crate) fn submit(&mut self, head: u16) -> Outcome {
         self.offer(head);
-        self.outcome(Duration::from_secs(10))
+        self.outcome(PATIENCE)
     }
 
     /// Makes the chain at `head` available.

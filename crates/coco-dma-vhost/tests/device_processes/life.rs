@@ -12,7 +12,7 @@ use coco_dma_vhost::device::{Backing, DeviceError, DeviceProcess, EMBEDDED_ARG, 
 use rustix::fs::{CWD, FileType, Mode};
 use rustix::process::{Signal, pidfd_send_signal};
 
-use crate::front::{Outcome, ready, watch};
+use crate::front::{Outcome, PATIENCE, ready, watch};
 use crate::{OK, PARENT_ARG, connect, launch, null, start};
 
 pub(crate) fn is_noticed_when_killed(kind: Kind) {
@@ -22,7 +22,7 @@ pub(crate) fn is_noticed_when_killed(kind: Kind) {
     assert_eq!(device.poll_exit(), None);
     assert!(!ready(&[device.exit_fd()], Duration::ZERO));
     pidfd_send_signal(watch(device.pid()), Signal::KILL).unwrap();
-    assert!(ready(&[device.exit_fd()], Duration::from_secs(5)));
+    assert!(ready(&[device.exit_fd()], PATIENCE));
     assert_eq!(front.read(0, 512), Outcome::HungUp);
     let exit = device.poll_exit().unwrap();
     assert_eq!(exit.status.signal(), Some(9), "{exit}");
@@ -42,7 +42,7 @@ pub(crate) fn is_noticed_when_killed(kind: Kind) {
         pidfd_send_signal(&watched, Signal::KILL).unwrap();
         let begun = Instant::now();
         assert!(matches!(second.join().unwrap(), Err(DeviceError::Died { .. })));
-        assert!(begun.elapsed() < Duration::from_secs(2));
+        assert!(begun.elapsed() < Duration::from_secs(8), "as long as one that lives");
     });
 }
 
@@ -100,7 +100,7 @@ pub(crate) fn ends_with_its_parent(kind: Kind) {
     assert!(!ready(&[watched.as_fd()], Duration::from_millis(50)));
     parent.kill().unwrap();
     parent.wait().unwrap();
-    assert!(ready(&[watched.as_fd()], Duration::from_secs(5)), "it outlived its parent");
+    assert!(ready(&[watched.as_fd()], PATIENCE), "it outlived its parent");
 }
 
 pub(crate) fn outlives_the_thread_that_started_it(kind: Kind) {

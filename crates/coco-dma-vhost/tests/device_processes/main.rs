@@ -1,6 +1,6 @@
 //! Both kinds of device process, driven by a front end of our own.
 //!
-//! The test program is its own embedded device, so it has its own `main`: no test harness.
+//! The test program is its own embedded device, so it has its own `main` and harness.
 //! Arguments are filters on the names of tests.
 
 #![allow(
@@ -15,6 +15,8 @@
 
 mod attacks;
 mod front;
+#[path = "../harness/mod.rs"]
+mod harness;
 mod io;
 mod life;
 mod rights;
@@ -23,7 +25,6 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Instant;
 
 use coco_dma_vhost::device::{
     Backing, DeviceProcess, EMBEDDED_ARG, Export, Kind, Launch, embedded, find_qemu_storage_daemon,
@@ -74,42 +75,21 @@ fn main() -> ExitCode {
     if args.next_if(|arg| arg == EMBEDDED_ARG).is_some() {
         return embedded::main(args);
     }
-    let mut args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<String> = std::env::args().skip(1).collect();
     if args.first().is_some_and(|arg| arg == PARENT_ARG) {
         life::wait_to_be_killed(&args);
     }
-    let list = args.iter().any(|arg| arg == "--list");
-    args.retain(|arg| !arg.starts_with('-'));
-
-    let (mut passed, mut failed) = (0, Vec::new());
+    let mut all: Vec<harness::Test> = Vec::new();
     for (kind, own) in [(Kind::Embedded, EMBEDDED), (Kind::QemuStorageDaemon, QEMU)] {
         if kind == Kind::QemuStorageDaemon && find_qemu_storage_daemon().is_none() {
             eprintln!("LEFT OUT: every test with qemu-storage-daemon: it is not in PATH");
             continue;
         }
         for (name, test) in BOTH.iter().chain(own) {
-            let name = format!("{kind}::{name}");
-            if !args.is_empty() && !args.iter().any(|arg| name.contains(arg)) {
-                continue;
-            }
-            if list {
-                println!("{name}: test");
-                continue;
-            }
-            let begun = Instant::now();
-            if std::panic::catch_unwind(|| test(kind)).is_ok() {
-                passed += 1;
-                println!("test {name} ... ok ({:.0?})", begun.elapsed());
-            } else {
-                println!("test {name} ... FAILED");
-                failed.push(name);
-            }
+            all.push((format!("{kind}::{name}"), Box::new(move || test(kind))));
         }
     }
-    if !list {
-        println!("\n{passed} passed; {} failed {failed:?}", failed.len());
-    }
-    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    harness::run(&all)
 }
 
 fn launch(kind: Kind, exports: Vec<Export>) -> Launch {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use coco_dma_vhost::device::{Backing, Export, Kind, Separation};
 use vhost::vhost_user::VhostUserFrontend;
 
-use crate::front::{Front, Outcome, POOL, memory, region};
+use crate::front::{Front, Outcome, PATIENCE, POOL, memory, region};
 use crate::{OK, connect, image, null, start};
 
 pub(crate) fn maps_what_is_shared_and_nothing_else(kind: Kind) {
@@ -62,7 +62,7 @@ pub(crate) fn a_region_taken_back_is_gone(kind: Kind) {
             assert!(!lines.iter().any(|line| line.contains("one-more")), "{round}: {lines:?}");
         }
         // Either it came first or was refused.
-        match front.outcome(Duration::from_secs(10)) {
+        match front.outcome(PATIENCE) {
             Outcome::HungUp => {
                 front = connect(&device, 0, true);
                 messages = front.front.clone();

@@ -171,4 +171,5 @@ pub(crate) fn run(
     report
 }
 
-pub(crate) const SOON: Duration = Duration::from_secs(5);
+/// Sooner than anybody who waits for a device of whom nothing else is said: that takes [`PATIENCE`].
+pub(crate) const SOON: Duration = Duration::from_secs(25);

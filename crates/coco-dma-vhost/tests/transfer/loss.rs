@@ -108,7 +108,7 @@ pub(crate) fn a_stopped_device_is_replaced(kind: Kind) {
         let launch = images.launch(kind);
         let mut keeper = Keeper::new(&launch);
         let mut job = job(8 << 20, 16);
-        job.patience = Duration::from_secs(1);
+        job.patience = Duration::from_secs(3);
         let begun = Instant::now();
         let report = copy_with_signals(layer, &mut keeper, &job, &[3], Signal::STOP);
         assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
@@ -139,7 +139,7 @@ pub(crate) fn a_device_that_stops_while_it_connects(kind: Kind) {
         let mut keeper = Keeper::new(&launch);
         let pid = keeper.process().unwrap().pid();
         let mut job = job_of(1 << 20);
-        job.patience = Duration::from_secs(1);
+        job.patience = Duration::from_secs(3);
         let report = std::thread::scope(|scope| {
             scope.spawn(|| {
                 while layer.pool().used() == 0 {

@@ -1,6 +1,6 @@
 //! Whole images through the layer, with both kinds of device process.
 //!
-//! The test program is its own embedded device, so it has its own `main`: no test harness.
+//! The test program is its own embedded device, so it has its own `main` and harness.
 //! Arguments are filters on the names of tests. One after the other: the copy's `Hal` types are
 //! one of each in a process.
 //!
@@ -28,6 +28,8 @@
 
 mod attacks;
 mod bench;
+#[path = "../harness/mod.rs"]
+mod harness;
 mod hostile;
 mod loss;
 mod regions;
@@ -36,9 +38,9 @@ mod stale;
 mod tests;
 
 use std::process::ExitCode;
-use std::time::Instant;
 
 use coco_dma_vhost::device::{EMBEDDED_ARG, Kind, embedded, find_qemu_storage_daemon};
+use harness::Test;
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os().peekable();
@@ -49,46 +51,20 @@ fn main() -> ExitCode {
             None => embedded::main(args),
         };
     }
-    let mut filters: Vec<String> = std::env::args().skip(1).collect();
-    let list = filters.iter().any(|arg| arg == "--list");
-    filters.retain(|arg| !arg.starts_with('-'));
-
-    let (mut passed, mut failed) = (0, Vec::new());
-    let mut run = |name: String, test: &dyn Fn()| {
-        if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter)) {
-            return;
-        }
-        if list {
-            println!("{name}: test");
-            return;
-        }
-        let begun = Instant::now();
-        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(test)) {
-            Ok(()) => {
-                passed += 1;
-                println!("test {name} ... ok ({:?})", begun.elapsed());
-            }
-            Err(_) => {
-                println!("test {name} ... FAILED");
-                failed.push(name);
-            }
-        }
-    };
+    let mut all: Vec<Test> = Vec::new();
     for (name, test) in tests::ALONE {
-        run((*name).to_owned(), test);
+        all.push(((*name).to_owned(), Box::new(test)));
     }
     for (name, test) in tests::BOTH {
-        run(format!("embedded::{name}"), &|| test(Kind::Embedded));
+        all.push((format!("embedded::{name}"), Box::new(|| test(Kind::Embedded))));
     }
     if find_qemu_storage_daemon().is_some() {
         for (name, test) in tests::BOTH.iter().chain(tests::QEMU) {
-            run(format!("qemu-storage-daemon::{name}"), &|| test(Kind::QemuStorageDaemon));
+            let test = || test(Kind::QemuStorageDaemon);
+            all.push((format!("qemu-storage-daemon::{name}"), Box::new(test)));
         }
     } else {
         eprintln!("LEFT OUT: every test with qemu-storage-daemon: it is not in PATH");
     }
-    if !list {
-        println!("\n{passed} passed; {} failed {failed:?}", failed.len());
-    }
-    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    harness::run(&all)
 }

@@ -73,7 +73,7 @@ fn patiently<T, E: std::fmt::Debug>(mut attempt: impl FnMut() -> Result<T, E>) -
     loop {
         match attempt() {
             Ok(done) => return done,
-            Err(error) => assert!(begun.elapsed() < Duration::from_secs(10), "{error:?}"),
+            Err(error) => assert!(begun.elapsed() < Duration::from_secs(60), "{error:?}"),
         }
         std::thread::sleep(Duration::from_millis(10));
     }

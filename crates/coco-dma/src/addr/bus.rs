@@ -67,6 +67,17 @@ impl<'a> BusRanges<'a> {
         window.bus.checked_add(offset)
     }
 
+    /// Each window by itself; the bus as it is where it has none.
+    pub(crate) fn each(self) -> impl Iterator<Item = Self> {
+        let identity = self.is_identity().then_some(self);
+        identity.into_iter().chain(self.0.iter().map(|window| Self(core::slice::from_ref(window))))
+    }
+
+    /// The first byte of memory that shows through the first window, and its address on the bus.
+    pub(crate) fn first_shown(self) -> (PhysAddr, u64) {
+        self.0.first().map_or((PhysAddr::new(0), 0), |window| (window.cpu.base(), window.bus))
+    }
+
     /// The last byte of memory, which ends with `most`, that shows at bus address `last` or below;
     /// `None` where nothing does.
     pub(crate) fn last_shown(self, last: u64, most: PhysAddr) -> Option<PhysAddr> {

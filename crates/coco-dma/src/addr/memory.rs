@@ -26,7 +26,7 @@ impl MemoryMap<'_> {
 pub struct PageConstraints {
     /// Its length in bytes, a multiple of a page.
     pub len: u64,
-    /// Its alignment in bytes, a power of two.
+    /// What its first address is a multiple of, a power of two: its length need be none.
     pub align: u64,
     /// The lowest address that a byte of it may have.
     pub first: PhysAddr,
@@ -43,7 +43,7 @@ impl PageConstraints {
     pub fn met_by(&self, run: PhysRange) -> bool {
         let crossed = |boundary: Boundary| boundary.crossed_by(run.base().raw(), run.len());
         run.len() == self.len
-            && run.is_aligned(self.align)
+            && run.base().raw() & self.align.wrapping_sub(1) == 0
             && self.first <= run.base()
             && run.last() <= self.last
             && !self.boundary.is_some_and(crossed)

@@ -6,11 +6,14 @@ use core::fmt;
 use core::mem::ManuallyDrop;
 
 use super::AllocError;
+use super::AllocSize;
 use super::FreeError;
 use super::NotFreed;
 use super::RawCoherent;
 use crate::addr::DmaAddr;
+use crate::device::Answerable;
 use crate::device::Device;
+use crate::device::DeviceRef;
 use crate::plan;
 use crate::platform::Platform;
 use crate::shared::SharedBytes;
@@ -21,43 +24,56 @@ use crate::state::Context;
 /// ([`CountersNow::lost`](crate::device::CountersNow::lost)); [`discard`](Self::discard) gives it
 /// back.
 #[must_use = "memory that is neither exposed nor discarded is lost"]
-pub struct CoherentInit<'a, 'd, P: Platform + ?Sized = dyn Platform + 'd>(Held<'a, 'd, P>);
+pub struct CoherentInit<H: DeviceRef>(Held<H>);
 
 /// Coherent memory that a device may use. Reading and writing is by copies
 /// ([`bytes`](Self::bytes)), since the device may write at any moment. It ends with
 /// [`free`](Self::free); dropped without that it is kept and counted, because the device may still
 /// be at it.
 #[must_use = "memory that is not freed is lost"]
-pub struct Coherent<'a, 'd, P: Platform + ?Sized = dyn Platform + 'd>(Held<'a, 'd, P>);
+pub struct Coherent<H: DeviceRef>(Held<H>);
 
 /// A record with the device that it belongs to.
-struct Held<'a, 'd, P: Platform + ?Sized> {
-    device: &'a Device<'d, P>,
+struct Held<H: DeviceRef> {
+    handle: Answerable<H>,
     memory: ManuallyDrop<RawCoherent>,
 }
 
 impl<'d, P: Platform + ?Sized> Device<'d, P> {
-    /// Allocates `len` bytes that the device will reach, rounded up to whole pages (to granules
-    /// where pages have to be converted), zeroed. Atomic context is served from memory that is in
+    /// Allocates so many bytes that the device will reach, rounded up to whole pages (to granules
+    /// where pages have to be converted) and aligned as [`alloc_raw`](Self::alloc_raw) says, zeroed. Atomic context is served from memory that is in
     /// the right state already; nothing is converted and nothing blocks there.
     pub fn alloc<'a>(
         &'a self,
-        len: usize,
+        size: impl Into<AllocSize>,
         context: Context,
-    ) -> Result<CoherentInit<'a, 'd, P>, AllocError> {
-        let memory = ManuallyDrop::new(self.alloc_raw(len, context)?);
-        Ok(CoherentInit(Held { device: self, memory }))
+    ) -> Result<CoherentInit<&'a Self>, AllocError> {
+        CoherentInit::new(self, size, context)
     }
 }
 
-impl<'a, 'd, P: Platform + ?Sized> CoherentInit<'a, 'd, P> {
+impl<H: DeviceRef> CoherentInit<H> {
+    /// Allocates as [`Device::alloc`] does, and keeps a handle of the device with the memory.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Device::alloc`]; the handle is dropped.
+    pub fn new(
+        handle: H,
+        size: impl Into<AllocSize>,
+        context: Context,
+    ) -> Result<Self, AllocError> {
+        let memory = ManuallyDrop::new(handle.device().alloc_raw(size, context)?);
+        Ok(Self(Held { handle: Answerable::new(handle), memory }))
+    }
+
     /// The bytes, zero where nobody wrote yet.
     pub fn bytes(&mut self) -> SharedBytes<'_> {
         self.0.bytes()
     }
 
     /// Lets the device have the address: what was written until now is what it finds.
-    pub fn expose(self) -> Coherent<'a, 'd, P> {
+    pub fn expose(self) -> Coherent<H> {
         Coherent(self.0)
     }
 
@@ -71,7 +87,7 @@ impl<'a, 'd, P: Platform + ?Sized> CoherentInit<'a, 'd, P> {
     }
 }
 
-impl<P: Platform + ?Sized> Coherent<'_, '_, P> {
+impl<H: DeviceRef> Coherent<H> {
     /// The address for the device. To hand its number to the device is the unsafe step: whoever
     /// does it stops the device before the memory is freed.
     pub fn addr(&self) -> DmaAddr {
@@ -95,10 +111,10 @@ impl<P: Platform + ?Sized> Coherent<'_, '_, P> {
     }
 }
 
-impl<P: Platform + ?Sized> Held<'_, '_, P> {
+impl<H: DeviceRef> Held<H> {
     fn bytes(&mut self) -> SharedBytes<'_> {
-        // SAFETY: 1: the device is borrowed, and with it everything that the memory rests on.
-        // 2: the pointer of the record is given to nobody else; the borrow is exclusive, so that
+        // SAFETY: 1: what the memory rests on outlives the lifetime in the device's type, and with
+        // it the handle.         // 2: the pointer of the record is given to nobody else; the borrow is exclusive, so that
         // one thread looks at a time.
         unsafe { self.memory.shared_bytes() }
     }
@@ -108,31 +124,30 @@ impl<P: Platform + ?Sized> Held<'_, '_, P> {
         if let Err(reason) = plan::free(self.memory.converts_on_free(), context, &mut ()) {
             return Err(FreeError { reason: NotFreed::Context(reason), memory: self });
         }
-        let device = self.device;
-        // SAFETY: `self` is forgotten in the next line, so that this is the only use.
+        // SAFETY: it is put back in the next line but one, or never looked at again.
         let memory = unsafe { ManuallyDrop::take(&mut self.memory) };
-        core::mem::forget(self);
         // SAFETY: not exposed, no device ever had the address; exposed, whoever handed it over
-        // stopped the device. The record is this device's.
-        let freed = unsafe { device.free_raw(memory) };
-        freed
-            .map_err(|error| error.map(|memory| Self { device, memory: ManuallyDrop::new(memory) }))
+        // stopped the device. A record of another device comes back.
+        match unsafe { self.handle.device().free_raw(memory) } {
+            Ok(()) => {
+                self.handle.release();
+                Ok(())
+            }
+            Err(error) => Err(error.map(|memory| {
+                self.memory = ManuallyDrop::new(memory);
+                self
+            })),
+        }
     }
 }
 
-impl<P: Platform + ?Sized> Drop for Held<'_, '_, P> {
-    fn drop(&mut self) {
-        self.device.count().lost();
-    }
-}
-
-impl<P: Platform + ?Sized> fmt::Debug for CoherentInit<'_, '_, P> {
+impl<H: DeviceRef> fmt::Debug for CoherentInit<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CoherentInit").field("memory", &*self.0.memory).finish_non_exhaustive()
     }
 }
 
-impl<P: Platform + ?Sized> fmt::Debug for Coherent<'_, '_, P> {
+impl<H: DeviceRef> fmt::Debug for Coherent<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Coherent").field("memory", &*self.0.memory).finish_non_exhaustive()
     }

@@ -17,6 +17,7 @@ mod raw;
 mod reservoir;
 mod runs;
 mod scattered;
+mod size;
 mod slots;
 mod views;
 
@@ -35,3 +36,4 @@ pub use raw::RawCoherent;
 pub use scattered::NotScattered;
 pub use scattered::RawScattered;
 pub use scattered::Run;
+pub use size::AllocSize;

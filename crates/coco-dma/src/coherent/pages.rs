@@ -10,6 +10,7 @@ use super::raw::AllocInfo;
 use super::raw::AllocOptions;
 use super::raw::RawCoherent;
 use super::raw::Source;
+use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
 use crate::copy::zero;
 use crate::device::Device;
@@ -32,22 +33,15 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     ) -> Result<RawCoherent, Refuse> {
         let source = self.dma().pages().ok_or(Refuse::OutOfPages)?;
         let context = options.context;
-        let constraints = pages.constraints(pages.len, context);
-        let run = source.alloc(&constraints).ok_or(Refuse::OutOfPages)?;
-        // Everything that can be known before is asked before anything is converted.
-        let addr = pages.address(self.regime(), self.info(), run);
-        let Some(addr) = addr else {
-            // SAFETY: nobody used it.
-            unsafe { source.free(run, context) };
-            return Err(Refuse::OutOfPages);
-        };
+        let taken = self.take_pages(source, pages, context);
+        let (run, addr) = taken.ok_or(Refuse::OutOfPages)?;
         let (view, len, pin) = self.prepare(source, run, (pages.state, pages.convert), options)?;
         let given = match addr {
             Some(addr) => Ok((addr, None)),
             None => {
                 let bytes = NonNull::slice_from_raw_parts(view.start, len);
                 // SAFETY: the pages are ours and pinned in this state, if it can change.
-                unsafe { self.expose_pages(run, bytes, pages.state) }
+                unsafe { self.expose_pages(run, bytes, (pages.state, pages.align)) }
             }
         };
         let (addr, mapped) = match given {
@@ -61,6 +55,29 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let source = Source::Pages { run, converted: pages.convert, pin };
         let made = AllocInfo { options, state: pages.state };
         Ok(RawCoherent { owner: self.owner(), addr, view, len, source, made, mapped })
+    }
+
+    /// The first run that a source gives as `plan` asks for it, and its address for the device
+    /// (`None` where a domain gives it). Everything that can be known is asked here, before anything
+    /// is converted.
+    fn take_pages(
+        &self,
+        source: &dyn PageSource,
+        pages: OwnPages,
+        context: Context,
+    ) -> Option<(PhysRange, Option<DmaAddr>)> {
+        let (regime, info) = (self.regime(), self.info());
+        pages.queries(regime, info, context).find_map(|query| {
+            let run = source.alloc(&query.constraints)?;
+            let placed = query.place(regime, info, run);
+            // All but the part that is the allocation goes back, which is all where it is none.
+            let kept = placed.and_then(|(part, _)| {
+                let start = part.base().offset_from(run.base())?;
+                Some(start..start.checked_add(part.len())?)
+            });
+            free_except(source, run, &kept.unwrap_or(0..0), context);
+            placed
+        })
     }
 
     /// Brings pages that were taken into a state, pins them there, and gives the CPU its view of
@@ -87,9 +104,12 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         }
         // The device is to have it: it stays in this state until it is freed. An error says that
         // the books know it as something else.
-        let Ok(pin) = self.dma().ledger().pin_state(run, state) else {
-            self.undo(source, run, convert, context);
-            return Err(Refuse::Busy);
+        let pin = match self.dma().ledger().pin_state(run, state) {
+            Ok(pin) => pin,
+            Err(conflict) => {
+                self.undo(source, run, convert, context);
+                return Err(conflict.refusal());
+            }
         };
         // SAFETY: the pages are ours and in this state; the view ends before that changes.
         let view = unsafe { self.platform().map_cpu(run, state, options.cache, options.context) };
@@ -149,11 +169,11 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     }
 }
 
-/// Gives back what is surely as the source gave it: all of a run but for what was lost. What that
-/// is, is what the conversion said; the books may have moved on since.
-fn free_except(source: &dyn PageSource, run: PhysRange, lost: &Range<u64>, context: Context) {
-    let before = run.slice(0, lost.start);
-    let after = run.slice(lost.end, run.len() - lost.end);
+/// Gives back all of a run but for a part: what the allocation is, or what was lost. (What that is, is
+/// what the conversion said; the books may have moved on since.)
+fn free_except(source: &dyn PageSource, run: PhysRange, part: &Range<u64>, context: Context) {
+    let before = run.slice(0, part.start);
+    let after = run.slice(part.end, run.len() - part.end);
     for part in before.into_iter().chain(after) {
         // SAFETY: the part is private again or was never converted, and nobody uses it.
         unsafe { source.free(part, context) };

@@ -6,12 +6,15 @@ use core::convert::Infallible;
 use core::ptr::NonNull;
 
 use super::AllocError;
+use super::AllocSize;
 use super::FreeError;
 use super::NotFreed;
 use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
+use crate::addr::SLOT;
 use crate::attrs::Attrs;
 use crate::device::Device;
+use crate::iommu::Fit;
 use crate::iommu::Mapped;
 use crate::ledger::Pin;
 use crate::observe::Event;
@@ -31,7 +34,7 @@ use crate::state::Context;
 use crate::state::Direction;
 use crate::state::State;
 
-/// Allocations are multiples of this, in bytes, and aligned to it.
+/// Allocations are multiples of this, in bytes.
 pub(super) const PAGE: u64 = 4096;
 
 /// The record of one allocation: what it was taken from and what the device was given. Freeing
@@ -78,6 +81,11 @@ pub(super) enum Source {
     Pages { run: PhysRange, converted: bool, pin: Option<Pin> },
 }
 
+/// What pages of `len` bytes count on a quota.
+pub(super) fn slots_of(len: u64) -> usize {
+    usize::try_from(len.div_ceil(SLOT)).unwrap_or(usize::MAX)
+}
+
 impl RawCoherent {
     /// The address for the device.
     pub fn addr(&self) -> DmaAddr {
@@ -118,11 +126,18 @@ impl RawCoherent {
 }
 
 impl<P: Platform + ?Sized> Device<'_, P> {
-    /// Allocates `len` bytes that the device reaches, rounded up to pages of 4096 (to granules
-    /// where pages have to be converted) and aligned to one, zeroed. In atomic context nothing is
-    /// converted and nothing blocks: the reserve serves.
-    pub fn alloc_raw(&self, len: usize, context: Context) -> Result<RawCoherent, AllocError> {
-        self.alloc_as(len, AllocKind::Coherent, context, Attrs::NONE)
+    /// Allocates so many bytes that the device reaches, rounded up to pages of 4096 (to granules
+    /// where pages have to be converted), zeroed. The address that the device is given is a multiple
+    /// of the size rounded up to a power of two, or of more where that is asked for
+    /// ([`AllocSize`]), so that no boundary of the device lies in it; what is longer than the boundary
+    /// is refused (`too-large`). In atomic context nothing is converted and nothing blocks: the
+    /// reserve serves.
+    pub fn alloc_raw(
+        &self,
+        size: impl Into<AllocSize>,
+        context: Context,
+    ) -> Result<RawCoherent, AllocError> {
+        self.alloc_as(size, AllocKind::Coherent, context, Attrs::NONE)
     }
 
     /// The same for memory of any kind, with the attributes that the kind takes. What is not
@@ -131,17 +146,18 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     /// takes several where the device sees them as one.)
     pub fn alloc_as(
         &self,
-        len: usize,
+        size: impl Into<AllocSize>,
         kind: AllocKind,
         context: Context,
         attrs: Attrs,
     ) -> Result<RawCoherent, AllocError> {
-        let memory = self.try_alloc(len, kind, context, attrs).inspect(|memory| {
+        let size = size.into();
+        let memory = self.try_alloc(size, kind, context, attrs).inspect(|memory| {
             self.count().allocated();
             // Its zeroes are out of the caches before the device could write.
             self.sync_alloc_for_device(memory, Direction::Both);
         });
-        memory.map_err(|reason| self.refused_alloc(len, attrs, reason))
+        memory.map_err(|reason| self.refused_alloc(size.len, attrs, reason))
     }
 
     /// Counts a refusal, and tells it.
@@ -153,26 +169,26 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         AllocError { device: self.name().into(), reason, len }
     }
 
-    /// What `plan` says to an allocation, how many bytes it is of, and what is wished.
+    /// What `plan` says to an allocation, and what is wished.
     pub(super) fn plan_alloc(
         &self,
-        len: usize,
+        size: AllocSize,
         kind: AllocKind,
         context: Context,
         attrs: Attrs,
-    ) -> Result<(AllocPlan<'_>, u64, AllocOptions), Refuse> {
+    ) -> Result<(AllocPlan<'_>, AllocOptions), Refuse> {
         if let Some(reason) = self.stopped() {
             return Err(reason);
         }
-        let page = PAGE.max(self.iommu_page());
-        let asked = u64::try_from(len).ok().and_then(|len| len.checked_next_multiple_of(page));
-        let whole = asked.filter(|whole| *whole > 0).ok_or(Refuse::InvalidRange)?;
+        let numbers = (u64::try_from(size.len), u64::try_from(size.align));
+        let (Ok(len), Ok(align)) = numbers else { return Err(Refuse::InvalidRange) };
         let request = AllocRequest {
             kind,
             regime: self.regime(),
             device: self.info(),
-            len: whole,
-            align: page,
+            len,
+            page: PAGE.max(self.iommu_page()),
+            align,
             attrs,
             context,
             pages: self.dma().pages().is_some(),
@@ -180,47 +196,66 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         };
         let plan = plan::alloc(&request, &mut ())?;
         let options = AllocOptions { kind, context, attrs, cache: plan.cache };
-        Ok((plan, whole, options))
+        Ok((plan, options))
     }
 
     fn try_alloc(
         &self,
-        len: usize,
+        size: AllocSize,
         kind: AllocKind,
         context: Context,
         attrs: Attrs,
     ) -> Result<RawCoherent, Refuse> {
-        let (plan, whole, options) = self.plan_alloc(len, kind, context, attrs)?;
+        let (plan, options) = self.plan_alloc(size, kind, context, attrs)?;
         let own = |pages| self.alloc_pages(pages, options).map_err(|why| (why, None::<Infallible>));
-        self.alloc_planned(plan, whole, options, own).map_err(|(why, _)| why)
+        self.alloc_planned(plan, options, own).map_err(|(why, _)| why)
     }
 
-    /// `whole` bytes from the first source of a plan that has them; `own` takes pages. Where that
+    /// Memory from the first source of a plan that has it; `own` takes pages. Where that
     /// fails and something could not be given back, no other source is asked.
     pub(super) fn alloc_planned<T: From<RawCoherent>, K>(
         &self,
         plan: AllocPlan<'_>,
-        whole: u64,
         options: AllocOptions,
         own: impl FnOnce(OwnPages) -> Result<T, (Refuse, Option<K>)>,
     ) -> Result<T, (Refuse, Option<K>)> {
-        let reservoir = plan.reservoir.map(|pools| self.alloc_reservoir(pools, whole, options));
+        let extent = plan.extent;
+        let reservoir = plan.reservoir.map(|pools| self.alloc_reservoir(pools, extent, options));
         let spared = match reservoir.transpose() {
             Ok(Some(memory)) => return Ok(memory.into()),
             Ok(None) => None,
             Err(why) => Some(why),
         };
-        let why = match plan.pages.map(own) {
+        let why = match plan.pages.map(|pages| self.alloc_charged(pages, own)) {
             Some(Ok(memory)) => return Ok(memory),
             Some(Err((why, None))) => Some(why),
             Some(Err(kept)) => return Err(kept),
             None => None,
         };
-        let slots = plan.pools.and_then(|pools| self.alloc_slots(pools, whole, options));
+        let slots = plan.pools.and_then(|pools| self.alloc_slots(pools, extent, options));
         slots.map(T::from).map_err(|pools| (plan::nothing_left(spared, why, pools), None))
     }
 
-    /// Maps memory in the device's domain for both directions, out of the caches before.
+    /// Pages of our own by `own`, on the device's quota; who has not that much left takes none, and
+    /// nothing is converted. What an error keeps stays on it, until its record is freed.
+    fn alloc_charged<T, K>(
+        &self,
+        pages: OwnPages,
+        own: impl FnOnce(OwnPages) -> Result<T, (Refuse, Option<K>)>,
+    ) -> Result<T, (Refuse, Option<K>)> {
+        let slots = slots_of(pages.len);
+        if !self.charge_pages(slots) {
+            return Err((Refuse::Quota, None));
+        }
+        let made = own(pages);
+        if let Err((_, None)) = made {
+            self.discharge_pages(slots);
+        }
+        made
+    }
+
+    /// Maps memory in the device's domain for both directions, out of the caches before, at a
+    /// multiple of `align`.
     ///
     /// # Safety
     ///
@@ -230,12 +265,12 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         &self,
         range: PhysRange,
         bytes: NonNull<[u8]>,
-        state: State,
+        (state, align): (State, u64),
     ) -> Result<(DmaAddr, Option<Mapped>), Refuse> {
         self.platform().sync_for_device(bytes, Direction::Both, !self.info().coherent);
         let entry = self.entry(Direction::Both, state, false);
         // SAFETY: this function's condition.
-        let (addr, mapped) = unsafe { self.translate(range, 0, entry) }?;
+        let (addr, mapped) = unsafe { self.translate(range, Fit::Aligned(align), entry) }?;
         Ok((addr, Some(mapped)))
     }
 
@@ -268,6 +303,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             // SAFETY: this function's condition.
             Source::Pages { run, converted, pin } => unsafe {
                 self.free_pages((view, len), run, converted, pin); // sabotage: free-asks-device
+                self.discharge_pages(slots_of(run.len()));
             },
         }
         self.count().freed();

@@ -5,6 +5,7 @@ use super::raw::AllocOptions;
 use super::raw::RawCoherent;
 use crate::convert::GrowFailed;
 use crate::device::Device;
+use crate::plan::Extent;
 use crate::plan::Reservoir;
 use crate::platform::Platform;
 use crate::pool::Pool;
@@ -12,25 +13,25 @@ use crate::reason::Refuse;
 use crate::state::PoolOrigin;
 
 impl<P: Platform + ?Sized> Device<'_, P> {
-    /// `whole` bytes of the reservoir, grown by a region where plan allows it and room is all that is
+    /// Memory of the reservoir, grown by a region where plan allows it and room is all that is
     /// missing; or why it has nothing for this device.
     pub(super) fn alloc_reservoir(
         &self,
         reservoir: Reservoir<'_>,
-        whole: u64,
+        extent: Extent,
         options: AllocOptions,
     ) -> Result<RawCoherent, Refuse> {
-        let taken = self.alloc_slots(reservoir.pools, whole, options);
+        let taken = self.alloc_slots(reservoir.pools, extent, options);
         // More memory would be no help to a device that has had its share, or wants for something
         // else.
-        if !matches!(taken, Err(Refuse::PoolFull)) {
+        if !matches!(taken, Err(Refuse::PoolFull | Refuse::PoolClosed)) {
             return taken;
         }
         let pools = reservoir.pools.filter(|_| reservoir.grow);
         for pool in pools.filter_map(|candidate| self.pool(candidate.index)).filter(can_grow) {
             match self.dma().grow(pool) {
                 Ok(()) | Err(GrowFailed::Open) => {
-                    return self.alloc_slots(reservoir.pools, whole, options);
+                    return self.alloc_slots(reservoir.pools, extent, options);
                 }
                 // Nobody waits for another CPU's conversion. And a region that is not private, as
                 // one that the host did not give back, is no reason to stop at it for good.

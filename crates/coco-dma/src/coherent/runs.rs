@@ -40,7 +40,9 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let runs = room.iter().flatten().map(|run| run.range);
         let entry = self.entry(Direction::Both, pages.state, false);
         // SAFETY: the runs are ours, whole pages, and pinned in this state where it can change.
-        let (addr, mapped, why) = match unsafe { self.translate_runs(runs, pages.len, entry) } {
+        let (addr, mapped, why) = match unsafe {
+            self.translate_runs(runs, (pages.len, pages.align), entry)
+        } {
             Ok((addr, mapped)) => (addr, mapped, None),
             Err((reason, Some(PartialMap { addr, mapped, .. }))) => (addr, mapped, Some(reason)),
             Err((reason, None)) => {
@@ -67,22 +69,23 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         options: AllocOptions,
         room: &mut [Option<Run>],
     ) -> Result<(), Refuse> {
-        let OwnPages { align, state, convert, len, longest, .. } = pages;
+        let OwnPages { unit, state, convert, len, longest, .. } = pages;
         let (mut left, mut most) = (len, longest);
         for place in room {
             if left == 0 {
                 break;
             }
-            let run = loop {
-                // Both are whole multiples of `align`, so that this ends at one of it.
+            let (run, asked) = loop {
+                // Both are whole multiples of `unit`, so that this ends at one of it.
                 most = most.min(left);
-                match source.alloc(&pages.constraints(most, options.context)) {
-                    Some(run) => break run,
-                    None if most <= align => return Err(Refuse::OutOfPages),
-                    None => most = (most / 2).next_multiple_of(align),
+                let asked = pages.piece(self.regime(), most, options.context);
+                match source.alloc(&asked) {
+                    Some(run) => break (run, asked),
+                    None if most <= unit => return Err(Refuse::OutOfPages),
+                    None => most = (most / 2).next_multiple_of(unit),
                 }
             };
-            if !pages.suits(run, most) {
+            if !asked.met_by(run) {
                 // SAFETY: nobody used it.
                 unsafe { source.free(run, options.context) };
                 return Err(Refuse::OutOfPages);

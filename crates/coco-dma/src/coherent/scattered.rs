@@ -8,10 +8,12 @@ use core::fmt;
 use core::ptr::NonNull;
 
 use super::AllocError;
+use super::AllocSize;
 use super::FreeError;
 use super::NotFreed;
 use super::raw::AllocInfo;
 use super::raw::RawCoherent;
+use super::raw::slots_of;
 use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
 use crate::attrs::Attrs;
@@ -157,7 +159,7 @@ impl RawScattered<'_> {
 }
 
 impl<P: Platform + ?Sized> Device<'_, P> {
-    /// Allocates `len` bytes, rounded up and zeroed as [`alloc_raw`](Self::alloc_raw) does, of which
+    /// Allocates so many bytes, rounded up, aligned and zeroed as [`alloc_raw`](Self::alloc_raw) does, of which
     /// the device alone has to see one run: behind a domain it may lie in as many runs as there is
     /// `room` for, elsewhere in one. The driver syncs it
     /// ([`sync_scattered_for_device`](Self::sync_scattered_for_device)). With
@@ -171,12 +173,13 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     /// conversion are in quarantine, the others with their source.
     pub fn alloc_scattered<'s>(
         &self,
-        len: usize,
+        size: impl Into<AllocSize>,
         context: Context,
         attrs: Attrs,
         room: &'s mut [Option<Run>],
     ) -> Result<RawScattered<'s>, NotScattered<'s>> {
-        match self.try_scattered(len, context, attrs, room) {
+        let size = size.into();
+        match self.try_scattered(size, context, attrs, room) {
             Ok(held) => {
                 let memory = RawScattered(held);
                 self.count().allocated();
@@ -188,7 +191,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                     // It lives until it was freed, as if it had been allocated.
                     self.count().allocated();
                 }
-                let error = self.refused_alloc(len, attrs, reason);
+                let error = self.refused_alloc(size.len, attrs, reason);
                 Err(NotScattered { error, kept: kept.map(|many| RawScattered(Held::Many(many))) })
             }
         }
@@ -196,19 +199,19 @@ impl<P: Platform + ?Sized> Device<'_, P> {
 
     fn try_scattered<'s>(
         &self,
-        len: usize,
+        size: AllocSize,
         context: Context,
         attrs: Attrs,
         room: &'s mut [Option<Run>],
     ) -> Result<Held<'s>, Failed<'s>> {
-        let asked = self.plan_alloc(len, AllocKind::NonContiguous, context, attrs);
-        let (plan, whole, constraints) = asked.map_err(|reason| (reason, None))?;
+        let asked = self.plan_alloc(size, AllocKind::NonContiguous, context, attrs);
+        let (plan, options) = asked.map_err(|reason| (reason, None))?;
         let scattered = plan.scattered;
-        self.alloc_planned(plan, whole, constraints, |pages| {
+        self.alloc_planned(plan, options, |pages| {
             if scattered {
-                return self.alloc_in_runs(pages, constraints, room).map(Held::Many);
+                return self.alloc_in_runs(pages, options, room).map(Held::Many);
             }
-            self.alloc_pages(pages, constraints).map(Held::One).map_err(|reason| (reason, None))
+            self.alloc_pages(pages, options).map(Held::One).map_err(|reason| (reason, None))
         })
     }
 
@@ -244,6 +247,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         }
         // SAFETY: this function's condition, and nothing of it is mapped any more.
         unsafe { self.free_runs(many.runs, many.converted) };
+        self.discharge_pages(slots_of(many.len as u64));
         self.count().freed();
         Ok(())
     }

@@ -16,6 +16,7 @@ use crate::observe::Event;
 use crate::plan;
 use crate::plan::Candidate;
 use crate::plan::Candidates;
+use crate::plan::Extent;
 use crate::platform::CpuView;
 use crate::platform::NoView;
 use crate::platform::Platform;
@@ -38,32 +39,28 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     pub(super) fn alloc_slots(
         &self,
         pools: Candidates<'_>,
-        whole: u64,
+        extent: Extent,
         options: AllocOptions,
     ) -> Result<RawCoherent, Refuse> {
-        let (mut why, mut hand) = (Refuse::PoolFull, self.hand());
+        let (mut why, mut hand) = (None, self.hand());
         for candidate in pools {
             let index = candidate.index;
             let Some(pool) = self.pool(index) else { continue };
             let owner = self.owner().allocating();
             let places = &candidate.places;
             let Ok(count) = usize::try_from(places.slots_at(places.lowest())) else { continue };
-            // Who has no quota left does not even look for slots.
-            if !self.charge(count) {
-                return Err(Refuse::Quota);
-            }
-            let Ok(run) = hand.alloc(pool, places, owner) else {
-                self.discharge(count);
+            let alloc = || hand.alloc(pool, places, owner).ok();
+            let Some(run) = self.alloc_run(count, alloc)? else {
+                why = Some(plan::no_slots(why, pool.is_open()));
                 continue;
             };
             // SAFETY: the slots are ours.
-            let dressed = unsafe { self.dress(pool, &candidate, run.offset(), whole, options) };
+            let dressed = unsafe { self.dress(pool, &candidate, run.offset(), extent, options) };
             let PreparedSlots { view, addr, mapped } = match dressed {
                 Ok(dressed) => dressed,
                 Err(reason) => {
-                    why = reason;
-                    self.discharge(run.count());
-                    hand.free(pool, &run, |_| ());
+                    why = Some(reason);
+                    self.free_run(&mut hand, pool, &run, |_| ());
                     continue;
                 }
             };
@@ -73,15 +70,15 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                     self.dma().notify(&Event::LowWater { free, capacity });
                 }
             }
-            let len = usize::try_from(whole).unwrap_or(0);
+            let len = usize::try_from(extent.len).unwrap_or(0);
             let source = Source::Slots { pool: index, run };
             let made = AllocInfo { options, state: candidate.state };
             return Ok(RawCoherent { owner: self.owner(), addr, view, len, source, made, mapped });
         }
-        Err(why)
+        Err(why.unwrap_or(Refuse::PoolFull))
     }
 
-    /// Zeroes `whole` bytes at `offset` of a pool, and gives the CPU its view of them and the
+    /// Zeroes an allocation at `offset` of a pool, and gives the CPU its view of them and the
     /// device its address.
     ///
     /// # Safety
@@ -92,7 +89,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         pool: &Pool<'_>,
         candidate: &Candidate,
         offset: usize,
-        whole: u64,
+        Extent { len: whole, align }: Extent,
         options: AllocOptions,
     ) -> Result<PreparedSlots, Refuse> {
         let full = Refuse::PoolFull;
@@ -118,7 +115,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             None => {
                 let bytes = NonNull::slice_from_raw_parts(view.start, len);
                 // SAFETY: a pool's memory keeps its state while slots of it are held.
-                unsafe { self.expose_pages(range, bytes, candidate.state) }
+                unsafe { self.expose_pages(range, bytes, (candidate.state, align)) }
             }
         };
         if given.is_err() && own {
@@ -149,8 +146,6 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             // SAFETY: the view is `alloc_slots`'s of this range; this function's condition.
             unsafe { self.platform().unmap_cpu(view, range) };
         }
-        if self.hand().free(pool, run, |_| ()) {
-            self.discharge(run.count());
-        }
+        self.free_run(&mut self.hand(), pool, run, |_| ());
     }
 }

@@ -69,7 +69,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         }
         // SAFETY: the run is the caller's alone by this function's condition, and the ledger's
         // answer says that no device has it mapped.
-        let why = match unsafe { self.platform().convert(run, State::PRIVATE, State::SHARED) } {
+        let why = match unsafe { self.convert_run(run, State::PRIVATE, State::SHARED) } {
             // sabotage: share-without-init
             Ok(()) if self.wipe(run, State::SHARED) => {
                 self.ledger().settle(conversion, run.len(), 0, to);
@@ -77,10 +77,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
                 return Ok(());
             }
             Ok(()) => (ConvertErrorKind::NoView, run.len(), 0),
-            Err(error) => {
-                let (done, doubt) = self.believed(run, error);
-                (ConvertErrorKind::Platform(error), done, doubt)
-            }
+            Err((error, done, doubt)) => (ConvertErrorKind::Platform(error), done, doubt),
         };
         Err(self.undo_share(conversion, why))
     }
@@ -128,13 +125,10 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
             .begin(run, Visibility::Shared)
             .map_err(|conflict| failed(ConvertErrorKind::Ledger(conflict)))?;
         // SAFETY: this function's condition; the ledger's answer says that nothing is pinned.
-        let converted = unsafe { self.platform().convert(run, State::SHARED, State::PRIVATE) };
+        let converted = unsafe { self.convert_run(run, State::SHARED, State::PRIVATE) };
         let (why, done, doubt) = match converted {
             Ok(()) => (None, run.len(), 0),
-            Err(error) => {
-                let (done, doubt) = self.believed(run, error);
-                (Some(ConvertErrorKind::Platform(error)), done, doubt)
-            }
+            Err((error, done, doubt)) => (Some(ConvertErrorKind::Platform(error)), done, doubt),
         };
         // What the host could write last is gone before anybody uses the memory again.
         let usable = match run.slice(0, done) {
@@ -168,9 +162,9 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
             Some(part) => {
                 let (from, to) = (State::SHARED, State::PRIVATE); // sabotage: share-not-undone
                 // SAFETY: the run is still the conversion's alone.
-                let undone = match unsafe { self.platform().convert(part, from, to) } {
+                let undone = match unsafe { self.convert_run(part, from, to) } {
                     Ok(()) => done,
-                    Err(error) => self.believed(part, error).0,
+                    Err((_, undone, _)) => undone,
                 };
                 match run.slice(0, undone) {
                     Some(part) if self.wipe(part, State::PRIVATE) => undone,
@@ -188,10 +182,41 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         (failed, settled.done..settled.done + quarantined)
     }
 
+    /// Asks the platform to convert a run: once for each range of the ledger that it lies in, since
+    /// those are memory of its own to whoever made them two, and no further than the first that
+    /// fails. An error has the bytes that are done from the start of the run, and those in doubt
+    /// after them.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Platform::convert`].
+    unsafe fn convert_run(
+        &self,
+        run: PhysRange,
+        from: State,
+        to: State,
+    ) -> Result<(), (ConvertError, u64, u64)> {
+        let mut before = 0;
+        for piece in self.ledger().pieces(run) {
+            // SAFETY: this function's condition, of a part of it.
+            if let Err(error) = unsafe { self.platform().convert(piece, from, to) } {
+                let (done, doubt) = self.believed(piece, error);
+                return Err((error, before + done, doubt));
+            }
+            before += piece.len(); // sabotage: border-undone-in-part
+        }
+        Ok(())
+    }
+
+    /// Zeroes memory, range by range; false where there is no view of a part of it.
+    pub(crate) fn wipe(&self, run: PhysRange, state: State) -> bool {
+        self.ledger().pieces(run).all(|piece| self.wipe_piece(piece, state))
+    }
+
     /// Zeroes memory through a view in its state; false where there is none. The view is cached:
     /// whoever sees the memory otherwise next has it out of the caches first, and what is converted
     /// is out of them by the platform's doing.
-    pub(crate) fn wipe(&self, run: PhysRange, state: State) -> bool {
+    fn wipe_piece(&self, run: PhysRange, state: State) -> bool {
         let Ok(len) = usize::try_from(run.len()) else { return false };
         let cache = CacheMode::WriteBack;
         // SAFETY: the memory is in this state (the callers convert it), and the view ends before

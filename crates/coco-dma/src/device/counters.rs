@@ -8,7 +8,10 @@ use crate::word::Ordering;
 #[derive(Debug)]
 pub struct Counters {
     direct: AtomicUsize,
+    /// Of those that the fast path did not make.
     bounced: AtomicUsize,
+    /// Of those that it made from the bitmap, or with a cache that has no counters of its own.
+    bounced_fast: AtomicUsize,
     refused: AtomicUsize,
     finished: AtomicUsize,
     lost: AtomicUsize,
@@ -50,6 +53,19 @@ pub struct CountersNow {
     pub freed: usize,
 }
 
+/// The bounces of a device by the way that they took: for tests, which see by it that they judge
+/// what they mean to. Each is exact while no pool has more caches than counters (8).
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bounces {
+    /// On the fast path, with slots of a cache.
+    pub cached: usize,
+    /// On the fast path, with slots of the bitmap.
+    pub bitmap: usize,
+    /// The whole way.
+    pub slow: usize,
+}
+
 impl CountersNow {
     /// Maps that are not finished, lost ones among them.
     pub fn live(&self) -> usize {
@@ -67,6 +83,7 @@ impl Counters {
         Self {
             direct: AtomicUsize::new(0),
             bounced: AtomicUsize::new(0),
+            bounced_fast: AtomicUsize::new(0),
             refused: AtomicUsize::new(0),
             finished: AtomicUsize::new(0),
             lost: AtomicUsize::new(0),
@@ -79,22 +96,30 @@ impl Counters {
         }
     }
 
+    fn in_turns(&self, of: fn(&PerCpuCounts) -> &AtomicUsize) -> usize {
+        let counts = self.turns.iter().map(|turn| of(turn).load(Ordering::Relaxed));
+        counts.fold(0, usize::wrapping_add)
+    }
+
+    /// The bounces by the way that they took.
+    pub(super) fn bounces(&self) -> Bounces {
+        Bounces {
+            cached: self.in_turns(|turn| &turn.bounced),
+            bitmap: self.bounced_fast.load(Ordering::Relaxed),
+            slow: self.bounced.load(Ordering::Relaxed),
+        }
+    }
+
     pub(super) fn now(&self) -> CountersNow {
-        let in_turns = |of: fn(&PerCpuCounts) -> &AtomicUsize| {
-            let counts = self.turns.iter().map(|turn| of(turn).load(Ordering::Relaxed));
-            counts.fold(0, usize::wrapping_add)
-        };
+        let Bounces { cached, bitmap, slow } = self.bounces();
         CountersNow {
             direct: self.direct.load(Ordering::Relaxed),
-            bounced: self
-                .bounced
-                .load(Ordering::Relaxed)
-                .wrapping_add(in_turns(|turn| &turn.bounced)),
+            bounced: cached.wrapping_add(bitmap).wrapping_add(slow),
             refused: self.refused.load(Ordering::Relaxed),
             finished: self
                 .finished
                 .load(Ordering::Relaxed)
-                .wrapping_add(in_turns(|turn| &turn.finished)),
+                .wrapping_add(self.in_turns(|turn| &turn.finished)),
             lost: self.lost.load(Ordering::Relaxed),
             allocated: self.allocated.load(Ordering::Relaxed),
             freed: self.freed.load(Ordering::Relaxed),
@@ -109,17 +134,17 @@ impl Counters {
         self.bounced.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The same by whoever has the turn to use the cache with this number, of the one pool whose
-    /// turns count here.
+    /// The same on the fast path, by whoever has the turn to use the cache with this number, of the
+    /// one pool whose turns count here; `None` without a turn.
     #[inline]
-    pub(crate) fn bounced_in(&self, turn: usize) {
-        match self.turns.get(turn) {
+    pub(crate) fn bounced_fast(&self, turn: Option<usize>) {
+        match turn.and_then(|turn| self.turns.get(turn)) {
             Some(turn) => count_alone(&turn.bounced),
-            None => self.bounced(),
+            None => drop(self.bounced_fast.fetch_add(1, Ordering::Relaxed)),
         }
     }
 
-    /// As [`bounced_in`](Self::bounced_in); by whoever came without a turn where that is `None`.
+    /// As [`bounced_fast`](Self::bounced_fast), for the end of any map.
     #[inline]
     pub(crate) fn unmapped_in(&self, turn: Option<usize>) {
         match turn.and_then(|turn| self.turns.get(turn)) {

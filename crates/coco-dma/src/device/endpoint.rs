@@ -7,6 +7,7 @@ use core::fmt;
 use crate::addr::AddressLimit;
 use crate::addr::BusRanges;
 use crate::addr::PhysRange;
+use crate::addr::SLOT;
 use crate::iommu::Domain;
 use crate::ledger::Ledger;
 use crate::ledger::RangeState;
@@ -53,6 +54,7 @@ pub struct Endpoint<'d> {
     force_bounce: bool,
     node: Option<u16>,
     domain: Option<&'d Domain<'d>>,
+    pub(super) fast_path: bool,
     pub(super) quota: Option<usize>,
     pub(super) listener: Listener<'d>,
     pub(super) pools: &'d [&'d Pool<'d>],
@@ -72,6 +74,7 @@ impl<'d> Endpoint<'d> {
             force_bounce: false,
             node: None,
             domain: None,
+            fast_path: true,
             quota: None,
             listener: Listener(None),
             pools: &[],
@@ -134,11 +137,29 @@ impl<'d> Endpoint<'d> {
         Self { node: Some(node), ..self }
     }
 
-    /// The most slots of 2 KiB that the device may hold at once, in all its pools together. What
-    /// it is sure to get is another matter: give it a pool of its own.
+    /// Every bounce goes the whole way: for tests, which show that it comes to the same.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn without_fast_path(self) -> Self {
+        Self { fast_path: false, ..self }
+    }
+
+    /// The most that the device may hold at once, in slots of 2 KiB: slots of all its pools
+    /// together, and pages of our own that were allocated for it (each 2 KiB of them as a slot).
+    /// Memory that is mapped in place is its driver's, and counts nothing. What the device is sure
+    /// to get is another matter: give it a pool of its own. Where a limit in bytes is said too, the
+    /// lower one holds.
     #[must_use]
     pub fn quota(self, slots: usize) -> Self {
-        Self { quota: Some(slots), ..self }
+        let quota = self.quota.map_or(slots, |other| other.min(slots));
+        Self { quota: Some(quota), ..self }
+    }
+
+    /// The same in bytes, as whole slots: what does not fill one is not given.
+    #[must_use]
+    pub fn quota_bytes(self, bytes: u64) -> Self {
+        // More than can be counted is more than there is.
+        self.quota(usize::try_from(bytes / SLOT).unwrap_or(usize::MAX))
     }
 
     /// Who is told when the device, refused for its quota, may have some of it back

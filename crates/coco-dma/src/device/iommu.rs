@@ -7,6 +7,7 @@ use super::Device;
 use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
 use crate::iommu::Entry;
+use crate::iommu::Fit;
 use crate::iommu::Mapped;
 use crate::iommu::PartialMap;
 use crate::iommu::UnmapError;
@@ -34,7 +35,6 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     }
 
     /// Maps `range` in the device's domain, in whole pages; the address is that of its first byte.
-    /// `original` is the address whose low bits the device wants kept.
     ///
     /// # Safety
     ///
@@ -43,13 +43,13 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     pub(crate) unsafe fn translate(
         &self,
         range: PhysRange,
-        original: u64,
+        fit: Fit,
         entry: Entry,
     ) -> Result<(DmaAddr, Mapped), Refuse> {
         // Bound without a domain there is no such device.
         let domain = self.domain().ok_or(Refuse::NoReachablePool)?;
         // SAFETY: this function's condition.
-        let made = unsafe { domain.map(range, original, entry, self.info(), self.owner()) }?;
+        let made = unsafe { domain.map(range, fit, entry, self.info(), self.owner()) }?;
         match self.stopped() {
             // It was cut off meanwhile. What cannot be unmapped again goes on as a mapping, whose
             // end tries once more.
@@ -59,7 +59,8 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         }
     }
 
-    /// The same for whole pages in several runs, `len` bytes in all, which the device sees as one. The
+    /// The same for whole pages in several runs, `len` bytes in all, which the device sees as one at a multiple of
+    /// `align`. The
     /// error has what is mapped nevertheless and could not be unmapped again.
     ///
     /// # Safety
@@ -68,12 +69,12 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     pub(crate) unsafe fn translate_runs(
         &self,
         runs: impl Iterator<Item = PhysRange>,
-        len: u64,
+        (len, align): (u64, u64),
         entry: Entry,
     ) -> Result<(DmaAddr, Mapped), (Refuse, Option<PartialMap>)> {
         let domain = self.domain().ok_or((Refuse::NoReachablePool, None))?;
         // SAFETY: this function's condition.
-        match unsafe { domain.map_runs(runs, len, entry, self.info(), self.owner()) } {
+        match unsafe { domain.map_runs(runs, (len, align), entry, self.info(), self.owner()) } {
             Ok(made) if self.stopped().is_none() => Ok(made),
             // It was cut off meanwhile.
             Ok((addr, mapped)) => {

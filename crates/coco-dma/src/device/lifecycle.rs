@@ -1,5 +1,5 @@
-//! What of a device changes while it is bound: whether it may still do anything, and how many
-//! slots it holds.
+//! What of a device changes while it is bound: whether it may still do anything, and how much it
+//! holds.
 
 use crate::reason::Refuse;
 use crate::waiters::Listener;
@@ -47,8 +47,9 @@ impl Life {
     }
 }
 
-/// The slots that a device may hold, and those that it holds. Relaxed, but for who waits: a number
-/// of its own; the slots carry the order of what is done in them.
+/// The slots that a device may hold, and those that it holds; pages of our own are counted in slots
+/// too. Relaxed, but for who waits: a number of its own; the slots carry the order of what is done
+/// in them.
 #[derive(Debug)]
 pub(super) struct Quota<'d> {
     limit: usize,

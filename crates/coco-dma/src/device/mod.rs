@@ -4,19 +4,26 @@
 
 mod counters;
 mod endpoint;
+mod handle;
 mod iommu;
 mod lifecycle;
 mod limits;
 mod query;
+mod slots;
 mod table;
 mod teardown;
 mod wait;
 
+#[doc(hidden)]
+pub use counters::Bounces;
 pub use counters::Counters;
 pub use counters::CountersNow;
 pub use endpoint::Attested;
 pub use endpoint::BindError;
 pub use endpoint::Endpoint;
+pub(crate) use handle::Answerable;
+pub use handle::AnyDevice;
+pub use handle::DeviceRef;
 use lifecycle::Life;
 use lifecycle::Quota;
 pub(crate) use table::DefaultPool;
@@ -107,7 +114,11 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         let domain = endpoint.domain(&info)?;
         let (open_past, open_offset) = open_path(dma.regime(), &info, &pool_infos);
         let infos = pool_infos.get(..pool_count).unwrap_or(&[]);
-        let table = FastPathTable::of(dma, &info, &pools, infos);
+        let table = if endpoint.fast_path {
+            FastPathTable::of(dma, &info, &pools, infos)
+        } else {
+            FastPathTable::empty()
+        };
         Ok(Self {
             open_past,
             open_offset,
@@ -153,6 +164,12 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     /// What it did so far.
     pub fn counters(&self) -> CountersNow {
         self.counters.now()
+    }
+
+    /// Its bounces by the way that they took.
+    #[doc(hidden)]
+    pub fn bounces(&self) -> Bounces {
+        self.counters.bounces()
     }
 
     /// Counts for the floors above.
@@ -207,23 +224,6 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     #[inline]
     pub(crate) fn stopped(&self) -> Option<Refuse> {
         self.life.stopped()
-    }
-
-    /// Books `slots` more on the device's quota; false where it has not that many left.
-    #[inline]
-    pub(crate) fn charge(&self, slots: usize) -> bool {
-        self.quota.charge(slots)
-    }
-
-    /// Takes them off again.
-    #[inline]
-    pub(crate) fn discharge(&self, slots: usize) {
-        self.quota.discharge(slots);
-    }
-
-    /// Slots on the device's quota now; 0 where it has none.
-    pub fn charged(&self) -> usize {
-        self.quota.held()
     }
 }
 

@@ -67,6 +67,18 @@ pub(crate) struct FastPathTable<'d> {
 }
 
 impl<'d> FastPathTable<'d> {
+    /// The table without an entry: every bounce goes the whole way.
+    pub(super) fn empty() -> Self {
+        Self {
+            default_pool: None,
+            known: [None; GranuleState::ALL.len()],
+            untracked: None,
+            window: None,
+            pools: None,
+            last: PhysAddr::new(0),
+        }
+    }
+
     /// Asks `plan` about each kind of memory, wherever it may lie.
     pub(super) fn of<P: Platform + ?Sized>(
         dma: &Dma<'d, P>,
@@ -101,7 +113,7 @@ impl<'d> FastPathTable<'d> {
     #[inline]
     pub(super) fn about(&self, seen: RangeState) -> Option<&TableEntry> {
         match seen {
-            RangeState::Uniform(state) => self.known.get(state as usize)?.as_ref(),
+            RangeState::Uniform(state) => self.known.get(state as usize)?.as_ref(), // sabotage: fast-state
             RangeState::Foreign(visibility) => self.about(RangeState::Uniform(visibility.into())),
             RangeState::Untracked => self.untracked.as_ref(),
             RangeState::Mixed { .. } | RangeState::Border { .. } => None,
@@ -131,7 +143,7 @@ impl TableEntry {
     /// Whether it is true of a map of `len` bytes (not 0).
     #[inline]
     pub(crate) fn holds_for(&self, len: usize) -> bool {
-        len <= self.most
+        len <= self.most // sabotage: fast-line
     }
 
     fn about<'d>(
@@ -168,12 +180,13 @@ impl TableEntry {
             return None;
         }
         let first = candidates.next()?;
-        let (base, range) = (first.base?, infos.get(first.index)?.range);
+        let (base, range) = (first.base?, infos.get(first.index)?.range); // sabotage: fast-form
         let limits = &device.limits;
         // What fits into no place of this pool belongs into another one, or into none.
         let longest =
             Placements::longest(base.raw(), range.len(), limits.min_align, limits.boundary);
         let crossed = |boundary: Boundary| boundary.crossed_by(base.raw(), range.len());
+        // sabotage: fast-reach
         if first.pad != 0 || limits.boundary.is_some_and(crossed) {
             return None;
         }

@@ -32,7 +32,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         let unmapped = unsafe { self.untranslate_all() }.is_ok();
         let pools = self.pools.iter().flatten().filter(|_| unmapped);
         let slots = pools.map(|pool| pool.revoke(self.owner)).sum();
-        self.discharge(slots);
+        self.quota.discharge(slots);
         self.stop_waiting();
         self.dma.notify(&Event::Revoked { device: self.name, slots });
         slots

@@ -10,7 +10,7 @@ use crate::word::fence;
 
 impl<P: Platform + ?Sized> Device<'_, P> {
     /// Asks to be told when a map or an allocation that was refused for this reason may succeed:
-    /// for `pool-full` by the listeners of the device's pools, all of which need one, for `quota` by
+    /// for `pool-full` and `pool-closed` by the listeners of the device's pools, all of which need one, for `quota` by
     /// the device's own, for `iova-full` by its domain's. Never blocks; any context.
     ///
     /// Nothing is missed by who keeps this order: is refused, asks, tries once more if the answer is
@@ -20,7 +20,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     /// What a device is sure to get is a pool of its own.
     pub fn watch_capacity(&self, refused: Refuse) -> Watch {
         match refused {
-            Refuse::PoolFull => {
+            Refuse::PoolFull | Refuse::PoolClosed => {
                 let answers = self.pools.iter().flatten().map(|pool| pool.watch_capacity());
                 answers.reduce(Watch::and).unwrap_or(Watch::Never)
             }

@@ -52,6 +52,15 @@ pub unsafe trait Iommu: Sync {
     /// The caller mapped the run, and the devices have stopped using it, or are to be stopped by
     /// this.
     unsafe fn unmap(&self, iova: DmaAddr, len: u64) -> Result<(), IommuError>;
+
+    /// Whether any page of `len` bytes from `iova` on, whole pages, has an entry; `None` where the
+    /// driver cannot tell. The layer asks after each `unmap` that answered well: where the entry
+    /// lives all the same, it keeps addresses and memory as after a failure. It is read from the
+    /// table that the hardware walks, or from whoever keeps that; a driver's own list of what it
+    /// believes proves nothing. Any context.
+    fn query(&self, _iova: DmaAddr, _len: u64) -> Option<bool> {
+        None
+    }
 }
 
 /// What an entry says of its pages.
@@ -106,8 +115,16 @@ pub struct IommuError {
     pub code: u64,
 }
 
+impl IommuError {
+    /// The layer's own: an unmap was answered well, and [`Iommu::query`] tells that the entry lives.
+    pub const ONLY_CLAIMED: Self = Self { code: u64::MAX };
+}
+
 impl fmt::Display for IommuError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == Self::ONLY_CLAIMED {
+            return f.write_str("the IOMMU's driver says that it is unmapped, and the entry lives");
+        }
         write!(f, "the IOMMU's driver failed with code {:#x}", self.code)
     }
 }

@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use super::IommuError;
 use crate::addr::DmaAddr;
 use crate::name::Name;
 use crate::slots::SlotsError;
@@ -76,6 +77,9 @@ impl fmt::Display for UnmapError {
         let Self { device, addr, len, code } = self;
         write!(f, "{device}: {len:#x} bytes at {addr} could not be unmapped, and are kept")?;
         match code {
+            Some(code) if *code == IommuError::ONLY_CLAIMED.code => {
+                f.write_str(": the driver says that it was, and its table has them still")
+            }
             Some(code) => write!(f, " (code {code:#x})"),
             None => f.write_str(" until another thread has ended it"),
         }

@@ -28,6 +28,7 @@ pub use driver::Iommu;
 pub use driver::IommuError;
 pub use error::DomainError;
 pub use error::UnmapError;
+pub(crate) use pages::Fit;
 pub(crate) use pages::Mapped;
 pub(crate) use pages::PartialMap;
 pub(crate) use pages::UnmapFailure;

@@ -13,6 +13,7 @@ use loom::thread;
 
 use super::Domain;
 use super::Entry;
+use super::Fit;
 use super::Iommu;
 use super::IommuError;
 use super::IovaWindow;
@@ -87,7 +88,8 @@ fn use_once(domain: &Domain<'_>, owner: usize, pages: u64) -> bool {
     let run = PhysRange::new(PhysAddr::new(0x8000), pages * PAGE).unwrap();
     let entry = Entry::new(Direction::Both, State::SHARED);
     // SAFETY: there is no device.
-    let Ok((addr, mapped)) = (unsafe { domain.map(run, 0, entry, &DeviceInfo::PLAIN, owner) })
+    let Ok((addr, mapped)) =
+        (unsafe { domain.map(run, Fit::Like(0), entry, &DeviceInfo::PLAIN, owner) })
     else {
         return false;
     };
@@ -154,7 +156,7 @@ fn loom_who_is_told_that_it_is_over_finds_it_unmapped() {
             let run = PhysRange::new(PhysAddr::new(0x8000), PAGE).unwrap();
             let entry = Entry::new(Direction::Both, State::SHARED);
             // SAFETY: there is no device.
-            let made = unsafe { domain.map(run, 0, entry, &DeviceInfo::PLAIN, owner) };
+            let made = unsafe { domain.map(run, Fit::Like(0), entry, &DeviceInfo::PLAIN, owner) };
             let (_, mapped) = made.unwrap();
             if stuck {
                 // SAFETY: as above.

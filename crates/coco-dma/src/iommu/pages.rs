@@ -37,6 +37,16 @@ impl Mapped {
     }
 }
 
+/// What holds of the addresses of a mapping beside the device's reach.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fit {
+    /// They keep the low bits of this address that the device wants kept, and cross no boundary.
+    Like(u64),
+    /// They are a multiple of so many bytes, which is no less than what the device uses of them: where
+    /// that is not longer than the boundary, it crosses none.
+    Aligned(u64),
+}
+
 /// What could not be unmapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct UnmapFailure {
@@ -81,35 +91,42 @@ impl Domain<'_> {
         PhysRange::between(PhysAddr::new(base), PhysAddr::new(last))
     }
 
-    /// Takes addresses for `range`, which keep its place in the page, and further low bits of
-    /// `original` where the device wants that. Maps nothing. Any context.
+    /// Takes addresses for `range`, which keep its place in the page. Maps nothing. Any context.
     pub(crate) fn alloc(
         &self,
         range: PhysRange,
-        original: u64,
+        fit: Fit,
         info: &DeviceInfo<'_>,
         owner: Owner,
     ) -> Result<Mapped, Refuse> {
         let offset = self.page - 1;
-        let original = (original & !offset) | (range.base().raw() & offset);
-        self.alloc_as(range.len(), original, info, owner)
+        let fit = match fit {
+            Fit::Like(original) => Fit::Like((original & !offset) | (range.base().raw() & offset)),
+            // Whole pages.
+            Fit::Aligned(align) => Fit::Aligned(align),
+        };
+        self.alloc_as(range.len(), fit, info, owner)
     }
 
-    /// Takes addresses for `len` bytes with the low bits of `original`.
+    /// Takes addresses for `len` bytes.
     fn alloc_as(
         &self,
         len: u64,
-        original: u64,
+        fit: Fit,
         info: &DeviceInfo<'_>,
         owner: Owner,
     ) -> Result<Mapped, Refuse> {
         let offset = self.page - 1;
+        let (original, align, boundary) = match fit {
+            Fit::Like(original) => (original, 1, info.limits.boundary),
+            Fit::Aligned(align) => (0, align, None), // sabotage: iova-alignment
+        };
         let constraints = Constraints {
             len,
             original,
             keep: AlignMask::new(info.limits.min_align.raw() | offset).ok_or(Refuse::IovaFull)?,
-            align: 1,
-            boundary: info.limits.boundary,
+            align,
+            boundary,
         };
         let places =
             Placements::new(self.window.base().raw(), self.in_reach(info.limit()), &constraints);
@@ -135,12 +152,12 @@ impl Domain<'_> {
     pub(crate) unsafe fn map(
         &self,
         range: PhysRange,
-        original: u64,
+        fit: Fit,
         entry: Entry,
         info: &DeviceInfo<'_>,
         owner: Owner,
     ) -> Result<(DmaAddr, Mapped), Refuse> {
-        let mapped = self.alloc(range, original, info, owner)?;
+        let mapped = self.alloc(range, fit, info, owner)?;
         let (iova, _) = self.pages_at(&mapped.run(owner));
         let addr = iova.checked_add(range.base().raw() & (self.page - 1));
         let (Some(addr), Some(pages)) = (addr, self.pages_of(range)) else {
@@ -163,7 +180,8 @@ impl Domain<'_> {
         }
     }
 
-    /// Maps `runs`, which are whole pages and have `len` bytes in all, one behind the other. The same
+    /// Maps `runs`, which are whole pages and have `len` bytes in all, one behind the other, the first at an
+    /// address that is a multiple of `align`. The same
     /// otherwise, but for what is mapped when one of them fails: it is unmapped again, or kept by the
     /// record that the error has.
     ///
@@ -173,12 +191,12 @@ impl Domain<'_> {
     pub(crate) unsafe fn map_runs(
         &self,
         runs: impl Iterator<Item = PhysRange>,
-        len: u64,
+        (len, align): (u64, u64),
         entry: Entry,
         info: &DeviceInfo<'_>,
         owner: Owner,
     ) -> Result<(DmaAddr, Mapped), (Refuse, Option<PartialMap>)> {
-        let taken = self.alloc_as(len, 0, info, owner);
+        let taken = self.alloc_as(len, Fit::Aligned(align), info, owner);
         let mapped = taken.map_err(|reason| (reason, None))?;
         let run = mapped.run(owner);
         let (iova, _) = self.pages_at(&run);
@@ -255,17 +273,25 @@ impl Domain<'_> {
         }
         // SAFETY: a run that has not ended is mapped, by us; this function's condition.
         // sabotage: iommu-unmap-left-out
-        match unsafe { self.iommu.unmap(addr, len) } {
+        let unmapped = unsafe { self.iommu.unmap(addr, len) };
+        // An answer is no proof, where there is one to be had.
+        let lives = || self.iommu.query(addr, len) == Some(true); // sabotage: unmap-claim-believed
+        match unmapped {
+            Ok(()) if lives() => self.stuck(run, owner, IommuError::ONLY_CLAIMED),
             Ok(()) => {
                 self.slots.ended(run);
                 Ok(())
             }
-            Err(error) => {
-                self.lost.0.fetch_add(run.count(), Ordering::Relaxed);
-                self.slots.kept(run, owner);
-                Err(UnmapFailure { addr, len, error: Some(error) })
-            }
+            Err(error) => self.stuck(run, owner, error),
         }
+    }
+
+    /// What could not be unmapped keeps its addresses, until somebody tries again.
+    fn stuck(&self, run: &SlotRun, owner: Owner, error: IommuError) -> Result<(), UnmapFailure> {
+        let (addr, len) = self.pages_at(run);
+        self.lost.0.fetch_add(run.count(), Ordering::Relaxed);
+        self.slots.kept(run, owner);
+        Err(UnmapFailure { addr, len, error: Some(error) })
     }
 
     /// The first address and the length in bytes of the pages of a run.

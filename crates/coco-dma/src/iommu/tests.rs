@@ -12,6 +12,7 @@ use proptest::prelude::*;
 
 use super::Domain;
 use super::Entry;
+use super::Fit;
 use super::Iommu;
 use super::IommuError;
 use super::IovaWindow;
@@ -97,8 +98,11 @@ fn who_waits_for_addresses_is_told_when_they_are_unmapped() {
     let window = IovaWindow::new(BASE, PAGE).unwrap();
     let domain = Domain::new(&table, window, &words).unwrap().with_listener(&told);
     let (owner, run) = (Owner::new(1).unwrap(), PhysRange::new(PhysAddr::new(0), PAGE).unwrap());
-    let mapped = domain.alloc(run, 0, &DeviceInfo::PLAIN, owner).unwrap();
-    assert_eq!(domain.alloc(run, 0, &DeviceInfo::PLAIN, owner).err(), Some(Refuse::IovaFull));
+    let mapped = domain.alloc(run, Fit::Like(0), &DeviceInfo::PLAIN, owner).unwrap();
+    assert_eq!(
+        domain.alloc(run, Fit::Like(0), &DeviceInfo::PLAIN, owner).err(),
+        Some(Refuse::IovaFull)
+    );
     assert_eq!(domain.watch_capacity(), Watch::Set);
     assert_eq!(told.0.load(Ordering::Relaxed), 0);
     domain.free(&mapped, owner);
@@ -167,7 +171,7 @@ proptest! {
                     let range = PhysRange::new(PhysAddr::new(at), len).unwrap();
                     table.live().1 = fail;
                     // SAFETY: there is no device.
-                    let got = unsafe { domain.map(range, at, entry, &info, owner) };
+                    let got = unsafe { domain.map(range, Fit::Like(at), entry, &info, owner) };
                     let low = keep | (PAGE - 1);
                     let grants = |page: u64| {
                         let addr = page + (at & (PAGE - 1));

@@ -5,11 +5,14 @@ use core::fmt;
 use super::Conflict;
 use super::Found;
 use super::GranuleState;
+use super::Initial;
 use super::Ledger;
 use super::Place;
 use super::RangeState;
+use super::Tracked;
 use super::entry::Entry;
 use super::granules::Granules;
+use super::parts;
 use crate::addr::PhysRange;
 use crate::state::Cipher;
 use crate::state::Visibility;
@@ -110,31 +113,20 @@ impl<'m> Ledger<'m> {
         to: GranuleState,
     ) -> Settled {
         let Conversion { run, from } = conversion;
-        let Some(granules) = self.kept(run) else { return Settled::default() };
         let (done, doubt) = believed(run.len(), done, doubt);
-        let span = granules.span(run);
-        let bytes = granules.bytes();
-        // Both count granules of the run, so that they fit.
-        let whole = |granules: u64| usize::try_from(granules).unwrap_or(usize::MAX).min(span.count);
-        let sure = whole(done / bytes);
-        let known = whole((done + doubt).div_ceil(bytes));
-        let (done, doubt, rest) = (sure, known - sure, span.count - known);
-
-        let was_lost = from == GranuleState::Quarantined;
-        if !was_lost {
-            granules.quarantined.0.fetch_add(doubt, Ordering::Relaxed);
+        let mut whole = Settled::default();
+        for (tracked, part) in self.kept(run) {
+            let Ok(granules) = tracked.granules() else { continue };
+            // How far both reach into this part.
+            let before = part.base().offset_from(run.base()).unwrap_or(0);
+            let within = |bytes: u64| bytes.saturating_sub(before).min(part.len());
+            let (sure, known) = (within(done), within(done + doubt));
+            let settled = settle_in(granules, part, (sure, known - sure), from, to);
+            whole.done += settled.done;
+            whole.doubt += settled.doubt;
+            whole.unchanged += settled.unchanged;
         }
-        granules.each(span, |granule, entry| match granule.wrapping_sub(span.first) {
-            _ if entry.state() != GranuleState::Converting => entry,
-            place if place < sure => Entry::new(to),
-            place if place < known => Entry::new(GranuleState::Quarantined),
-            _ => Entry::new(from),
-        });
-        if was_lost {
-            granules.quarantined.0.fetch_sub(done, Ordering::Relaxed);
-        }
-        let [done, doubt, unchanged] = [done, doubt, rest].map(|count| count as u64 * bytes);
-        Settled { done, doubt, unchanged }
+        whole
     }
 
     /// Notes that the kernel itself brought a run of whole granules into state `to`, and nobody
@@ -157,6 +149,38 @@ impl<'m> Ledger<'m> {
         self.declare_as(run, to.into())
     }
 
+    /// Notes that memory came at a run of whole granules, all of which were
+    /// [absent](GranuleState::Absent): hot-plugged, or given by a balloon. It is `state` from now on,
+    /// which its owner has made true (accepted it, say). Errors name the first granule that is not
+    /// absent; memory that may come is registered as [`Initial::Absent`] when the ledger is made.
+    /// Any context; never waits.
+    pub fn add(&self, run: PhysRange, state: Initial) -> Result<(), Conflict> {
+        let conversion = self.begin_from(run, GranuleState::Absent)?;
+        self.settle_as(conversion, run.len(), 0, state.into());
+        Ok(())
+    }
+
+    /// Notes that memory at a run of whole granules goes: no map, share or reclaim of it from now on.
+    /// Call it before the memory is given away. All granules have to be in one state and unpinned:
+    /// private or unaccepted in a guest, encrypted or plain on a host. Errors name the first that is
+    /// not; what is shared is reclaimed first, and what is in quarantine is nobody's to give. Any
+    /// context; never waits.
+    pub fn remove(&self, run: PhysRange) -> Result<(), Conflict> {
+        use GranuleState::{Encrypted, Plain, Private, Unaccepted};
+        let from = match self.peek(run) {
+            RangeState::Uniform(state @ (Private | Unaccepted | Encrypted | Plain))
+            | RangeState::Mixed {
+                before: state @ (Private | Unaccepted | Encrypted | Plain),
+                ..
+            } => state,
+            // Refused in the next line, for what it is.
+            _ => Private,
+        };
+        let conversion = self.begin_from(run, from)?;
+        self.settle_as(conversion, run.len(), 0, GranuleState::Absent);
+        Ok(())
+    }
+
     fn declare_as(&self, run: PhysRange, to: GranuleState) -> Result<(), Conflict> {
         let from = match self.peek(run) {
             RangeState::Uniform(state) | RangeState::Mixed { before: state, .. }
@@ -175,17 +199,19 @@ impl<'m> Ledger<'m> {
     fn begin_from(&self, run: PhysRange, from: GranuleState) -> Result<Conversion, Conflict> {
         let conflict = |(at, found)| Conflict { run, wanted: from, at, found };
         let start = |found| Err(conflict((run.base(), found)));
-        let granules = match self.find(run) {
+        match self.find(run) {
             Place::Untracked => return start(Found::Untracked),
             Place::Border(at) => return Err(conflict((at, Found::Border))),
-            Place::In(tracked) => match tracked.granules() {
-                Err(foreign) => return start(Found::Foreign(foreign)),
-                Ok(granules) => granules,
-            },
-        };
-        let granule = granules.bytes();
-        if !run.is_aligned(granule) {
-            return start(Found::Misaligned { granule });
+            Place::In(_) | Place::Across(_) => {}
+        }
+        for (tracked, part) in self.kept(run) {
+            match tracked.granules() {
+                Err(foreign) => return Err(conflict((part.base(), Found::Foreign(foreign)))),
+                Ok(granules) if !part.is_aligned(granules.bytes()) => {
+                    return start(Found::Misaligned { granule: granules.bytes() });
+                }
+                Ok(_) => {}
+            }
         }
         let forward = |entry: Entry| match (entry.state(), entry.pins()) {
             (state, _) if state != from => Err(Found::State(state)),
@@ -194,17 +220,64 @@ impl<'m> Ledger<'m> {
         };
         // Exact: an entry that was taken was `from` and unpinned, and nobody else changes it.
         let back = |_| Entry::new(from);
-        granules.all_or_none(granules.span(run), forward, back).map_err(conflict)?;
+        for (tracked, part) in self.kept(run) {
+            let Ok(granules) = tracked.granules() else { continue };
+            if let Err(found) = granules.all_or_none(granules.span(part), forward, back) {
+                let below = self.kept(run).filter(|(_, other)| other.base() < part.base());
+                for (tracked, other) in below {
+                    if let Ok(granules) = tracked.granules() {
+                        granules.each(granules.span(other), |_, entry| back(entry));
+                    }
+                }
+                return Err(conflict(found));
+            }
+        }
         Ok(Conversion { run, from })
     }
 
-    /// The entries of a run that lies in one range with entries.
-    fn kept(&self, run: PhysRange) -> Option<&'m Granules<'m>> {
-        match self.find(run) {
-            Place::In(tracked) => tracked.granules().ok(),
-            Place::Untracked | Place::Border(_) => None,
-        }
+    /// The ranges in which a run lies, with what of it lies in each; none where not all of it does.
+    fn kept(&self, run: PhysRange) -> impl Iterator<Item = (&'m Tracked<'m>, PhysRange)> + use<'m> {
+        let ranges = match self.find(run) {
+            Place::In(tracked) => core::slice::from_ref(tracked),
+            Place::Across(ranges) => ranges,
+            Place::Untracked | Place::Border(_) => &[],
+        };
+        parts(ranges, run)
     }
+}
+
+/// Settles what of a conversion lies in one range: of `part` the first bytes are done, those after
+/// them in doubt.
+fn settle_in(
+    granules: &Granules<'_>,
+    part: PhysRange,
+    (done, doubt): (u64, u64),
+    from: GranuleState,
+    to: GranuleState,
+) -> Settled {
+    let span = granules.span(part);
+    let bytes = granules.bytes();
+    // Both count granules of the part, so that they fit.
+    let whole = |granules: u64| usize::try_from(granules).unwrap_or(usize::MAX).min(span.count);
+    let sure = whole(done / bytes);
+    let known = whole((done + doubt).div_ceil(bytes));
+    let (done, doubt, rest) = (sure, known - sure, span.count - known);
+
+    let was_lost = from == GranuleState::Quarantined;
+    if !was_lost {
+        granules.quarantined.0.fetch_add(doubt, Ordering::Relaxed);
+    }
+    granules.each(span, |granule, entry| match granule.wrapping_sub(span.first) {
+        _ if entry.state() != GranuleState::Converting => entry,
+        place if place < sure => Entry::new(to),
+        place if place < known => Entry::new(GranuleState::Quarantined),
+        _ => Entry::new(from),
+    });
+    if was_lost {
+        granules.quarantined.0.fetch_sub(done, Ordering::Relaxed);
+    }
+    let [done, doubt, unchanged] = [done, doubt, rest].map(|count| count as u64 * bytes);
+    Settled { done, doubt, unchanged }
 }
 
 /// How many bytes of `len` are done, and how many after those in doubt.

@@ -30,11 +30,13 @@ pub enum GranuleState {
     Encrypted = 5,
     /// An SME host's memory, stored as it is.
     Plain = 6,
+    /// No memory is there, and some may be added ([`Ledger::add`](super::Ledger::add)).
+    Absent = 7,
 }
 
 impl GranuleState {
     /// Every state, in the order of their numbers.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Unaccepted,
         Self::Private,
         Self::Shared,
@@ -42,6 +44,7 @@ impl GranuleState {
         Self::Quarantined,
         Self::Encrypted,
         Self::Plain,
+        Self::Absent,
     ];
 
     /// Who may access the granule; `None` where nobody may rely on an answer, and on a host, where
@@ -52,7 +55,7 @@ impl GranuleState {
             Self::Private => Some(Visibility::Private),
             Self::Shared => Some(Visibility::Shared),
             Self::Converting | Self::Quarantined | Self::Unaccepted => None,
-            Self::Encrypted | Self::Plain => None,
+            Self::Encrypted | Self::Plain | Self::Absent => None,
         }
     }
 
@@ -63,7 +66,7 @@ impl GranuleState {
         match self {
             Self::Private | Self::Shared | Self::Unaccepted => !of_host,
             Self::Encrypted | Self::Plain => of_host,
-            Self::Converting | Self::Quarantined => false,
+            Self::Converting | Self::Quarantined | Self::Absent => false,
         }
     }
 }
@@ -96,6 +99,7 @@ impl fmt::Display for GranuleState {
             Self::Unaccepted => "unaccepted",
             Self::Encrypted => "encrypted",
             Self::Plain => "plain",
+            Self::Absent => "absent",
         })
     }
 }
@@ -143,7 +147,8 @@ impl Entry {
             3 => GranuleState::Converting,
             5 => GranuleState::Encrypted,
             6 => GranuleState::Plain,
-            // 4; and what no entry ever holds is not fit for use.
+            7 => GranuleState::Absent,
+            // 4, the last that three bits hold.
             _ => GranuleState::Quarantined,
         }
     }

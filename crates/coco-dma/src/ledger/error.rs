@@ -6,6 +6,7 @@ use super::GranuleState;
 use super::entry::Entry;
 use crate::addr::PhysAddr;
 use crate::addr::PhysRange;
+use crate::reason::Refuse;
 use crate::state::Visibility;
 
 /// A ledger or a registered range that cannot be. Nothing was changed.
@@ -84,6 +85,17 @@ pub struct Conflict {
     pub found: Found,
 }
 
+impl Conflict {
+    /// Why a request is refused that met this each time it was planned. Whatever else was found
+    /// than the limit of the count is another state than the one that was seen when it was planned.
+    pub(crate) const fn refusal(&self) -> Refuse {
+        match self.found {
+            Found::TooManyPins => Refuse::PinnedOut,
+            _ => Refuse::Busy,
+        }
+    }
+}
+
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { run, wanted, at, found } = self;
@@ -109,7 +121,7 @@ pub enum Found {
     Foreign(Visibility),
     /// Memory of no registered range.
     Untracked,
-    /// The border of a registered range: the run lies partly in it and partly not.
+    /// The border of registered memory: the run lies partly in no registered range.
     Border,
     /// A run that is not made of whole granules.
     Misaligned {
@@ -131,10 +143,11 @@ impl Found {
             Self::State(GranuleState::Converting) => "wait until the conversion has ended",
             Self::State(GranuleState::Quarantined) => "retry its conversion, or use other memory",
             Self::State(GranuleState::Unaccepted) => "accept it first",
+            Self::State(GranuleState::Absent) => "add it when the memory is there",
             Self::Pinned | Self::TooManyPins => "finish the maps of it",
             Self::Foreign(_) => "use it as it is, or use other memory",
             Self::Untracked => "register it when the ledger is made",
-            Self::Border => "ask for the parts one by one",
+            Self::Border => "ask for the parts one by one, or register the rest",
             Self::Misaligned { .. } => "give whole granules",
         }
     }
@@ -157,7 +170,7 @@ impl fmt::Display for Found {
                 )
             }
             Self::Untracked => f.write_str("lies in no registered range"),
-            Self::Border => f.write_str("crosses the border of a registered range"),
+            Self::Border => f.write_str("is past the border of registered memory"),
             Self::Misaligned { granule } => {
                 write!(f, "is not made of whole granules of {granule:#x} bytes")
             }

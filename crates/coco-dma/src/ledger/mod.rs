@@ -10,6 +10,13 @@
 //! conversion ([`Ledger::begin`], [`Ledger::settle`]) takes unpinned granules out of one state and
 //! puts them into another, or into quarantine where nobody knows how it ended. Pins and conversions
 //! take all granules of a run or none, so that a granule is never pinned while it is converted.
+//! A run may lie across several ranges that stand side by side: what is asked of it is asked of
+//! each, and undone in all where one says no.
+//!
+//! Memory that may come and go while the layer runs is registered from the start as
+//! [`Initial::Absent`], where the machine says that it may ever be, with its storage: nothing is
+//! allocated then, and nobody is in the way of a look. [`Ledger::add`] notes that a part of it came,
+//! [`Ledger::remove`] that an idle part goes.
 //! On an SME host nothing converts: its memory is encrypted or plain, its kernel says which
 //! ([`Ledger::declare_cipher`]), and devices pin it so.
 //! Nothing here waits, blocks or allocates; everything may be called in any context.
@@ -93,10 +100,24 @@ pub struct Ledger<'m> {
 enum Place<'m> {
     /// Wholly in one range.
     In(&'m Tracked<'m>),
+    /// Across several that stand side by side.
+    Across(&'m [Tracked<'m>]),
     /// In none.
     Untracked,
-    /// Across a border; with the first byte on the other side.
+    /// Partly in none; with the first byte on the other side.
     Border(PhysAddr),
+}
+
+/// What of a run lies in each of these ranges, lowest first.
+fn parts<'m>(
+    ranges: &'m [Tracked<'m>],
+    run: PhysRange,
+) -> impl Iterator<Item = (&'m Tracked<'m>, PhysRange)> + Clone {
+    ranges.iter().filter_map(move |tracked| {
+        let range = tracked.range();
+        let (base, last) = (range.base().max(run.base()), range.last().min(run.last()));
+        Some((tracked, PhysRange::between(base, last)?))
+    })
 }
 
 impl<'m> Ledger<'m> {
@@ -131,11 +152,23 @@ impl<'m> Ledger<'m> {
         match self.find(run) {
             Place::Untracked => RangeState::Untracked,
             Place::Border(first) => RangeState::Border { first },
-            Place::In(tracked) => match tracked.granules() {
-                Err(visibility) => RangeState::Foreign(visibility),
-                Ok(granules) => granules.look(granules.span(run)),
-            },
+            Place::In(tracked) => tracked.look(run),
+            Place::Across(ranges) => {
+                let seen = parts(ranges, run).map(|(tracked, part)| (part, tracked.look(part)));
+                RangeState::of_several(seen).unwrap_or(RangeState::Untracked)
+            }
         }
+    }
+
+    /// A run in pieces of which each lies in one range, lowest first: what is converted as one. A
+    /// run that lies in none, or partly, is one piece.
+    pub(crate) fn pieces(&self, run: PhysRange) -> impl Iterator<Item = PhysRange> + Clone {
+        let ranges = match self.find(run) {
+            Place::Across(ranges) => ranges,
+            _ => &[],
+        };
+        let whole = ranges.is_empty().then_some(run);
+        whole.into_iter().chain(parts(ranges, run).map(|(_, part)| part))
     }
 
     /// All that is kept of the granule that holds the byte `at`, for people and tests; `None` for
@@ -171,8 +204,17 @@ impl<'m> Ledger<'m> {
             let reaches = range.base() <= run.last();
             return if reaches { Place::Border(range.base()) } else { Place::Untracked };
         }
-        // The run leaves the range at its end, so that there is an address behind it.
-        Place::Border(range.last().checked_add(1).unwrap_or(run.last()))
+        // The run leaves the range at its end; how far are there others side by side?
+        let (mut end, mut last) = (index + 1, range.last());
+        while last < run.last() {
+            // There is an address behind it, of the run.
+            let behind = last.checked_add(1).unwrap_or(run.last());
+            match self.ranges.get(end).map(Tracked::range) {
+                Some(next) if next.base() == behind => (end, last) = (end + 1, next.last()),
+                _ => return Place::Border(behind),
+            }
+        }
+        self.ranges.get(index..end).map_or(Place::Untracked, Place::Across)
     }
 }
 

@@ -7,7 +7,10 @@ use super::Found;
 use super::GranuleState;
 use super::Ledger;
 use super::Place;
+use super::Tracked;
 use super::entry::Entry;
+use super::parts;
+use crate::addr::PhysAddr;
 use crate::addr::PhysRange;
 use crate::state::Cipher;
 use crate::state::State;
@@ -86,22 +89,25 @@ impl Ledger<'_> {
         let counted = match self.find(run) {
             Place::Untracked => false,
             Place::Border(at) => return Err(conflict((at, Found::Border))),
-            Place::In(tracked) => match tracked.granules() {
-                Err(foreign) if GranuleState::from(foreign) == wanted => false,
-                Err(foreign) => return Err(conflict((run.base(), Found::Foreign(foreign)))),
-                Ok(granules) => {
-                    let forward = |entry: Entry| {
-                        if entry.state() != wanted {
-                            return Err(Found::State(entry.state()));
+            Place::In(tracked) => pin_in(tracked, run, wanted).map_err(conflict)?,
+            Place::Across(ranges) => {
+                let mut counted = false;
+                for (tracked, part) in parts(ranges, run) {
+                    match pin_in(tracked, part, wanted) {
+                        Ok(here) => counted |= here,
+                        Err(found) => {
+                            let below = |(tracked, other): (_, PhysRange)| {
+                                if other.base() < part.base() {
+                                    unpin_in(tracked, other);
+                                }
+                            };
+                            parts(ranges, run).for_each(below);
+                            return Err(conflict(found));
                         }
-                        entry.pinned().ok_or(Found::TooManyPins)
-                    };
-                    granules
-                        .all_or_none(granules.span(run), forward, Entry::unpinned)
-                        .map_err(conflict)?;
-                    true
+                    }
                 }
-            },
+                counted
+            }
         };
         Ok(Pin { run, counted })
     }
@@ -115,10 +121,38 @@ impl Ledger<'_> {
         if !pin.counted {
             return;
         }
-        if let Place::In(tracked) = self.find(pin.run)
-            && let Ok(granules) = tracked.granules()
-        {
-            granules.each(granules.span(pin.run), |_, entry| entry.unpinned());
+        match self.find(pin.run) {
+            Place::In(tracked) => unpin_in(tracked, pin.run),
+            Place::Across(ranges) => {
+                parts(ranges, pin.run).for_each(|(tracked, part)| unpin_in(tracked, part));
+            }
+            Place::Untracked | Place::Border(_) => {}
         }
+    }
+}
+
+/// Pins a run that lies in one range; answers whether it is counted.
+fn pin_in(
+    tracked: &Tracked<'_>,
+    run: PhysRange,
+    wanted: GranuleState,
+) -> Result<bool, (PhysAddr, Found)> {
+    let granules = match tracked.granules() {
+        Err(foreign) if GranuleState::from(foreign) == wanted => return Ok(false),
+        Err(foreign) => return Err((run.base(), Found::Foreign(foreign))),
+        Ok(granules) => granules,
+    };
+    let forward = |entry: Entry| {
+        if entry.state() != wanted {
+            return Err(Found::State(entry.state()));
+        }
+        entry.pinned().ok_or(Found::TooManyPins)
+    };
+    granules.all_or_none(granules.span(run), forward, Entry::unpinned).map(|()| true)
+}
+
+fn unpin_in(tracked: &Tracked<'_>, run: PhysRange) {
+    if let Ok(granules) = tracked.granules() {
+        granules.each(granules.span(run), |_, entry| entry.unpinned());
     }
 }

@@ -80,43 +80,53 @@ impl Model {
         index(run.base())..=index(run.last())
     }
 
-    /// Where a run crosses a border, or the page at which it begins.
-    fn place(&self, run: PhysRange) -> Result<Page, (PhysAddr, Found)> {
+    /// Where a run leaves, or comes to, what is tracked; else whether it is.
+    fn place(&self, run: PhysRange) -> Result<bool, (PhysAddr, Found)> {
+        let tracked = |at: usize| !matches!(self.pages[at].1, Page::Untracked);
         let mut touched = Self::touched(run);
-        let (range, first) = self.pages[touched.next().unwrap()];
-        match touched.find(|&page| self.pages[page].0 != range) {
-            // From one part that is not tracked through a range into another: its first border.
+        let first = tracked(touched.next().unwrap());
+        match touched.find(|&page| tracked(page) != first) {
             Some(other) => Err((page(other), Found::Border)),
             None => Ok(first),
         }
     }
 
     fn pin(&self, run: PhysRange, expect: GranuleState) -> Result<bool, (PhysAddr, Found)> {
-        match self.place(run)? {
-            Page::Untracked => Ok(false),
-            Page::Foreign(other) if GranuleState::from(other) == expect => Ok(false),
-            Page::Foreign(other) => Err((run.base(), Found::Foreign(other))),
-            Page::Kept(..) => {
-                for at in Self::touched(run) {
-                    match self.pages[at].1 {
-                        Page::Kept(state, _) if state == expect => {}
-                        Page::Kept(state, _) => return Err((page(at), Found::State(state))),
-                        _ => unreachable!(),
-                    }
+        let (tracked, mut counted) = (self.place(run)?, false);
+        for at in Self::touched(run).filter(|_| tracked) {
+            match self.pages[at].1 {
+                Page::Kept(state, _) if state == expect => counted = true,
+                Page::Kept(state, _) => return Err((page(at), Found::State(state))),
+                Page::Foreign(other) if GranuleState::from(other) == expect => {}
+                Page::Foreign(other) => {
+                    return Err((page(at).max(run.base()), Found::Foreign(other)));
                 }
-                Ok(true)
+                Page::Untracked => unreachable!(),
             }
         }
+        Ok(counted)
     }
 
     fn begin(&self, run: PhysRange, from: GranuleState) -> Result<(), (PhysAddr, Found)> {
-        match self.place(run)? {
-            Page::Untracked => return Err((run.base(), Found::Untracked)),
-            Page::Foreign(other) => return Err((run.base(), Found::Foreign(other))),
-            Page::Kept(..) => {}
+        if !self.place(run)? {
+            return Err((run.base(), Found::Untracked));
         }
-        if !run.base().raw().is_multiple_of(PAGE) || !run.len().is_multiple_of(PAGE) {
-            return Err((run.base(), Found::Misaligned { granule: PAGE }));
+        let aligned = |at: u64| at.is_multiple_of(PAGE);
+        let misaligned = Err((run.base(), Found::Misaligned { granule: PAGE }));
+        let end = index(run.last());
+        for at in Self::touched(run) {
+            match self.pages[at].1 {
+                Page::Foreign(other) => {
+                    return Err((page(at).max(run.base()), Found::Foreign(other)));
+                }
+                _ if at == index(run.base()) && !aligned(run.base().raw()) => return misaligned,
+                _ if self.pages[at].0 == self.pages[end].0
+                    && !aligned(run.base().raw() + run.len()) =>
+                {
+                    return misaligned;
+                }
+                _ => {}
+            }
         }
         for at in Self::touched(run) {
             match self.pages[at].1 {
@@ -192,21 +202,28 @@ impl Model {
 
     /// What a look at a run should answer.
     fn peek(&self, run: PhysRange) -> RangeState {
-        let before = match self.place(run) {
+        match self.place(run) {
             Err((first, _)) => return RangeState::Border { first },
-            Ok(Page::Untracked) => return RangeState::Untracked,
-            Ok(Page::Foreign(visibility)) => return RangeState::Foreign(visibility),
-            Ok(Page::Kept(state, _)) => state,
-        };
-        for at in Self::touched(run) {
-            match self.pages[at].1 {
-                Page::Kept(after, _) if after != before => {
-                    return RangeState::Mixed { first: page(at), before, after };
-                }
-                _ => {}
-            }
+            Ok(false) => return RangeState::Untracked,
+            Ok(true) => {}
         }
-        RangeState::Uniform(before)
+        let state = |at: usize| match self.pages[at].1 {
+            Page::Kept(state, _) => state,
+            Page::Foreign(visibility) => visibility.into(),
+            Page::Untracked => unreachable!(),
+        };
+        let before = state(index(run.base()));
+        if let Some(at) = Self::touched(run).find(|at| state(*at) != before) {
+            return RangeState::Mixed { first: page(at), before, after: state(at) };
+        }
+        match before.visibility() {
+            Some(visibility)
+                if Self::touched(run).all(|at| matches!(self.pages[at].1, Page::Foreign(_))) =>
+            {
+                RangeState::Foreign(visibility)
+            }
+            _ => RangeState::Uniform(before),
+        }
     }
 
     fn call(&mut self, ledger: &Ledger<'_>, call: Call) {

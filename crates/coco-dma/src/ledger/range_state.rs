@@ -27,8 +27,8 @@ pub enum RangeState {
         /// Its own state.
         after: GranuleState,
     },
-    /// The run lies in several registered ranges, or partly in none. As good as mixed, even where
-    /// both sides are in the same state: register memory that is used as one as one range.
+    /// The run lies partly in no registered range: as good as mixed, since nobody keeps the state
+    /// of that part. (Ranges that stand side by side have no border between them.)
     Border {
         /// The address of the first byte on the other side.
         first: PhysAddr,
@@ -36,6 +36,43 @@ pub enum RangeState {
 }
 
 impl RangeState {
+    /// What several ranges side by side are together; `None` of none. Foreign memory beside our own
+    /// is in its state like that one.
+    pub(super) fn of_several(parts: impl Iterator<Item = (PhysRange, Self)>) -> Option<Self> {
+        let mut whole = None;
+        for (run, seen) in parts {
+            let (before, after) = match (whole, seen) {
+                (None, Self::Mixed { .. }) => return Some(seen),
+                (None, _) => {
+                    whole = Some(seen);
+                    continue;
+                }
+                (Some(before), _) if before == seen => continue,
+                (Some(before), _) => match (before.first_state(), seen.first_state()) {
+                    (Some(before), Some(after)) => (before, after),
+                    _ => return Some(Self::Border { first: run.base() }),
+                },
+            };
+            if before != after {
+                return Some(Self::Mixed { first: run.base(), before, after });
+            }
+            if let Self::Mixed { .. } = seen {
+                return Some(seen);
+            }
+            whole = Some(Self::Uniform(before));
+        }
+        whole
+    }
+
+    /// The state of the first granule.
+    fn first_state(self) -> Option<GranuleState> {
+        match self {
+            Self::Uniform(state) | Self::Mixed { before: state, .. } => Some(state),
+            Self::Foreign(visibility) => Some(visibility.into()),
+            Self::Untracked | Self::Border { .. } => None,
+        }
+    }
+
     /// Who may access the whole run; `None` where there is no such answer (as on an SME host), or
     /// where nobody may rely on one (converting, quarantined, unaccepted).
     pub const fn visibility(self) -> Option<Visibility> {
@@ -60,7 +97,8 @@ impl RangeState {
                 GranuleState::Plain => Memory::Known(State::PLAIN),
                 GranuleState::Converting => Memory::Converting,
                 GranuleState::Quarantined => Memory::Quarantined,
-                GranuleState::Unaccepted => Memory::Unaccepted,
+                // What is not there yet was never accepted either: no device is shown it.
+                GranuleState::Unaccepted | GranuleState::Absent => Memory::Unaccepted,
             },
         }
     }
@@ -75,7 +113,7 @@ impl fmt::Display for RangeState {
             Self::Mixed { first, before, after } => {
                 write!(f, "mixed: {before}, and from {first} on {after}")
             }
-            Self::Border { first } => write!(f, "mixed: from {first} on in another range"),
+            Self::Border { first } => write!(f, "mixed: from {first} on not all in the books"),
         }
     }
 }

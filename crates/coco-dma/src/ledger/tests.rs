@@ -111,14 +111,23 @@ fn a_run_is_in_one_range_in_none_or_across_a_border() {
         (range(0, u64::MAX), border(1)),
         (pages(1, 2), RangeState::Uniform(GranuleState::Private)),
         (range(BASE + PAGE + 5, 1), RangeState::Uniform(GranuleState::Private)),
-        // Both sides are private, and yet not one run.
-        (pages(2, 2), border(3)),
+        // Both sides are private.
+        (pages(2, 2), RangeState::Uniform(GranuleState::Private)),
         (pages(3, 1), RangeState::Foreign(Private)),
         (pages(3, 2), border(4)),
     ] {
         assert_eq!(ledger.peek(run), seen, "{run}");
     }
-    assert_eq!(found(ledger.pin(pages(2, 2), Private)), (at(3), Found::Border));
+    let pin = ledger.pin(pages(2, 2), Private).unwrap();
+    assert!(pin.is_counted());
+    assert_eq!(ledger.granule(at(2)).unwrap().pins, 1);
+    ledger.unpin(pin);
+    assert_eq!(
+        found(ledger.pin(pages(2, 2), Shared)),
+        (at(2), Found::State(GranuleState::Private))
+    );
+    assert_eq!(found(ledger.begin(pages(2, 2), Private)), (at(3), Found::Foreign(Private)));
+    assert_eq!(ledger.granule(at(2)).unwrap().state, GranuleState::Private, "nothing was begun");
     assert_eq!(found(ledger.begin(pages(0, 2), Private)), (at(1), Found::Border));
     assert_eq!(found(ledger.declare(pages(3, 2), Shared)), (at(4), Found::Border));
     assert_eq!(Ledger::EMPTY.peek(pages(1, 1)), RangeState::Untracked);
@@ -375,4 +384,44 @@ fn everything_can_be_read() {
     });
     let text = Found::TooManyPins.to_string();
     assert_eq!(text, "holds 8191 pins, as many as can be counted");
+}
+
+/// Memory that comes, is used across the border to what was there, and goes when it is idle.
+#[test]
+fn memory_is_added_and_removed_and_is_like_any_other_meanwhile() {
+    let (boot, late) = (storage(2), storage(4));
+    let ranges = [
+        Tracked::new(pages(0, 2), PAGE, Initial::Private, &boot).unwrap(),
+        Tracked::new(pages(2, 4), PAGE, Initial::Absent, &late).unwrap(),
+    ];
+    let ledger = Ledger::new(&ranges).unwrap();
+    let absent = (at(2), Found::State(GranuleState::Absent));
+    assert_eq!(found(ledger.pin(pages(1, 2), Private)), absent);
+    assert_eq!(found(ledger.begin(pages(2, 1), Private)), absent);
+    assert_eq!(found(ledger.declare(pages(2, 1), Private)), absent);
+    assert_eq!(ledger.granule(at(1)).unwrap().pins, 0);
+    assert_eq!(ledger.peek(pages(2, 1)).memory(), crate::state::Memory::Unaccepted);
+    // Only what is not there comes, and all of it or nothing.
+    let there = (at(1), Found::State(GranuleState::Private));
+    assert_eq!(found(ledger.add(pages(1, 2), Initial::Private)), there);
+    ledger.add(pages(2, 2), Initial::Private).unwrap();
+    assert_eq!(found(ledger.add(pages(3, 2), Initial::Private)).0, at(3));
+    assert_eq!(ledger.granule(at(4)).unwrap().state, GranuleState::Absent);
+    // Across the border: pinned, converted and undone as one.
+    let across = pages(1, 2);
+    let pin = ledger.pin(across, Private).unwrap();
+    assert_eq!([1, 2].map(|page| ledger.granule(at(page)).unwrap().pins), [1, 1]);
+    assert_eq!(found(ledger.remove(pages(2, 2))), (at(2), Found::Pinned));
+    ledger.unpin(pin);
+    let conversion = ledger.begin(across, Private).unwrap();
+    let settled = ledger.settle(conversion, PAGE, PAGE, Shared);
+    assert_eq!((settled.done, settled.doubt, settled.unchanged), (PAGE, PAGE, 0));
+    assert_eq!(ledger.quarantine().collect::<Vec<_>>(), [pages(2, 1)]);
+    assert_eq!(found(ledger.remove(pages(2, 2))).1, Found::State(GranuleState::Quarantined));
+    let retry = ledger.begin_retry(pages(2, 1)).unwrap();
+    ledger.settle(retry, PAGE, 0, Private);
+    assert_eq!(found(ledger.remove(pages(1, 2))).1, Found::State(GranuleState::Shared));
+    ledger.remove(pages(2, 2)).unwrap();
+    assert_eq!(ledger.peek(pages(2, 4)), RangeState::Uniform(GranuleState::Absent));
+    assert_eq!(ledger.quarantined(), 0);
 }

@@ -4,6 +4,7 @@ use core::fmt;
 
 use super::GranuleState;
 use super::LedgerError;
+use super::RangeState;
 use super::entry::PER_WORD;
 use super::granules::Granules;
 use crate::addr::PhysRange;
@@ -23,6 +24,8 @@ pub enum Initial {
     Encrypted,
     /// An SME host's, stored as it is.
     Plain,
+    /// Not there yet: addresses at which memory may be added while the layer runs.
+    Absent,
 }
 
 impl From<Initial> for GranuleState {
@@ -33,6 +36,7 @@ impl From<Initial> for GranuleState {
             Initial::Unaccepted => Self::Unaccepted,
             Initial::Encrypted => Self::Encrypted,
             Initial::Plain => Self::Plain,
+            Initial::Absent => Self::Absent,
         }
     }
 }
@@ -124,6 +128,15 @@ impl<'m> Tracked<'m> {
         match &self.kind {
             Kind::Granules(granules) => Some(granules.bytes()),
             Kind::Foreign(_) => None,
+        }
+    }
+
+    /// The state of a run that lies in it.
+    #[inline]
+    pub(super) fn look(&self, run: PhysRange) -> RangeState {
+        match self.granules() {
+            Err(visibility) => RangeState::Foreign(visibility),
+            Ok(granules) => granules.look(granules.span(run)),
         }
     }
 

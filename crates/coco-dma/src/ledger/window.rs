@@ -50,7 +50,7 @@ impl<'m> Window<'m> {
         let number = |at: PhysAddr| {
             usize::try_from(at.raw().wrapping_sub(self.base.raw()) >> self.shift).ok()
         };
-        Entry::alike(self.words, number(run.base())?, number(run.last())?)
+        Entry::alike(self.words, number(run.base())?, number(run.last())?) // sabotage: fast-window
     }
 }
 

@@ -10,6 +10,7 @@ use super::request::AllocKind;
 use super::request::AllocRequest;
 use super::request::MapRequest;
 use super::request::Place;
+use super::step::Misfit;
 use super::step::Source;
 use super::step::Step;
 use super::step::Trace;
@@ -26,11 +27,33 @@ use crate::state::Trust;
 /// breaks one up.
 pub const LARGE_PAGE: u64 = 2 << 20;
 
+/// How much memory an allocation is, and aligned to what: two numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Bytes, in whole pages.
+    pub len: u64,
+    /// What the address that the device is given is a multiple of, in bytes: the length rounded up to
+    /// a power of two, or more where that was asked for. What is no longer than the device's boundary
+    /// crosses none of its multiples so.
+    pub align: u64,
+}
+
+impl Extent {
+    /// What a request comes to; `None` where no machine has so much.
+    fn of(request: &AllocRequest<'_>) -> Option<Self> {
+        let len = request.len.checked_next_multiple_of(request.page)?;
+        let natural = request.len.checked_next_power_of_two()?; // sabotage: natural-alignment
+        Some(Self { len, align: natural.max(request.page).max(request.align) })
+    }
+}
+
 /// Where an allocation comes from. Sources are tried in this order; a source that has nothing
 /// left is passed over.
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct AllocPlan<'a> {
+    /// How much it is, and aligned to what.
+    pub extent: Extent,
     /// The pools kept for coherent memory, where they spare a conversion of less than a
     /// [`LARGE_PAGE`] or there are no pages. (Otherwise they stand first among `pools`: what needs
     /// no conversion leaves them to others.)
@@ -80,13 +103,20 @@ fn decide<'a>(request: &AllocRequest<'a>, trace: &mut impl Trace) -> Result<Allo
         trace.step(Step::NotTaken(alien));
         return Err(Refuse::BadAttribute);
     }
-    if request.len == 0 || !request.align.is_power_of_two() {
-        return Err(Refuse::InvalidRange);
-    }
+    let powers = request.align.is_power_of_two() && request.page.is_power_of_two();
+    let extent = Extent::of(request).filter(|_| request.len > 0 && powers);
+    let Some(extent) = extent else { return Err(Refuse::InvalidRange) };
     if device.trust == Trust::Accepted && !request.regime.has_accepted_devices() {
         return Err(Refuse::TrustLost);
     }
-    let (pages, too_early) = match own_pages(request, trace) {
+    // The segment is how much of a map a list has in one element. An allocation is no list: the
+    // driver says itself which part of it the device is told.
+    // sabotage: alloc-past-boundary
+    if device.limits.boundary.is_some_and(|boundary| request.len > boundary.bytes()) {
+        trace.step(Step::Misaligned(Misfit::Boundary));
+        return Err(Refuse::TooLarge);
+    }
+    let (pages, too_early) = match own_pages(request, extent, trace) {
         // sabotage: atomic-converts
         Some(pages) if pages.convert && request.context == Context::Atomic => {
             trace.step(Step::Atomic);
@@ -104,15 +134,15 @@ fn decide<'a>(request: &AllocRequest<'a>, trace: &mut impl Trace) -> Result<Allo
         regime: request.regime,
         device,
         place: Place::Unlocated,
-        len: request.len,
+        len: extent.len,
         memory: Memory::Untracked,
         direction: Direction::Both,
         attrs: Attrs::NONE,
-        align: request.align,
+        align: request.page,
         pools: request.pools,
     };
-    let pools = pools::for_allocation(&lookup, request.context, trace);
-    let spares = pages.is_none_or(|pages| pages.convert && request.len < LARGE_PAGE);
+    let pools = pools::for_allocation(&lookup, extent.align, request.context, trace);
+    let spares = pages.is_none_or(|pages| pages.convert && extent.len < LARGE_PAGE);
     let (reservoir, pools) = match pools {
         Ok(pools) if spares => {
             let (reservoir, rest) = pools.split();
@@ -134,6 +164,7 @@ fn decide<'a>(request: &AllocRequest<'a>, trace: &mut impl Trace) -> Result<Allo
         (None, Err(Refuse::NoPool)) if too_early => Err(Refuse::AtomicNeedsConversion),
         (None, Err(reason)) => Err(reason),
         (pages, pools) => Ok(AllocPlan {
+            extent,
             reservoir,
             pages,
             pools,
@@ -154,7 +185,8 @@ pub(crate) fn nothing_left(
     pools: Refuse,
 ) -> Refuse {
     let pools = match (reservoir, pools) {
-        (Some(why), Refuse::PoolFull) => why,
+        (Some(why), Refuse::PoolClosed) => why,
+        (Some(why), Refuse::PoolFull) if why != Refuse::PoolClosed => why,
         _ => pools,
     };
     match (pages, pools) {
@@ -163,15 +195,44 @@ pub(crate) fn nothing_left(
     }
 }
 
+/// What is told of pools that had no slots when they were tried, one after the other: `before`
+/// about the earlier ones, and whether this one was open. Where all are closed nobody's finishing
+/// helps; where one was merely full somebody's does.
+pub(crate) fn no_slots(before: Option<Refuse>, open: bool) -> Refuse {
+    match before {
+        None | Some(Refuse::PoolClosed) if !open => Refuse::PoolClosed,
+        None | Some(Refuse::PoolClosed) => Refuse::PoolFull,
+        Some(why) => why,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn pools_are_closed_where_none_of_them_is_open() {
+        use Refuse::{NoView, PoolClosed, PoolFull};
+        for (before, open, told) in [
+            (None, true, PoolFull),
+            (None, false, PoolClosed),
+            (Some(PoolClosed), false, PoolClosed),
+            (Some(PoolClosed), true, PoolFull),
+            (Some(PoolFull), false, PoolFull),
+            (Some(NoView), false, NoView),
+        ] {
+            assert_eq!(no_slots(before, open), told, "{before:?} {open}");
+        }
+    }
+
+    #[test]
     fn of_several_sources_that_failed_the_one_that_says_most_is_told() {
-        use Refuse::{Busy, ConversionFailed, NoView, PoolFull, Quota};
+        use Refuse::{Busy, ConversionFailed, NoView, PoolClosed, PoolFull, Quota};
         for (reservoir, pages, pools, told) in [
             (None, None, PoolFull, PoolFull),
+            (Some(PoolClosed), None, PoolClosed, PoolClosed),
+            (Some(PoolClosed), None, PoolFull, PoolFull),
+            (Some(PoolFull), None, PoolClosed, PoolFull),
             (Some(Quota), None, PoolFull, Quota),
             (Some(NoView), None, PoolFull, NoView),
             (Some(NoView), None, Quota, Quota),

@@ -61,8 +61,8 @@ struct Terms {
     forced: bool,
     /// The device has a restricted pool.
     restricted: bool,
-    /// The memory is for an allocation, from this context.
-    allocation: Option<Context>,
+    /// The memory is for an allocation, aligned to so many bytes, from this context.
+    allocation: Option<(u64, Context)>,
 }
 
 /// One pool that can take a bounce.
@@ -133,15 +133,17 @@ pub(super) fn candidates<'a>(
     choose(request, terms, trace)
 }
 
-/// The pools for an allocation, asked for as a map of memory that lies nowhere; or why there is
-/// none.
+/// The pools for an allocation aligned to `align`, asked for as a map of memory that lies nowhere; or
+/// why there is none.
 pub(super) fn for_allocation<'a>(
     request: &MapRequest<'a>,
+    align: u64,
     context: Context,
     trace: &mut impl Trace,
 ) -> Result<Candidates<'a>, Refuse> {
     let restricted = request.pools.iter().any(|pool| pool.restricted);
-    choose(request, Terms { forced: true, restricted, allocation: Some(context) }, trace)
+    let allocation = Some((align, context));
+    choose(request, Terms { forced: true, restricted, allocation }, trace)
 }
 
 fn choose<'a>(
@@ -194,7 +196,7 @@ fn order(request: &MapRequest<'_>, terms: Terms, pool: &PoolInfo) -> Result<u8, 
     }
     let purpose = match (pool.purpose, terms.allocation) {
         (PoolUse::Coherent, Some(_)) => 0,
-        (PoolUse::Reserve, Some(Context::Atomic)) => 1, // sabotage: reserve-waiters
+        (PoolUse::Reserve, Some((_, Context::Atomic))) => 1, // sabotage: reserve-waiters
         (PoolUse::All, Some(_)) => 2,
         (PoolUse::All | PoolUse::Streaming, None) => 0, // sabotage: reserve-maps
         _ => return Err(PoolVerdict::Purpose),
@@ -217,7 +219,12 @@ fn judge(
     // sabotage: pool-label-ignored
     let base = base(request, state, pool.range).ok_or(PoolVerdict::Reach)?;
     let limits = &request.device.limits;
-    if limits.segment.is_some_and(|segment| request.len > segment) {
+    let (align, segment, boundary) = match terms.allocation {
+        // It crosses no boundary that it is not longer than, and has no segments.
+        Some((align, _)) => (align, None, None),
+        None => (request.align, limits.segment, limits.boundary), // sabotage: pool-boundary
+    };
+    if segment.is_some_and(|segment| request.len > segment) {
         return Err(PoolVerdict::Size);
     }
     let original = match request.place {
@@ -228,13 +235,14 @@ fn judge(
         len: request.len,
         original,
         keep: limits.min_align, // sabotage: min-align-lost
-        align: request.align,
-        boundary: limits.boundary, // sabotage: pool-boundary
+        align,
+        boundary,
     };
     let (seen_from, constraints, pad) = match base {
-        Some(base) => (base.raw(), constraints, 0),
+        Some(base) => (base.raw(), constraints, 0), // sabotage: pool-limits-in-memory
         None => {
-            let (constraints, pad) = whole_pages(constraints).ok_or(PoolVerdict::Size)?;
+            let page = request.align.max(IOMMU_PAGE);
+            let (constraints, pad) = whole_pages(constraints, page).ok_or(PoolVerdict::Size)?;
             (pool.range.base().raw(), constraints, pad)
         }
     };
@@ -243,24 +251,21 @@ fn judge(
     Ok(Candidate { index, state, base, places, pad })
 }
 
-/// What to ask for so that the pages of a domain show no byte but the mapping's own, and how far
+/// What to ask for so that the pages of a domain, of `page` bytes, show no byte but the mapping's own, and how far
 /// into them it begins. What the device sees of the address the domain chooses, boundary and all;
 /// `None` where no address could be right.
-fn whole_pages(constraints: Constraints) -> Option<(Constraints, u64)> {
-    if !constraints.align.is_power_of_two() {
+fn whole_pages(constraints: Constraints, page: u64) -> Option<(Constraints, u64)> {
+    if !page.is_power_of_two() {
         return None;
     }
-    let page = constraints.align.max(IOMMU_PAGE);
+    let align = constraints.align.max(page);
     let kept = constraints.original & constraints.keep.raw();
     if constraints.boundary.is_some_and(|boundary| boundary.crossed_by(kept, constraints.len)) {
         return None;
     }
     let pad = kept & (page - 1); // sabotage: iommu-page-offset
     let len = constraints.len.checked_add(pad)?.checked_next_multiple_of(page)?;
-    Some((
-        Constraints { len, original: 0, keep: AlignMask::NONE, align: page, boundary: None },
-        pad,
-    ))
+    Some((Constraints { len, original: 0, keep: AlignMask::NONE, align, boundary: None }, pad))
 }
 
 /// How well a label fits the device: 0 best, 1 the other, `None` not at all.

@@ -9,7 +9,6 @@ use super::step::Misfit;
 use super::step::Step;
 use super::step::Trace;
 use crate::addr::DmaAddr;
-use crate::addr::PhysAddr;
 use crate::addr::PhysRange;
 use crate::reason::Bounce;
 use crate::regime::Regime;
@@ -105,18 +104,6 @@ pub(super) fn bus_address(
     }
 }
 
-/// The last address of memory that the device reaches in this state, whatever shows it; `None` where
-/// it reaches none.
-pub(super) fn last(regime: &Regime, device: &DeviceInfo<'_>, state: State) -> Option<PhysAddr> {
-    let most = PhysAddr::new(regime.memory_limit().raw());
-    // An entry of a domain carries any state: what is asked for is the address alone.
-    if device.attachment.is_translated() {
-        return Some(most);
-    }
-    let mark = regime.dma_mark(device.trust, state)?;
-    device.bus.last_shown(device.limit().raw().checked_sub(mark)?.min(most.raw()), most)
-}
-
 /// The limit that the place of the buffer breaks and a pool could keep.
 fn misfit(
     request: &MapRequest<'_>,
@@ -134,6 +121,7 @@ fn misfit(
         // A domain places the mapping at the start of a window if it must, but for the low bits
         // that it keeps.
         let kept = limits.min_align.raw() | (request.align.max(IOMMU_PAGE) - 1);
+        // sabotage: boundary-in-memory
         let base = addr.map_or(range.base().raw() & kept, DmaAddr::raw);
         // sabotage: boundary-crossed
         if boundary.crossed_by(base, range.len()) {

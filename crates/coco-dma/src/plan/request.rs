@@ -200,9 +200,13 @@ pub struct AllocRequest<'a> {
     pub kind: AllocKind,
     /// Whose memory it will be.
     pub device: &'a DeviceInfo<'a>,
-    /// How long it is in bytes.
+    /// How long it has to be in bytes. It is given in whole pages.
     pub len: u64,
-    /// Its alignment in bytes, a power of two.
+    /// The page in bytes, a power of two: the machine's, or that of the device's IOMMU where it is
+    /// longer.
+    pub page: u64,
+    /// The alignment that is asked for, in bytes, a power of two (1: none). An allocation is aligned
+    /// to its length rounded up to a power of two in any case ([`Extent`](super::Extent)).
     pub align: u64,
     /// What the caller wants.
     pub attrs: Attrs,

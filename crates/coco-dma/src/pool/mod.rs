@@ -205,6 +205,13 @@ impl<'m> Pool<'m> {
         Self { slots: self.slots.with_caches(caches), ..self }
     }
 
+    /// The same for a pool of any size: for tests, most of whose pools are too small to keep any.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_caches_however_small(self, caches: &'m [Cache]) -> Self {
+        Self { slots: self.slots.with_ways(caches, 1), ..self }
+    }
+
     /// The same pool with a listener, who is told when there may be space again for those who
     /// asked. Call it before the pool is used.
     #[must_use]
@@ -299,8 +306,11 @@ impl<'m> Pool<'m> {
         if self.is_open() { self.capacity().saturating_sub(self.used()) } else { 0 }
     }
 
-    /// The most slots that were ever in use at once, with those that CPUs kept for their next
-    /// maps.
+    /// The most slots that were ever in use at once; what CPUs only keep for their next maps is not
+    /// in use. Exact in a pool without caches. With them nobody counts what a CPU takes of what it
+    /// keeps: it is looked whenever more of the bitmap is out than ever before, and whenever
+    /// [`used`](Self::used), [`free`](Self::free) or this is asked. So it is too low by what the
+    /// CPUs keep, at most.
     pub fn high_water(&self) -> usize {
         self.slots.high_water()
     }

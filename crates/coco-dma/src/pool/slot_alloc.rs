@@ -25,13 +25,13 @@ pub(crate) trait SlotAlloc {
     ) -> Result<SlotRun, Full>;
 
     /// Takes a run of this shape if that is quickly done, and then calls `then` with the number of
-    /// the cache whose turn this is. `None` says nothing but that the other way is to be taken.
+    /// the cache whose turn this is, if it is anyone's. `None` says nothing but that the other way is to be taken.
     fn alloc_fast(
         &mut self,
         pool: &Pool<'_>,
         shape: &Shape,
         owner: Owner,
-        then: impl FnOnce(usize),
+        then: impl FnOnce(Option<usize>),
     ) -> Option<SlotRun>;
 
     /// Gives slots of this pool back. False where they were revoked before: they are not the
@@ -61,12 +61,20 @@ impl<P: Platform + ?Sized> SlotAlloc for CurrentCpu<'_, P> {
         pool: &Pool<'_>,
         shape: &Shape,
         owner: Owner,
-        then: impl FnOnce(usize),
+        then: impl FnOnce(Option<usize>),
     ) -> Option<SlotRun> {
-        let mut turn = pool.slots.enter(self.0.cpu())?;
-        let run = pool.slots.alloc_fast(&mut turn, shape, owner)?;
-        then(turn.number());
-        Some(run)
+        match pool.slots.enter(self.0.cpu()) {
+            Some(mut turn) => {
+                let run = pool.slots.alloc_fast(&mut turn, shape, owner)?;
+                then(Some(turn.number()));
+                Some(run)
+            }
+            None => {
+                let run = pool.slots.alloc_fast_shared(shape, owner)?;
+                then(None);
+                Some(run)
+            }
+        }
     }
 
     #[inline]
@@ -226,13 +234,13 @@ impl SlotAlloc for PoolHandle<'_> {
         pool: &Pool<'_>,
         shape: &Shape,
         owner: Owner,
-        then: impl FnOnce(usize),
+        then: impl FnOnce(Option<usize>),
     ) -> Option<SlotRun> {
         if !self.is_of(pool) {
             return None;
         }
         let run = pool.slots.alloc_fast(&mut self.turn, shape, owner)?;
-        then(self.turn.number());
+        then(Some(self.turn.number()));
         Some(run)
     }
 

@@ -72,6 +72,18 @@ impl<'m> Slots<'m> {
         Some(self.mark(first, shape, owner))
     }
 
+    /// The same without the turn to use a cache: where [`alloc`](Self::alloc) takes it, too.
+    #[inline(never)]
+    pub(crate) fn alloc_fast_shared(&self, shape: &Shape, owner: Owner) -> Option<SlotRun> {
+        let first = if shape.count <= Word::BITS && (shape.count == 1 || self.ways > 0) {
+            self.map.claim_shape(shape)
+        } else {
+            self.map.claim_run(shape.count, |slot| shape.next(slot))
+        }?;
+        self.count_used(shape.count);
+        Some(self.mark(first, shape, owner))
+    }
+
     /// What is not at hand.
     #[inline(never)]
     fn alloc_shape(&self, turn: &mut CacheGuard<'_>, shape: &Shape) -> Option<usize> {
@@ -87,7 +99,7 @@ impl<'m> Slots<'m> {
         if shape.count > Word::BITS {
             return turn.alloc_long(shape).or_else(|| {
                 let first = self.map.claim_words(shape)?;
-                self.count_out(shape.count);
+                self.count_used(shape.count);
                 Some(first)
             });
         }
@@ -97,8 +109,11 @@ impl<'m> Slots<'m> {
             if kept.is_some_and(|(kept, _)| kept <= word) {
                 break;
             }
-            self.keep(turn, word, shape.count);
+            let more = self.keep(turn, word, shape.count);
             if let Some(first) = turn.alloc(shape) {
+                if more {
+                    self.look_at_used();
+                }
                 return Some(first);
             }
             // Somebody else was faster.
@@ -185,7 +200,7 @@ impl<'m> Slots<'m> {
             && (shape.count == 1 || self.ways > 0)
             && let Some(first) = self.map.claim_shape(&shape)
         {
-            self.count_out(shape.count);
+            self.count_used(shape.count);
             return Ok(self.mark(first, &shape, owner));
         }
         self.alloc_crossing(places, owner)
@@ -197,7 +212,7 @@ impl<'m> Slots<'m> {
         let at = |slot: usize| places.from((slot as u64) << self.shift);
         let place = |slot: usize| to_usize(at(slot)? >> self.shift);
         let first = self.map.claim_run(count, place).ok_or(Full)?;
-        self.count_out(count);
+        self.count_used(count);
         let Some(offset) = at(first).and_then(to_usize) else {
             self.release(first, count);
             return Err(Full);
@@ -205,13 +220,14 @@ impl<'m> Slots<'m> {
         Ok(self.hold(first, SlotRun { mark: owner.mark(count), offset }))
     }
 
-    /// Keeps all free bits of a word on this CPU.
-    fn keep(&self, turn: &mut CacheGuard<'_>, word: usize, count: usize) {
+    /// Keeps all free bits of a word on this CPU; whether more slots are out than ever before.
+    fn keep(&self, turn: &mut CacheGuard<'_>, word: usize, count: usize) -> bool {
         let free = self.map.claim_all(word);
-        self.count_out(free.count_ones() as usize);
+        let more = self.count_out(free.count_ones() as usize);
         if let Some((old, bits)) = turn.keep(word, free, count) {
             self.release_bits(old, bits);
         }
+        more
     }
 
     /// The run that was taken from `first` on.

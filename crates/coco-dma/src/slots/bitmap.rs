@@ -128,6 +128,10 @@ impl<'m> Bitmap<'m> {
             }
             // It may begin in the word before this one.
             let first = place(from.max(index.saturating_sub(1) * Word::BITS))?;
+            // Places ascend: behind one that leaves the pool there is none that does not.
+            if first.checked_add(count).is_none_or(|end| end > self.capacity) {
+                return None;
+            }
             match self.claim(first, count) {
                 Ok(()) => return Some(first),
                 Err(taken) => from = taken + 1,

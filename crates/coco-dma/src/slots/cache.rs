@@ -173,7 +173,7 @@ impl CacheGuard<'_> {
         if first > shape.last {
             return None;
         }
-        way.set_free(way.free() & !fit::run(bit, shape.count));
+        way.set_free(way.free() & !fit::run(bit, shape.count)); // sabotage: fast-way
         Some(first)
     }
 
@@ -215,6 +215,7 @@ impl CacheGuard<'_> {
         let (word, bit) = (first / Word::BITS, first % Word::BITS);
         let number = word & (self.ways - 1);
         let Some(way) = self.cache.ways.get(number) else { return Put::Elsewhere };
+        // sabotage: fast-other-cpu
         if bit + count > Word::BITS || way.tag() != word + 1 {
             return Put::Elsewhere;
         }

@@ -85,6 +85,15 @@ impl Shape {
         Some(Self { count, starts: grid.checked_shl(bit)?, last, within })
     }
 
+    /// The first slot from `slot` on at which the run may begin.
+    pub(super) fn next(&self, slot: usize) -> Option<usize> {
+        let (word, bit) = (slot / Word::BITS, slot % Word::BITS);
+        let here = self.starts >> bit << bit;
+        let (word, starts) = if here != 0 { (word, here) } else { (word + 1, self.starts) };
+        let first = word.checked_mul(Word::BITS)?.checked_add(starts.trailing_zeros() as usize)?;
+        (first <= self.last).then_some(first)
+    }
+
     /// The lowest bit of `free` at which the run fits, by its slots and its grid.
     #[inline]
     pub(super) fn find(&self, free: usize) -> Option<u32> {

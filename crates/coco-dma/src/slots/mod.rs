@@ -44,7 +44,9 @@ pub(crate) struct Slots<'m> {
     /// Slots that are not free in the bitmap: in use, or kept by a CPU.
     out: &'m Word,
     /// The most that ever were.
-    high_water: &'m Word,
+    most_out: &'m Word,
+    /// The most that were seen in use, where CPUs keep some.
+    most_used: &'m Word,
     /// What each CPU keeps.
     caches: &'m [Cache],
     /// How much of it is used, a power of two; 0 where nothing is kept.
@@ -53,8 +55,8 @@ pub(crate) struct Slots<'m> {
     shift: u32,
 }
 
-/// Words beside the bitmap and the marks: slots out, and the most that ever were.
-const COUNTERS: usize = 2;
+/// Words beside the bitmap and the marks: slots out, the most that ever were, and the most in use.
+const COUNTERS: usize = 3;
 
 /// All CPUs together keep at most one in so many words of the bitmap, and as much again in long
 /// runs.
@@ -89,23 +91,29 @@ impl<'m> Slots<'m> {
         }
         let wanted = Self::words(len, unit);
         let storage = SlotsError::Storage { wanted, given: words.len() };
-        let ([out, high_water, rest @ ..], true) = (words, words.len() >= wanted) else {
+        let ([out, most_out, most_used, rest @ ..], true) = (words, words.len() >= wanted) else {
             return Err(storage);
         };
         let (map, rest) = Bitmap::new(capacity, rest).ok_or(storage)?;
         let marks = rest.get(..capacity).ok_or(storage)?;
-        for word in [out, high_water].into_iter().chain(marks) {
+        for word in [out, most_out, most_used].into_iter().chain(marks) {
             word.0.store(0, Ordering::Relaxed);
         }
         let shift = unit.trailing_zeros();
-        Ok(Self { map, marks, out, high_water, caches: &[], ways: 0, shift })
+        Ok(Self { map, marks, out, most_out, most_used, caches: &[], ways: 0, shift })
     }
 
     /// The same with a cache for each CPU, all empty; a pool that is too small for so many keeps
     /// nothing.
     pub(crate) fn with_caches(self, caches: &'m [Cache]) -> Self {
+        self.with_ways(caches, 0)
+    }
+
+    /// The same, where each CPU keeps at least so many words of the bitmap, whatever that leaves.
+    pub(crate) fn with_ways(self, caches: &'m [Cache], least: usize) -> Self {
         let each = self.map.len().checked_div(caches.len().saturating_mul(SHARE_KEPT));
-        let ways = each.filter(|each| *each > 0).map_or(0, |each| 1 << each.ilog2());
+        let each = each.unwrap_or(0).max(least);
+        let ways = each.checked_ilog2().map_or(0, |power| 1 << power);
         Self { caches, ways: ways.min(WAYS), ..self }
     }
 
@@ -139,19 +147,40 @@ impl<'m> Slots<'m> {
     /// Slots in use; while other threads take and give, the number of some moment.
     pub(crate) fn used(&self) -> usize {
         let kept: usize = self.caches.iter().map(Cache::kept).sum();
-        self.out.0.load(Ordering::Relaxed).saturating_sub(kept)
+        let used = self.out.0.load(Ordering::Relaxed).saturating_sub(kept);
+        if self.ways > 0 {
+            raise(self.most_used, used);
+        }
+        used
     }
 
-    /// The most slots that were ever in use at once, with what CPUs kept for their next maps.
+    /// The most slots that were ever in use at once, as far as anybody looked: nobody counts what
+    /// a CPU takes of what it keeps.
     pub(crate) fn high_water(&self) -> usize {
-        self.high_water.0.load(Ordering::Relaxed)
+        if self.ways == 0 {
+            return self.most_out.0.load(Ordering::Relaxed);
+        }
+        self.used();
+        self.most_used.0.load(Ordering::Relaxed)
     }
 
-    /// So many slots are not free in the bitmap any more.
-    fn count_out(&self, count: usize) {
-        let out = self.out.0.fetch_add(count, Ordering::Relaxed).saturating_add(count);
-        if out > self.high_water.0.load(Ordering::Relaxed) {
-            self.high_water.0.fetch_max(out, Ordering::Relaxed);
+    /// So many slots are not free in the bitmap any more; whether more are out than ever before.
+    fn count_out(&self, count: usize) -> bool {
+        raise(self.most_out, self.out.0.fetch_add(count, Ordering::Relaxed).saturating_add(count))
+    }
+
+    /// The same for slots that are in use from now on.
+    fn count_used(&self, count: usize) {
+        if self.count_out(count) {
+            self.look_at_used();
+        }
+    }
+
+    /// Notes how many are in use, when more are out than ever before: seldom enough for a walk over
+    /// what all CPUs keep.
+    fn look_at_used(&self) {
+        if self.ways > 0 {
+            self.used();
         }
     }
 
@@ -196,4 +225,13 @@ impl<'m> Slots<'m> {
         }
         any
     }
+}
+
+/// Makes a mark as high as `to`; false where it was.
+fn raise(mark: &Word, to: usize) -> bool {
+    let raised = to > mark.0.load(Ordering::Relaxed);
+    if raised {
+        mark.0.fetch_max(to, Ordering::Relaxed);
+    }
+    raised
 }

@@ -57,7 +57,7 @@ impl Slots<'_> {
         }
         match take(owner.stuck()) {
             Ok(_) => {
-                self.count_out(count);
+                self.count_used(count);
                 EndState::Again
             }
             Err(seen) if seen == to => EndState::Elsewhere,

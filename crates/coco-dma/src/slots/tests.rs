@@ -163,3 +163,62 @@ proptest! {
         }
     }
 }
+
+/// Said before: 64 of one, since the CPU had taken a whole word.
+#[test]
+fn what_a_cpu_keeps_was_never_in_use() {
+    let len = 256 * SLOT;
+    let words = storage(len);
+    let caches = [Cache::new()];
+    let slots = Slots::new(len, SLOT, &words).unwrap().with_caches(&caches);
+    slots.open();
+    let one = Placements::new(BASE, len, &Constraints::of(1)).unwrap();
+    let take = || slots.alloc(0, &one, OWNER).unwrap();
+    let first = take();
+    assert_eq!((slots.used(), slots.high_water()), (1, 1));
+    let more: Vec<_> = (0..64).map(|_| take()).collect();
+    assert!(slots.free(0, &first));
+    // The look was made when the second word was taken.
+    assert_eq!((slots.used(), slots.high_water()), (64, 65));
+    assert!(more.iter().all(|run| slots.free(0, run)));
+    assert_eq!((slots.used(), slots.high_water()), (0, 65));
+}
+
+/// Where the pool has no cache, and where the CPU's is in use, the quick way takes the slots that
+/// the other one takes.
+#[test]
+fn the_quick_way_without_a_turn_takes_what_the_other_takes() {
+    for (caches, held) in [(0, 0), (0, 3), (1, 0), (1, 3)] {
+        for (len, original, keep) in
+            [(1, 0, 0), (3 * SLOT, 0, 0), (5000, 0x1e00, 0x1fff), (90 * SLOT, 0x800, 0xfff)]
+        {
+            let pool = 400 * SLOT;
+            let words = [storage(pool), storage(pool)];
+            let caches: Vec<_> = (0..caches).map(|_| Cache::new()).collect();
+            let [quick, other] = [&words[0], &words[1]]
+                .map(|words| Slots::new(pool, SLOT, words).unwrap().with_caches(&caches));
+            let _turn = quick.enter(0);
+            let keep = AlignMask::new(keep).unwrap();
+            let constraints = Constraints { original, keep, ..Constraints::of(len) };
+            let places = Placements::new(BASE, pool, &constraints).unwrap();
+            let bytes = usize::try_from(len).unwrap();
+            let shape = Shape::keeping(BASE, bytes, original, keep).unwrap();
+            for slots in [&quick, &other] {
+                slots.open();
+                (0..held).for_each(|number| assert!(slots.reserve(61 + number * 2, 1)));
+            }
+            loop {
+                let run = quick.alloc_fast_shared(&shape, OWNER);
+                let same = other.alloc_shared(&places, OWNER).ok();
+                // What lies in no single word is not for the quick way where CPUs keep words.
+                if run.is_none() && !caches.is_empty() {
+                    break;
+                }
+                assert_eq!(run, same);
+                if run.is_none() {
+                    break;
+                }
+            }
+        }
+    }
+}

@@ -5,6 +5,7 @@ use core::ptr::NonNull;
 use crate::addr::PhysRange;
 use crate::attrs::Attrs;
 use crate::device::Device;
+use crate::iommu::Fit;
 use crate::plan;
 use crate::plan::Plan;
 use crate::platform::Platform;
@@ -39,33 +40,30 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             Plan::Direct { addr: Some(_), .. } => self.capacity_for(rest),
             Plan::Direct { addr: None, .. } => self.capacity_behind(range, rest),
             Plan::Bounce { pools, .. } => {
-                let mut hand = self.hand();
+                let (mut hand, mut why) = (self.hand(), None);
                 for candidate in pools {
                     let Some(pool) = self.pool(candidate.index) else { continue };
                     let places = &candidate.places;
                     let Ok(count) = usize::try_from(places.slots_at(places.lowest())) else {
                         continue;
                     };
-                    if !self.charge(count) {
-                        return Err(Refuse::Quota);
-                    }
-                    let answer = hand.alloc(pool, places, self.owner()).ok().map(|run| {
-                        // Which slots they are makes no difference to addresses of a domain.
-                        let behind = candidate.base.is_none();
-                        let at = pool.range().slice(candidate.pad, len).filter(|_| behind);
-                        let answer = self.capacity_behind(at, rest);
-                        hand.free(pool, &run, |_| ());
-                        answer
-                    });
-                    self.discharge(count);
-                    if let Some(answer) = answer {
-                        return answer;
-                    }
+                    let alloc = || hand.alloc(pool, places, self.owner()).ok();
+                    let Some(run) = self.alloc_run(count, alloc)? else {
+                        why = Some(plan::no_slots(why, pool.is_open()));
+                        continue;
+                    };
+                    // Which slots they are makes no difference to addresses of a domain.
+                    let behind = candidate.base.is_none();
+                    let at = pool.range().slice(candidate.pad, len).filter(|_| behind);
+                    let answer = self.capacity_behind(at, rest);
+                    self.free_run(&mut hand, pool, &run, |_| ());
+                    return answer;
                 }
-                Err(Refuse::PoolFull)
+                Err(why.unwrap_or(Refuse::PoolFull))
             }
         }
     }
+
     /// Whether there is room for `rest` when `range` has its addresses in the device's domain, if
     /// it is behind one.
     fn capacity_behind(
@@ -76,7 +74,8 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let (Some(range), Some(domain)) = (range, self.domain()) else {
             return self.capacity_for(rest);
         };
-        let mapped = domain.alloc(range, range.base().raw(), self.info(), self.owner())?;
+        let mapped =
+            domain.alloc(range, Fit::Like(range.base().raw()), self.info(), self.owner())?;
         let answer = self.capacity_for(rest);
         domain.free(&mapped, self.owner());
         answer

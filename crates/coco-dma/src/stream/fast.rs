@@ -16,6 +16,7 @@ use crate::device::Device;
 use crate::observe::Event;
 use crate::plan::Moment;
 use crate::platform::Platform;
+use crate::pool::Pool;
 use crate::pool::Shape;
 use crate::pool::SlotAlloc;
 use crate::pool::SlotRun;
@@ -62,23 +63,21 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     ) -> Option<SlotRun> {
         let len = buffer.len();
         let (pool, base) = (default_pool.pool, default_pool.base);
-        let entry = self.table_entry(range, len)?;
+        let entry = self.table_entry(range, len)?; // sabotage: fast-range
         let original = range.map_or(0, |range| range.base().raw());
         let shape = Shape::keeping(base.raw(), len, original, default_pool.keep)?;
-        if self.stopped().is_some() || !self.charge(shape.count()) {
+        // sabotage: fast-life
+        if self.stopped().is_some() {
             return None;
         }
-        let count = |turn| self.count().bounced_in(turn);
-        let Some(run) = hand.alloc_fast(pool, &shape, self.owner(), count) else {
-            self.discharge(shape.count());
-            return None;
-        };
+        let count = |turn| self.count().bounced_fast(turn);
+        let alloc = || hand.alloc_fast(pool, &shape, self.owner(), count); // sabotage: fast-owner
+        let run = self.alloc_run(shape.count(), alloc).ok()??; // sabotage: fast-quota
         let at = run.offset();
         let (Some(slots), Some(addr)) = (pool.bytes().at(at, len), base.checked_add(at as u64))
         else {
             // The pool was not open, or is not where the device was told: both cannot be.
-            hand.free(pool, &run, |turn| self.count().unmapped_in(turn));
-            self.discharge(shape.count());
+            self.free_fast(hand, pool, &run);
             return None;
         };
         let ends = Ends::in_slots(buffer, slots, direction);
@@ -88,6 +87,12 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let (device, reason) = (self.name(), entry.reason);
         self.dma().notify_if(|| Event::Bounced { device, addr, len, reason });
         Some(run)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn free_fast(&self, hand: &mut impl SlotAlloc, pool: &Pool<'_>, run: &SlotRun) {
+        self.free_run(hand, pool, run, |turn| self.count().unmapped_in(turn));
     }
 
     /// Ends a map without attributes through the usual pool, which no IOMMU has to be told of.
@@ -115,9 +120,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             // SAFETY: as in `map_fast`.
             unsafe { self.transfer(&ends, Moment::Unmap, 0..written) }; // sabotage: whole-slot-back
         }
-        if hand.free(pool, &run, |turn| self.count().unmapped_in(turn)) {
-            self.discharge(run.count());
-        }
+        self.free_run(hand, pool, &run, |turn| self.count().unmapped_in(turn));
     }
 }
 

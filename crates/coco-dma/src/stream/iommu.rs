@@ -10,6 +10,7 @@ use crate::addr::PhysRange;
 use crate::addr::SLOT;
 use crate::attrs::Attrs;
 use crate::device::Device;
+use crate::iommu::Fit;
 use crate::platform::Platform;
 use crate::reason::Refuse;
 use crate::state::State;
@@ -40,7 +41,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let range = range.ok_or(Refuse::NoReachablePool)?;
         // SAFETY: in place the whole pages are pinned, or their state cannot change; slots are
         // whole pages that hold nothing else, and a pool's memory keeps its state.
-        let (addr, entries) = unsafe { self.translate(range, original, entry) }?;
+        let (addr, entries) = unsafe { self.translate(range, Fit::Like(original), entry) }?;
         mapping.addr = addr;
         match &mut mapping.place {
             Held::InPlace { mapped, .. } | Held::Slots { mapped, .. } => *mapped = Some(entries),

@@ -106,6 +106,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                     }
                 }
                 Err(error) => {
+                    self.look_at_used();
                     // SAFETY: no device was given an address.
                     let ended = unsafe { self.unmap_list(records, 0) };
                     let still_mapped = ended.map_or_else(|left| left.still_mapped, |()| 0);

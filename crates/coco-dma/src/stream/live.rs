@@ -7,13 +7,16 @@ use core::ops::Range;
 use core::ptr::NonNull;
 
 use super::MapError;
+use super::NotUnmapped;
 use super::RawMapping;
 use super::StuckMapping;
 use crate::attrs::Attrs;
 use crate::copy::barrier;
 use crate::copy::copy;
+use crate::device::Answerable;
+use crate::device::AnyDevice;
 use crate::device::Device;
-use crate::platform::Platform;
+use crate::device::DeviceRef;
 use crate::reason::Refuse;
 use crate::shared::OutOfBounds;
 use crate::state::Direction;
@@ -26,12 +29,15 @@ const ABOUT_OTHER_MEMORY: Attrs = Attrs::MMIO.with(Attrs::CC_SHARED);
 /// A raw map together with the device that made it. All access of the CPU goes through copies, so
 /// that the compiler takes nothing for granted about bytes that a device may write. It is not
 /// `Sync`, as the record is not: one thread looks at a time.
-pub(super) struct Live<'a, 'd, P: Platform + ?Sized> {
-    device: &'a Device<'d, P>,
+///
+/// The handle may lead to another device in the next call: each derefs it once, and does nothing to
+/// what that device did not make.
+pub(super) struct Live<H: DeviceRef> {
+    handle: H,
     record: RawMapping,
 }
 
-impl<'a, 'd, P: Platform + ?Sized> Live<'a, 'd, P> {
+impl<H: DeviceRef> Live<H> {
     /// Maps a buffer whose type says that it is private memory.
     ///
     /// # Safety
@@ -42,11 +48,12 @@ impl<'a, 'd, P: Platform + ?Sized> Live<'a, 'd, P> {
     /// 2. Nobody but this value and the device writes to it, nor reads from it if the device
     ///    writes.
     pub(super) unsafe fn new(
-        device: &'a Device<'d, P>,
+        handle: H,
         buffer: NonNull<[u8]>,
         direction: Direction,
         attrs: Attrs,
     ) -> Result<Self, MapError> {
+        let device = handle.device();
         if attrs.without(ABOUT_OTHER_MEMORY) != attrs {
             device.count().refused();
             return Err(MapError {
@@ -61,7 +68,12 @@ impl<'a, 'd, P: Platform + ?Sized> Live<'a, 'd, P> {
         // SAFETY: 1 and 2 are this function's. 3 is the contract of `DmaAddr`: whoever hands the
         // number to the device stops it before the map ends.
         let record = unsafe { device.map_raw(buffer, direction, attrs) }?;
-        Ok(Self { device, record })
+        Ok(Self { handle, record })
+    }
+
+    /// The same map; dropped from now on, it counts as lost.
+    pub(super) fn answerable(self) -> Live<Answerable<H>> {
+        Live { handle: Answerable::new(self.handle), record: self.record }
     }
 
     pub(super) fn record(&self) -> &RawMapping {
@@ -69,13 +81,15 @@ impl<'a, 'd, P: Platform + ?Sized> Live<'a, 'd, P> {
     }
 
     pub(super) fn sync_for_cpu(&self, part: Range<usize>) {
+        let Some(device) = self.maker() else { return };
         // SAFETY: the conditions of `map_raw` hold as in `new`, and this is its device.
-        unsafe { self.device.sync_for_cpu(&self.record, part) };
+        unsafe { device.sync_for_cpu(&self.record, part) };
     }
 
     pub(super) fn sync_for_device(&self, part: Range<usize>) {
-        // SAFETY: as above.
-        unsafe { self.device.sync_for_device(&self.record, part) };
+        let Some(device) = self.maker() else { return };
+        // SAFETY: the conditions of `map_raw` hold as in `new`, and this is its device.
+        unsafe { device.sync_for_device(&self.record, part) };
     }
 
     pub(super) fn read(&self, offset: usize, to: &mut [u8]) -> Result<(), OutOfBounds> {
@@ -99,10 +113,27 @@ impl<'a, 'd, P: Platform + ?Sized> Live<'a, 'd, P> {
         Ok(())
     }
 
-    /// Ends the map, and answers with the buffer; or with what is left, where an IOMMU could not
-    /// unmap it.
-    pub(super) fn end(self, written: usize) -> Result<NonNull<[u8]>, StuckMapping> {
-        let Self { device, record } = self;
+    /// The device, where the handle still leads to the one that made the map.
+    fn maker(&self) -> Option<&Device<'_, <H::Target as AnyDevice>::Platform>> {
+        Some(self.handle.device()).filter(|device| self.record.owner == device.owner())
+    }
+
+    /// Ends the map, and answers with the buffer; or with what is left, where the handle leads to
+    /// another device, or an IOMMU could not unmap it. The handle comes back in any case.
+    pub(super) fn end(self, written: usize) -> (H, Result<NonNull<[u8]>, StuckMapping>) {
+        let Self { handle, record } = self;
+        let ended = Self::end_of(handle.device(), record, written);
+        (handle, ended)
+    }
+
+    fn end_of(
+        device: &Device<'_, <H::Target as AnyDevice>::Platform>,
+        record: RawMapping,
+        written: usize,
+    ) -> Result<NonNull<[u8]>, StuckMapping> {
+        if record.owner != device.owner() {
+            return Err(StuckMapping::new(record, NotUnmapped::NotThisDevice));
+        }
         let buffer = record.buffer();
         // SAFETY: by the contract of `DmaAddr` the device has stopped, and the conditions of
         // `map_raw` held as in `new`. The record is this device's.
@@ -112,16 +143,19 @@ impl<'a, 'd, P: Platform + ?Sized> Live<'a, 'd, P> {
                 barrier(buffer.as_ptr().cast());
                 Ok(buffer)
             }
-            Err((record, error)) => Err(StuckMapping::new(record, error)),
+            Err((record, error)) => Err(StuckMapping::new(record, NotUnmapped::StillMapped(error))),
         }
     }
 
     /// The same for a buffer that is its owner's again in any case: what arrived is brought to it.
     pub(super) fn end_loan(self, written: usize) -> Result<(), StuckMapping> {
-        let device = self.device;
-        self.end(written).map(drop).inspect_err(|kept| {
-            // SAFETY: the conditions of `map_raw` held as in `new`, and this is its device.
-            unsafe { device.copy_back(kept.record(), written) };
+        let (handle, ended) = self.end(written);
+        let device = handle.device();
+        ended.map(drop).inspect_err(|kept| {
+            if kept.record().owner == device.owner() {
+                // SAFETY: the conditions of `map_raw` held as in `new`, and this is its device.
+                unsafe { device.copy_back(kept.record(), written) };
+            }
         })
     }
 
@@ -135,10 +169,10 @@ impl<'a, 'd, P: Platform + ?Sized> Live<'a, 'd, P> {
 }
 
 /// The map, never the bytes.
-impl<P: Platform + ?Sized> fmt::Debug for Live<'_, '_, P> {
+impl<H: DeviceRef> fmt::Debug for Live<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Live")
-            .field("device", &self.device.name())
+            .field("device", &self.handle.device().name())
             .field("record", &self.record)
             .finish()
     }

@@ -13,6 +13,7 @@ use crate::addr::PhysRange;
 use crate::attrs::Attrs;
 use crate::copy::barrier;
 use crate::device::Device;
+use crate::ledger::Conflict;
 use crate::ledger::Pin;
 use crate::observe::Event;
 use crate::plan;
@@ -128,6 +129,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         }
         // A length past 64 bits cannot be.
         let len = u64::try_from(buffer.len()).unwrap_or(0);
+        let mut changed = Refuse::Busy;
         for _ in 0..ATTEMPTS {
             let request = self.request(range, len, direction, attrs);
             let (addr, state, place, bounce) = match plan::map(&request, &mut ()) {
@@ -135,7 +137,13 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                     // On a mismatch somebody converted it meanwhile: plan again. What else lies in
                     // the pages of an entry must keep its state too.
                     let shown = range.map(|range| self.shown(range));
-                    let Ok(pin) = self.pin(shown, state, attrs) else { continue };
+                    let pin = match self.pin(shown, state, attrs) {
+                        Ok(pin) => pin,
+                        Err(conflict) => {
+                            changed = conflict.refusal();
+                            continue;
+                        }
+                    };
                     (addr, state, Held::InPlace { pin, mapped: None }, None)
                 }
                 Plan::Bounce { pools, reason, .. } => match self.bounce(hand, pools) {
@@ -174,15 +182,20 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             }
             return Ok(mapping);
         }
-        Err(self.refused(Refuse::Busy, buffer.len(), range, attrs))
+        Err(self.refused(changed, buffer.len(), range, attrs))
     }
 
     /// Pins memory that is mapped in place, if it is in a state that can change.
-    fn pin(&self, range: Option<PhysRange>, state: State, attrs: Attrs) -> Result<Option<Pin>, ()> {
+    fn pin(
+        &self,
+        range: Option<PhysRange>,
+        state: State,
+        attrs: Attrs,
+    ) -> Result<Option<Pin>, Conflict> {
         match range {
             // sabotage: no-pin
             Some(range) if !attrs.contains(Attrs::MMIO) && !self.in_pool(range) => {
-                self.dma().ledger().pin_state(range, state).map_err(drop)
+                self.dma().ledger().pin_state(range, state)
             }
             _ => Ok(None),
         }
@@ -195,7 +208,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         hand: &mut impl SlotAlloc,
         pools: Candidates<'_>,
     ) -> Result<(Option<DmaAddr>, State, Held), Refuse> {
-        let mut why = Refuse::PoolFull;
+        let mut why = None;
         for candidate in pools {
             let (index, state, places) = (candidate.index, candidate.state, candidate.places);
             // No pad is longer than a page, and no place longer than its pool.
@@ -205,27 +218,23 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                 continue;
             };
             let Some(pool) = self.pool(index) else { continue };
-            // Who has no quota left does not even look for slots, and is in nobody's way.
-            if !self.charge(count) {
-                return Err(Refuse::Quota);
-            }
-            let Ok(run) = hand.alloc(pool, &places, self.owner()) else {
-                self.discharge(count);
+            let alloc = || hand.alloc(pool, &places, self.owner()).ok();
+            let Some(run) = self.alloc_run(count, alloc)? else {
+                why = Some(plan::no_slots(why, pool.is_open()));
                 continue;
             };
             let at = run.offset() + pad;
             let offset = u64::try_from(at).ok();
             let addr = candidate.base.map(|base| base.checked_add(offset?));
             if addr == Some(None) {
-                self.discharge(count);
-                hand.free(pool, &run, |_| ());
-                why = Refuse::NoReachablePool;
+                self.free_run(hand, pool, &run, |_| ());
+                why = Some(Refuse::NoReachablePool);
                 continue;
             }
             let place = Held::Slots { pool: index, run, at, mapped: None };
             return Ok((addr.flatten(), state, place));
         }
-        Err(why)
+        Err(why.unwrap_or(Refuse::PoolFull))
     }
 
     #[cold]

@@ -39,6 +39,7 @@ pub use owned::Mapping;
 pub use raw::RawMapping;
 pub use scoped::ScopedMapping;
 pub use scoped::ScopedMappingRef;
+pub use stuck::NotUnmapped;
 pub use stuck::ScopedMapError;
 pub use stuck::StuckMapping;
 pub use stuck::UnmapFailed;

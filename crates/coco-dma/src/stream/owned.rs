@@ -5,7 +5,6 @@
 
 use core::fmt;
 use core::marker::PhantomData;
-use core::mem;
 use core::ops::Range;
 
 use super::MapFailed;
@@ -14,14 +13,15 @@ use super::UnmapFailed;
 use super::live::Live;
 use crate::addr::DmaAddr;
 use crate::attrs::Attrs;
-use crate::device::Counters;
+use crate::device::Answerable;
 use crate::device::Device;
+use crate::device::DeviceRef;
 use crate::platform::Platform;
 use crate::shared::OutOfBounds;
 use crate::state::Direction;
 
 /// A buffer that is mapped for a device. While it is, there is no way to the bytes but copies;
-/// [`finish`](Self::finish) gives the buffer back.
+/// [`unmap`](Self::unmap) gives the buffer back.
 ///
 /// A mapping that is dropped without being finished may still be in the device's hands: its
 /// buffer is never freed and its slots are never given to anyone else. The device's counters show
@@ -29,26 +29,17 @@ use crate::state::Direction;
 /// reference counts), it keeps the same, and shows in
 /// [`live`](crate::device::CountersNow::live) alone.
 ///
-/// All of it may be called in any context.
+/// `H` is any handle of the device ([`DeviceRef`]). All of it may be called in any context; the last
+/// `Arc` frees the device in the context in which the mapping ends.
 #[must_use = "a mapping that is not finished keeps its buffer and its slots for good"]
-pub struct Mapping<'a, 'd, B: OwnedBuffer, P: Platform + ?Sized = dyn Platform + 'd> {
-    live: Live<'a, 'd, P>,
+pub struct Mapping<H: DeviceRef, B: OwnedBuffer> {
+    live: Live<Answerable<H>>,
     rest: B::Rest,
-    loss: Loss<'a>,
     buffer: PhantomData<B>,
 }
 
-/// Counts, when it is dropped, that a mapping was lost.
-struct Loss<'a>(&'a Counters);
-
-impl Drop for Loss<'_> {
-    fn drop(&mut self) {
-        self.0.lost();
-    }
-}
-
 impl<'d, P: Platform + ?Sized> Device<'d, P> {
-    /// Maps a buffer for the device and keeps it until [`Mapping::finish`]. Never blocks and
+    /// Maps a buffer for the device and keeps it until [`Mapping::unmap`]. Never blocks and
     /// never converts memory.
     ///
     /// Bounced, a buffer for the device to read is copied in; where the device only writes, it
@@ -66,24 +57,64 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         buffer: B,
         direction: Direction,
         attrs: Attrs,
-    ) -> Result<Mapping<'a, 'd, B, P>, MapFailed<B>> {
+    ) -> Result<Mapping<&'a Self, B>, MapFailed<B>> {
+        Mapping::new(self, buffer, direction, attrs)
+    }
+}
+
+impl<H: DeviceRef, B: OwnedBuffer> Mapping<H, B> {
+    /// Maps a buffer as [`Device::map`] does, and keeps a handle of the device with it: an `Arc`, say,
+    /// so that a driver has both in one struct.
+    ///
+    /// ```
+    /// # extern crate alloc;
+    /// # use alloc::{sync::Arc, vec::Vec};
+    /// use coco_dma::device::DeviceRef;
+    /// use coco_dma::stream::Mapping;
+    /// use coco_dma::coherent::Coherent;
+    ///
+    /// struct Nic<H: DeviceRef + Clone> {
+    ///     device: H,
+    ///     ring: Coherent<H>,
+    ///     inflight: [Option<Mapping<H, Vec<u8>>>; 4],
+    /// }
+    /// # use coco_dma::{attrs::Attrs, state::Direction, stream::MapError};
+    ///
+    /// impl<H: DeviceRef + Clone> Nic<H> {
+    ///     fn send(&mut self, slot: usize, packet: Vec<u8>) -> Result<(), MapError> {
+    ///         let device = self.device.clone();
+    ///         let mapping = Mapping::new(device, packet, Direction::ToDevice, Attrs::NONE)?;
+    ///         // The number of `mapping.addr()` goes into the ring here.
+    ///         self.inflight[slot] = Some(mapping);
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`Device::map`]; the handle is dropped.
+    pub fn new(
+        handle: H,
+        buffer: B,
+        direction: Direction,
+        attrs: Attrs,
+    ) -> Result<Self, MapFailed<B>> {
         let (bytes, rest) = buffer.into_parts();
         // SAFETY: conditions 1 and 2 of `OwnedBuffer`, until `from_parts`: which is called when
-        // there is no map, or in `finish`.
-        match unsafe { Live::new(self, bytes, direction, attrs) } {
-            Ok(live) => Ok(Mapping { live, rest, loss: Loss(self.count()), buffer: PhantomData }),
+        // there is no map, or in `unmap`.
+        match unsafe { Live::new(handle, bytes, direction, attrs) } {
+            Ok(live) => Ok(Self { live: live.answerable(), rest, buffer: PhantomData }),
             Err(error) => {
                 // SAFETY: the parts are those of this buffer, and no map holds the bytes.
                 Err(MapFailed::new(error, unsafe { B::from_parts(bytes, rest) }))
             }
         }
     }
-}
 
-impl<B: OwnedBuffer, P: Platform + ?Sized> Mapping<'_, '_, B, P> {
     /// The address for the device. A number is not access: giving it to a device is the unsafe
     /// step, and whoever does so sees to it that the device has stopped using it before
-    /// [`finish`](Self::finish). See [`DmaAddr`].
+    /// [`unmap`](Self::unmap). See [`DmaAddr`].
     #[inline]
     pub fn addr(&self) -> DmaAddr {
         self.live.record().addr()
@@ -154,12 +185,14 @@ impl<B: OwnedBuffer, P: Platform + ?Sized> Mapping<'_, '_, B, P> {
     ///
     /// # Errors
     ///
-    /// The device is behind an IOMMU that could not unmap it: the error holds the buffer, and tries
-    /// again when asked. Without an IOMMU there is no error.
+    /// The device is behind an IOMMU that could not unmap it, or the handle leads to another device
+    /// by now ([`NotUnmapped`](super::NotUnmapped)): the error holds the buffer, and tries again when
+    /// asked. With a handle that is a reference and without an IOMMU there is no error.
     pub fn unmap(self, written: usize) -> Result<B, UnmapFailed<B>> {
-        let Self { live, rest, loss, buffer: _ } = self;
-        mem::forget(loss);
-        match live.end(written) {
+        let Self { live, rest, buffer: _ } = self;
+        let (handle, ended) = live.end(written);
+        handle.release();
+        match ended {
             // SAFETY: 1: the parts are those that `map` took apart, and the mapping is gone. 2: the
             // map has ended.
             Ok(bytes) => Ok(unsafe { B::from_parts(bytes, rest) }),
@@ -169,7 +202,7 @@ impl<B: OwnedBuffer, P: Platform + ?Sized> Mapping<'_, '_, B, P> {
 }
 
 /// The map, never the bytes.
-impl<B: OwnedBuffer, P: Platform + ?Sized> fmt::Debug for Mapping<'_, '_, B, P> {
+impl<H: DeviceRef, B: OwnedBuffer> fmt::Debug for Mapping<H, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Mapping").field("live", &self.live).finish_non_exhaustive()
     }

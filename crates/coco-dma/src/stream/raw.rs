@@ -241,9 +241,8 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             Held::Open | Held::InPlace { pin: None, .. } => {}
             Held::InPlace { pin: Some(pin), .. } => self.dma().ledger().unpin(pin),
             Held::Slots { pool, run, .. } => {
-                // Slots that were revoked are not ours any more.
-                if self.pool(pool).is_some_and(|pool| hand.free(pool, &run, |_| ())) {
-                    self.discharge(run.count());
+                if let Some(pool) = self.pool(pool) {
+                    self.free_run(hand, pool, &run, |_| ());
                 }
             }
         }

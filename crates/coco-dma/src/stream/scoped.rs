@@ -34,14 +34,14 @@ pub struct ScopedMappingRef<'l, 'd, P: Platform + ?Sized = dyn Platform + 'd>(En
 
 /// Ends a map when it is dropped, in a panic too.
 struct Ending<'l, 'd, P: Platform + ?Sized> {
-    live: ManuallyDrop<Live<'l, 'd, P>>,
+    live: ManuallyDrop<Live<&'l Device<'d, P>>>,
     written: Cell<usize>,
     /// Invariant: the lifetime is that of one closure and of no other.
     brand: PhantomData<Cell<&'l ()>>,
 }
 
 impl<'l, 'd, P: Platform + ?Sized> Ending<'l, 'd, P> {
-    fn new(live: Live<'l, 'd, P>) -> Self {
+    fn new(live: Live<&'l Device<'d, P>>) -> Self {
         Self { live: ManuallyDrop::new(live), written: Cell::new(0), brand: PhantomData }
     }
 }

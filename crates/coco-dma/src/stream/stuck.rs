@@ -24,12 +24,32 @@ use crate::platform::Platform;
 #[must_use = "what is not retried is kept for good"]
 pub struct StuckMapping {
     record: RawMapping,
-    error: UnmapError,
+    error: NotUnmapped,
 }
+
+/// Why a map of safe code did not end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotUnmapped {
+    /// The handle leads to another device than the one that made the map; end it there.
+    NotThisDevice,
+    /// The IOMMU could not unmap it: the device may still reach it.
+    StillMapped(UnmapError),
+}
+
+impl fmt::Display for NotUnmapped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotThisDevice => f.write_str("the mapping was made by another device"),
+            Self::StillMapped(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for NotUnmapped {}
 
 impl StuckMapping {
     /// Of a map whose buffer was given back.
-    pub(super) fn new(record: RawMapping, error: UnmapError) -> Self {
+    pub(super) fn new(record: RawMapping, error: NotUnmapped) -> Self {
         Self { record, error }
     }
 
@@ -37,8 +57,8 @@ impl StuckMapping {
         &self.record
     }
 
-    /// What could not be unmapped.
-    pub fn error(&self) -> UnmapError {
+    /// Why it did not end.
+    pub fn error(&self) -> NotUnmapped {
         self.error
     }
 
@@ -70,8 +90,8 @@ impl<B: OwnedBuffer> UnmapFailed<B> {
         Self { kept, written, rest, buffer: PhantomData }
     }
 
-    /// What could not be unmapped.
-    pub fn error(&self) -> UnmapError {
+    /// Why it did not end.
+    pub fn error(&self) -> NotUnmapped {
         self.kept.error
     }
 
@@ -128,8 +148,8 @@ unsafe fn again<P: Platform + ?Sized>(
     device: &Device<'_, P>,
     record: RawMapping,
     written: usize,
-    before: UnmapError,
-) -> Result<(), (RawMapping, UnmapError)> {
+    before: NotUnmapped,
+) -> Result<(), (RawMapping, NotUnmapped)> {
     let buffer: NonNull<[u8]> = record.buffer();
     // SAFETY: this function's condition.
     match unsafe { device.unmap_raw(record, written) } {
@@ -138,7 +158,9 @@ unsafe fn again<P: Platform + ?Sized>(
             barrier(buffer.as_ptr().cast());
             Ok(())
         }
-        Err(UnmapRawError::StillMapped(record, error)) => Err((record, error)),
+        Err(UnmapRawError::StillMapped(record, error)) => {
+            Err((record, NotUnmapped::StillMapped(error)))
+        }
         Err(UnmapRawError::NotThisDevice(record)) => Err((record, before)),
     }
 }
@@ -152,7 +174,7 @@ impl<B: OwnedBuffer> fmt::Debug for UnmapFailed<B> {
 
 impl<B: OwnedBuffer> fmt::Display for UnmapFailed<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; finish it again", self.kept.error)
+        write!(f, "{}; end it again", self.kept.error)
     }
 }
 

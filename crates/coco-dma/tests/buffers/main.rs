@@ -361,7 +361,7 @@ fn a_mapping_may_be_sent() {
     let bench = Bench::guest();
     let mapping = bench.device.map(leaked(b"driver"), Direction::FromDevice, NONE).unwrap();
     let buffer = std::thread::scope(|scope| {
-        let finish = |mapping: Mapping<'_, '_, _, _>| {
+        let finish = |mapping: Mapping<_, _>| {
             bench.writes(mapping.addr(), b"device");
             mapping.unmap(6).unwrap()
         };

@@ -5,7 +5,7 @@ use coco_dma::device::Device;
 use coco_dma::state::Direction;
 use coco_dma::stream::Mapping;
 
-pub fn start<'a, 'd>(device: &'a Device<'d>) -> Option<Mapping<'a, 'd, &'static mut [u8]>> {
+pub fn start<'a, 'd>(device: &'a Device<'d>) -> Option<Mapping<&'a Device<'d>, &'static mut [u8]>> {
     #[cfg(not(misuse))]
     let array = Box::leak(Box::new([0; 64]));
     #[cfg(misuse)]

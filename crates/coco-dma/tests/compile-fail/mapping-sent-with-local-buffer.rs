@@ -5,6 +5,7 @@
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
+use coco_dma::device::Device;
 use coco_dma::stream::Mapping;
 use coco_dma::stream::OwnedBuffer;
 
@@ -31,6 +32,6 @@ unsafe impl OwnedBuffer for Local {
 
 pub fn sent<T: Send>(_: T) {}
 
-pub fn send(mapping: Mapping<'_, '_, Local>) {
+pub fn send(mapping: Mapping<&Device<'_>, Local>) {
     sent(mapping); //~ E0277
 }

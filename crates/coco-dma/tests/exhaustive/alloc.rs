@@ -15,6 +15,8 @@ use super::table::{accepts, cpu_mark, form, own_state, pool_state};
 const KINDS: [AllocKind; 3] = [AllocKind::Coherent, AllocKind::Pages, AllocKind::NonContiguous];
 const CONTEXTS: [Context; 2] = [Context::Blocking, Context::Atomic];
 const LEN: u64 = 0x3000;
+/// What it is aligned to.
+const NATURAL: u64 = 0x4000;
 const GRANULE: u64 = 0x1_0000;
 
 /// What Linux 7.3 takes for each kind; the other two say the last in their page flags.
@@ -146,16 +148,18 @@ fn judge(platform: PlatformName, request: &AllocRequest<'_>) -> Result<bool, Str
         ensure(!(pages.convert && atomic), "atomic context converts")?;
         ensure(pages.convert == (pages.state == State::SHARED), "converted for nothing")?;
         ensure(pages.state == wanted_state, "pages in another state than this device's")?;
-        let unit = if pages.convert { GRANULE } else { request.align };
+        let unit = if pages.convert { GRANULE } else { request.page };
         ensure(
-            pages.align == unit && pages.len.is_multiple_of(unit),
+            pages.unit == unit && pages.len.is_multiple_of(unit),
             "a part of a granule converts",
         )?;
+        ensure(pages.align == NATURAL.max(unit), "not aligned to its size, or to more")?;
         ensure(
             pages.len >= request.len && pages.len - request.len < unit,
             "too much or too little",
         )?;
     }
+    ensure((plan.extent.len, plan.extent.align) == (LEN, NATURAL), "another extent")?;
     let first = plan.reservoir.into_iter().flat_map(|first| first.pools);
     let candidates: Vec<_> = first.chain(plan.pools.into_iter().flatten()).collect();
     let order: Vec<usize> = candidates.iter().map(|candidate| candidate.index).collect();
@@ -167,6 +171,8 @@ fn judge(platform: PlatformName, request: &AllocRequest<'_>) -> Result<bool, Str
         let base = form(platform, device.trust, candidate.state, pool.range.base().raw());
         let given = candidate.base.map(|base| base.raw());
         ensure(given == base.filter(|_| !translated), "the slot's form")?;
+        let seen = base.filter(|_| !translated).unwrap_or(pool.range.base().raw());
+        ensure((seen + candidate.places.lowest()).is_multiple_of(NATURAL), "the slot's alignment")?;
     }
     Ok(true)
 }
@@ -205,7 +211,8 @@ fn every_allocation() {
                             device: &device,
                             kind,
                             len: LEN,
-                            align: 0x1000,
+                            page: 0x1000,
+                            align: 1,
                             attrs: *attrs,
                             context: if flag(3) { Context::Atomic } else { Context::Blocking },
                             pages: flag(4),

@@ -1,5 +1,5 @@
-//! Pages of our own: the last address that they may have is the last that the device reaches, for
-//! every state, limit and window, by trying addresses.
+//! Pages of our own: a source is asked for every place in the device's reach and for no other, window
+//! by window, for every state and limit, by trying addresses.
 
 use coco_dma::addr::{AddressLimit, BusRange, BusRanges, PhysAddr, PhysRange};
 use coco_dma::attrs::Attrs;
@@ -17,10 +17,12 @@ const BUSES: [&[(u64, u64, u64)]; 6] = [
     &[(0, 0x8000_0000, 0x4000_0000), (0x1_0000_0000, 0, 0x4000_0000)],
     &[(0, 1 << 39, 0x4000_0000), (1 << 46, 1 << 46, 0x4000_0000)],
     // Windows that show more than memory, in part or as a whole.
-    &[((1 << 40) - 0x2000_0000, 0, 0x4000_0000), ((1 << 47) - 0x1000, 1 << 31, 0x4000_0000)],
+    &[((1 << 40) - 0x2000_0000, 0, 0x4000_0000), ((1 << 47) - 0x1_0000, 1 << 31, 0x4000_0000)],
     &[(0, 0x4000_0000, 0x4000_0000), (1 << 52, 0, 0x4000_0000)],
 ];
 const LEN: u64 = 0x3000;
+/// What it is aligned to; the offsets of all windows are multiples of it.
+const ALIGN: u64 = 0x4000;
 
 /// The address at which the device sees the byte at `p`, which is in its reach.
 fn seen(
@@ -43,7 +45,7 @@ fn seen(
 }
 
 #[test]
-fn the_last_page_is_the_last_in_reach() {
+fn a_source_is_asked_for_all_that_is_in_reach_and_aligned() {
     let (mut points, mut given) = (0u64, 0u64);
     let numbers = [12, 13, 14, 20, 24, 30, 31, 32, 36, 39, 40, 41, 46, 47, 48, 51, 52, 63, 64];
     for platform in PlatformName::ALL {
@@ -81,7 +83,8 @@ fn the_last_page_is_the_last_in_reach() {
                     device: &device,
                     kind: AllocKind::Coherent,
                     len: LEN,
-                    align: 0x1000,
+                    page: 0x1000,
+                    align: 1,
                     attrs: Attrs::NONE,
                     context: Context::Blocking,
                     pages: true,
@@ -89,38 +92,58 @@ fn the_last_page_is_the_last_in_reach() {
                 };
                 let plan = plan::alloc(&request, &mut ()).map(|plan| plan.pages.unwrap());
                 let what = format!("{platform} {device:#?} {plan:#?}");
-                if device.attachment == Attachment::Translated {
-                    assert_eq!(plan.unwrap().last.raw(), memory_last(platform), "{what}");
+                let translated = device.attachment == Attachment::Translated;
+                let each: Vec<&[(u64, u64, u64)]> = match windows {
+                    _ if translated => vec![&[]],
+                    [] => vec![&[]],
+                    windows => windows.chunks(1).collect(),
+                };
+                let places = |window: &[(u64, u64, u64)], p: u64| {
+                    let seen = |p| match translated {
+                        true => (p <= memory_last(platform)).then_some(p),
+                        false => seen(platform, &device, window, p),
+                    };
+                    let end = p.checked_add(LEN - 1).and_then(seen);
+                    seen(p).is_some_and(|addr| addr % ALIGN == 0 && end == Some(addr + (LEN - 1)))
+                };
+                // Every edge that there is, and the places around it: where there is a place at all,
+                // one is the first or the last of its window.
+                let has_place = |window: &&&[(u64, u64, u64)]| {
+                    let bits = (0..64u32).map(|bit| 1u64 << bit).chain([0, u64::MAX]);
+                    let edges = bits.flat_map(|edge| {
+                        let moved = window.iter().flat_map(move |(cpu, bus, len)| {
+                            [*cpu, cpu + len, edge.wrapping_sub(*bus).wrapping_add(*cpu)]
+                        });
+                        moved.chain([edge]).collect::<Vec<_>>()
+                    });
+                    let mut near = edges.flat_map(|edge| {
+                        (0..=2 * ALIGN / 0x1000).map(move |page| {
+                            (edge & !0xfff).wrapping_sub(ALIGN).wrapping_add(page * 0x1000)
+                        })
+                    });
+                    near.any(|p| places(window, p))
+                };
+                let wanted: Vec<_> = each.iter().filter(has_place).collect();
+                let Ok(pages) = plan else {
+                    assert_eq!(plan.err(), Some(Refuse::NoPool), "{what}");
+                    assert!(wanted.is_empty(), "{what}");
                     continue;
-                }
-                // Every edge that there is, and its neighbours: what reaches one byte and not the
-                // next has an edge there.
-                let edges = (0..64u32).map(|bit| 1u64 << bit).chain([0, u64::MAX]);
-                let edges: Vec<u64> = edges
-                    .flat_map(|edge| {
-                        windows
-                            .iter()
-                            .flat_map(move |(cpu, bus, len)| {
-                                [*cpu, cpu + len, edge.wrapping_sub(*bus).wrapping_add(*cpu)]
-                            })
-                            .chain([edge])
-                            .collect::<Vec<_>>()
-                    })
-                    .flat_map(|edge| [edge.wrapping_sub(1), edge, edge.wrapping_add(1)])
-                    .collect();
-                let highest = edges
-                    .iter()
-                    .copied()
-                    .filter(|p| seen(platform, &device, windows, *p).is_some())
-                    .max();
-                match plan {
-                    Ok(pages) => {
-                        given += 1;
-                        assert_eq!(Some(pages.last.raw()), highest, "{what}");
-                    }
-                    Err(reason) => {
-                        assert_eq!(reason, Refuse::NoPool, "{what}");
-                        assert!(highest.is_none_or(|last| last < LEN - 1), "{highest:x?} {what}");
+                };
+                given += 1;
+                let queries: Vec<_> = pages.queries(&regime, &device, Context::Blocking).collect();
+                assert_eq!(queries.len(), wanted.len(), "{queries:#?} {what}");
+                for (query, window) in queries.iter().zip(wanted) {
+                    let asked = query.constraints;
+                    let (first, last) = (asked.first.raw(), asked.last.raw() - (LEN - 1));
+                    assert_eq!((asked.len, asked.align), (LEN, ALIGN), "{query:#?} {what}");
+                    for (p, good) in [
+                        (Some(first), true),
+                        (Some(last), true),
+                        (first.checked_sub(ALIGN), false),
+                        (last.checked_add(ALIGN), false),
+                    ] {
+                        let found = p.is_some_and(|p| places(window, p));
+                        assert_eq!(found, good, "{p:x?} {query:#?} {what}");
                     }
                 }
             }

@@ -129,10 +129,10 @@ fn pages_that_convert_are_whole_granules() {
     let cca = PlatformName::Cca.regime(&numbers).unwrap();
     for (device, len, align, wanted) in [
         (&PLAIN, 4096, 4096, Some((0x1_0000, 0x1_0000))),
-        (&PLAIN, 0x1_0001, 4096, Some((0x2_0000, 0x1_0000))),
-        (&PLAIN, 4096, 0x2_0000, Some((0x2_0000, 0x2_0000))),
+        (&PLAIN, 0x1_0001, 4096, Some((0x2_0000, 0x2_0000))),
+        (&PLAIN, 4096, 0x2_0000, Some((0x1_0000, 0x2_0000))),
         (&PLAIN, u64::MAX, 4096, None),
-        (&ACCEPTED, 4097, 4096, Some((8192, 4096))),
+        (&ACCEPTED, 4097, 4096, Some((8192, 8192))),
     ] {
         let request = AllocRequest { len, align, ..ask_alloc(&cca, device, &[]) };
         let plan = plan::alloc(&request, &mut ());
@@ -148,8 +148,76 @@ fn pages_of_our_own_are_as_long_as_what_is_in_reach_at_most() {
     let device = short(13);
     for (len, last) in [(0x1000, Some(0x1fff)), (0x2000, Some(0x1fff)), (0x2001, None)] {
         let plan = plan::alloc(&AllocRequest { len, ..ask_alloc(&open, &device, &[]) }, &mut ());
-        let pages = plan.map(|plan| plan.pages.map(|pages| pages.last.raw()));
-        assert_eq!(pages, last.map(Some).ok_or(Refuse::NoPool), "{len:#x}");
+        let pages = plan.map(|plan| {
+            let mut queries = plan.pages.unwrap().queries(&open, &device, Context::Blocking);
+            queries.next().unwrap().constraints.last.raw()
+        });
+        assert_eq!(pages, last.ok_or(Refuse::NoPool), "{len:#x}");
+    }
+}
+
+#[test]
+fn an_allocation_is_aligned_to_its_length_rounded_up_and_to_what_is_asked_for() {
+    let open = regime(PlatformName::Open);
+    for (len, page, align, wanted) in [
+        (1, 4096, 1, (4096, 4096)),
+        (4096, 4096, 1, (4096, 4096)),
+        (4097, 4096, 1, (8192, 8192)),
+        (0x3000, 4096, 1, (0x3000, 0x4000)),
+        (0x3000, 4096, 0x4000, (0x3000, 0x4000)),
+        (0x3000, 4096, 0x8000, (0x3000, 0x8000)),
+        // The page of an IOMMU may be longer.
+        (0x3000, 0x1_0000, 1, (0x1_0000, 0x1_0000)),
+    ] {
+        let request = AllocRequest { len, page, align, ..ask_alloc(&open, &PLAIN, &[]) };
+        let plan = plan::alloc(&request, &mut ()).unwrap();
+        let got = (plan.extent.len, plan.extent.align);
+        assert_eq!(got, wanted, "{len:#x} {page:#x} {align:#x}");
+        let pages = plan.pages.unwrap();
+        assert_eq!((pages.len, pages.align), wanted, "{len:#x} {page:#x} {align:#x}");
+    }
+}
+
+#[test]
+fn an_allocation_is_no_longer_than_the_boundary_but_may_be_longer_than_the_segment() {
+    let boundary = coco_dma::addr::Boundary::new(0x1_0000);
+    let device =
+        DeviceInfo { limits: Limits { boundary, segment: Some(4096), ..Limits::NONE }, ..PLAIN };
+    for (device, platform, pools) in [
+        (device, PlatformName::Open, vec![]),
+        (translated(device), PlatformName::Open, vec![]),
+        (device, PlatformName::Tdx, vec![pool(PoolLabel::GuestShared, 0x1000_0000)]),
+    ] {
+        let regime = regime(platform);
+        let of = |len, pages| {
+            let request = AllocRequest { len, pages, ..ask_alloc(&regime, &device, &pools) };
+            plan::alloc(&request, &mut ()).map(|_| ())
+        };
+        for pages in [true, false].into_iter().take(1 + pools.len()) {
+            assert_eq!(of(0x1_0000, pages), Ok(()), "{platform} {pages}");
+            assert_eq!(of(0x1_0001, pages), Err(Refuse::TooLarge), "{platform} {pages}");
+        }
+    }
+}
+
+#[test]
+fn a_place_in_a_pool_is_aligned_as_the_device_sees_it() {
+    let open = regime(PlatformName::Open);
+    let shown = coco_dma::addr::BusRange::new(range(0x1000_0000, 0x100_0000), 0x5000).unwrap();
+    let windows = [shown];
+    let bus = coco_dma::addr::BusRanges::new(&windows);
+    let device = DeviceInfo { bus, ..PLAIN };
+    let pools = [pool(PoolLabel::Ordinary, 0x1000_0000)];
+    for (device, len, align, wanted) in [
+        (&PLAIN, 0x3000, 1, 0),
+        (&device, 0x1000, 1, 0),
+        (&device, 0x3000, 1, 0x3000),
+        (&device, 0x1000, 0x1_0000, 0xb000),
+    ] {
+        let request = AllocRequest { len, align, pages: false, ..ask_alloc(&open, device, &pools) };
+        let plan = plan::alloc(&request, &mut ()).unwrap();
+        let place = plan.pools.unwrap().next().unwrap();
+        assert_eq!(place.places.lowest(), wanted, "{len:#x} {align:#x}");
     }
 }
 

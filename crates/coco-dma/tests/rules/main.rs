@@ -75,12 +75,13 @@ fn ask_alloc<'a>(
     device: &'a DeviceInfo<'a>,
     pools: &'a [PoolInfo],
 ) -> AllocRequest<'a> {
-    let (len, align, attrs) = (4096, 4096, Attrs::NONE);
+    let (len, page, align, attrs) = (4096, 4096, 1, Attrs::NONE);
     AllocRequest {
         kind: plan::AllocKind::Coherent,
         regime,
         device,
         len,
+        page,
         align,
         attrs,
         context: Context::Blocking,

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use coco_dma::addr::{PhysAddr, PhysRange};
 use coco_dma::attrs::Attrs;
 use coco_dma::plan::AllocKind;
 use coco_dma::platform::ConvertError;
@@ -18,6 +19,9 @@ use crate::read::{Reader, Value, Wrong, lookup, size_of, text_of, unknown};
 
 /// The most bytes that one step touches.
 const MOST_BYTES: u64 = 16 << 20;
+
+/// What somebody who fails says.
+const SAYS: [(&str, bool); 2] = [("ok", true), ("error", false)];
 
 /// What all of a step's readers know.
 pub(super) struct Around<'a, 't> {
@@ -62,6 +66,7 @@ pub(super) fn op(
             kind: around.kind()?,
             attrs: around.attrs()?,
             context: around.context()?,
+            align: reader.size("align")?.unwrap_or(1),
             name: name()?,
         },
         "free" => Op::Free { alloc: around.made("alloc", made)?, context: around.context()? },
@@ -70,6 +75,7 @@ pub(super) fn op(
             let to = if op == "share" { Visibility::Shared } else { Visibility::Private };
             Op::Convert { memory, offset, size, to }
         }
+        "add-memory" | "remove-memory" => Op::Plug { run: around.late()?, add: op == "add-memory" },
         "grow" => Op::Grow(around.pool()?),
         "shrink" => Op::Shrink(around.pool()?),
         "refill" => Op::Refill,
@@ -103,7 +109,11 @@ pub(super) fn op(
                 .word("how", &[("unchanged", Refusal::Unchanged), ("in-doubt", Refusal::InDoubt)])?
                 .unwrap_or(Refusal::Unchanged),
         },
-        "fail-unmap" => Op::FailUnmap(reader.size("skip")?.unwrap_or(0)),
+        "fail-unmap" => Op::FailUnmap {
+            skip: reader.size("skip")?.unwrap_or(0),
+            claims: reader.word("says", &SAYS)?.unwrap_or(false),
+        },
+        "fail-map" => Op::FailMap(reader.size("skip")?.unwrap_or(0)),
         "fail-view" => Op::FailView(reader.size("skip")?.unwrap_or(0)),
         "heal" => Op::Heal,
         "protection" => around.protection(made)?,
@@ -210,6 +220,19 @@ impl Around<'_, '_> {
         Ok((memory, offset, size))
     }
 
+    /// A part of the RAM that comes and goes.
+    fn late(&self) -> Result<PhysRange, Wrong> {
+        let (reader, late) = (self.reader, &self.machine.late);
+        let at = reader.need("at", reader.size("at")?)?;
+        let size = reader.need("size", reader.size("size")?)?;
+        match PhysRange::new(PhysAddr::new(at), size) {
+            Some(run) if late.iter().any(|ram| ram.contains(run)) => Ok(run),
+            _ => Err(reader
+                .place_of("at")
+                .wrong("what comes and goes is a part of RAM that says 'late = true'")),
+        }
+    }
+
     fn map(&self, name: Option<String>) -> Result<Op, Wrong> {
         let (memory, offset, size) = self.part()?;
         Ok(Op::Map {
@@ -295,7 +318,7 @@ impl Around<'_, '_> {
         let (done, doubt) = (done?.unwrap_or(0), doubt?.unwrap_or(0));
         let code = reader.size("code")?.unwrap_or(1);
         let error = Err(ConvertError { done, doubt, code, verdict: ConvertVerdict::Retry });
-        let says = reader.word("says", &[("ok", true), ("error", false)])?.unwrap_or(false);
+        let says = reader.word("says", &SAYS)?.unwrap_or(false);
         let words = [
             ("done", Really::Done),
             ("done-and-doubt", Really::DoneAndDoubt),

@@ -16,6 +16,7 @@ use super::calls::PRIVATE;
 use super::calls::QUARANTINED;
 use super::calls::SHARED;
 use super::maps::pattern;
+use super::model::SLOT;
 use super::world::LiveMemory;
 use super::world::MemoryPlace;
 use super::world::World;
@@ -63,7 +64,8 @@ impl World<'_> {
         let may = stopped.is_none() && model.restricted.is_none();
         let asked = may && (!convert || context == Context::Blocking);
         let has_room = self.arena.has_room(pages, unit);
-        let room = asked && has_room && !(convert && self.quarantine_full(pages as u64));
+        let quota = model.quota.is_none_or(|quota| model.charged + pages / SLOT <= quota);
+        let room = asked && quota && has_room && !(convert && self.quarantine_full(pages as u64));
         if how.kind == AllocKind::Coherent && !model.coherent {
             // Slots would have a view of their own, which no pool of the model fails by.
             self.host.heal();
@@ -102,6 +104,7 @@ impl World<'_> {
                 }
                 self.model.pin(granules.clone());
                 self.model.pages += pages / 4096;
+                self.model.charge(device, pages / SLOT);
                 self.met(if convert { "shared pages" } else { "private pages" });
                 let place = MemoryPlace::Pages(granules, pages / 4096);
                 self.allocated(
@@ -115,6 +118,8 @@ impl World<'_> {
                 self.met(format!("allocated from {reserve:?}"));
                 if room {
                     self.met("pages failed, slots served");
+                } else if asked && !quota {
+                    self.met("pages past the quota, slots within it");
                 }
                 let bytes = vec![0; len.next_multiple_of(4096)];
                 let place = MemoryPlace::Slots(id);
@@ -125,6 +130,7 @@ impl World<'_> {
                 // Where pages were asked for first, their failure is told.
                 let reason = match (asked, reason) {
                     (false, _) | (_, Refuse::Quota) => reason,
+                    (true, _) if !quota => Refuse::Quota,
                     (true, _) if convert && has_room => Refuse::ConversionFailed,
                     (true, _) => Refuse::OutOfPages,
                 };
@@ -198,6 +204,7 @@ impl World<'_> {
             MemoryPlace::Pages(granules, pages) => {
                 self.model.unpin(granules.clone());
                 self.model.pages -= pages;
+                self.model.discharge(device, pages * 4096 / SLOT);
                 let allowed = [(SHARED, PRIVATE), (SHARED, QUARANTINED)];
                 self.absorb(granules.clone(), &allowed);
                 let state = self.model.granules[granules.clone()].iter();

@@ -215,26 +215,37 @@ impl Model {
                 slots.get(*first..first + count).is_some_and(|run| run.iter().all(|id| *id == 0))
             };
             let Some(first) = (0..slots.len()).step_by(step).find(free) else { continue };
-            let user = &mut self.devices[device];
-            if user.quota.is_some() {
-                user.charged += count;
-            }
+            self.charge(device, count);
             let (id, allocated) = (self.next_hold, allocation.is_some());
             self.next_hold += 1;
             self.pools[pool].slots[first..first + count].fill(id);
             self.holds.insert(id, Hold { pool, first, count, device, allocated });
             return Ok(id);
         }
-        Err(Refuse::PoolFull)
+        let suits = pools.iter().filter(|pool| self.pools[**pool].slots.len() >= count);
+        let open = { suits }.any(|pool| self.pools[*pool].open);
+        Err(if open { Refuse::PoolFull } else { Refuse::PoolClosed })
     }
 
     /// Gives slots back, if they are still held.
     pub(crate) fn free(&mut self, id: usize) {
         let Some(hold) = self.holds.remove(&id) else { return };
         self.pools[hold.pool].slots[hold.first..hold.first + hold.count].fill(0);
-        let user = &mut self.devices[hold.device];
+        self.discharge(hold.device, hold.count);
+    }
+
+    /// Slots, or pages in slots, that a device holds from now on.
+    pub(crate) fn charge(&mut self, device: usize, slots: usize) {
+        let user = &mut self.devices[device];
         if user.quota.is_some() {
-            user.charged -= hold.count;
+            user.charged += slots;
+        }
+    }
+
+    pub(crate) fn discharge(&mut self, device: usize, slots: usize) {
+        let user = &mut self.devices[device];
+        if user.quota.is_some() {
+            user.charged -= slots;
         }
     }
 

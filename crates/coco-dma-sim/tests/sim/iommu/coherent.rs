@@ -50,13 +50,7 @@ struct Pages(Machine, Mutex<Vec<PhysRange>>);
 // SAFETY: the machine gives each run to one alone.
 unsafe impl PageSource for Pages {
     fn alloc(&self, constraints: &PageConstraints) -> Option<PhysRange> {
-        let PageConstraints { len, align, last, .. } = *constraints;
-        let run = self.0.take(len).ok()?;
-        if run.last() > last {
-            self.0.free(run);
-            return None;
-        }
-        assert!(run.base().raw().is_multiple_of(align.min(4096)));
+        let run = self.0.take_fitting(constraints.len, |run| constraints.met_by(run)).ok()?;
         self.1.lock().unwrap().push(run);
         Some(run)
     }

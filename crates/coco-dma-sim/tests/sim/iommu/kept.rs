@@ -17,6 +17,7 @@ use coco_dma::state::Direction;
 use coco_dma::state::Trust;
 use coco_dma::stream::ListError;
 use coco_dma::stream::ListUnfinished;
+use coco_dma::stream::NotUnmapped;
 use coco_dma::stream::OwnedBuffer;
 use coco_dma::stream::ScopedMapError;
 use coco_dma_sim::GuestBuffer;
@@ -70,7 +71,8 @@ fn a_buffer_comes_back_when_it_is_unmapped_and_not_before() {
         disk.write(addr, &[2; 64]);
         rig.iommu.fail_unmap(0);
         let failed = mapping.unmap(64).unwrap_err();
-        assert_eq!((failed.error().len, failed.error().code), (PAGE, Some(0x5c21)));
+        let NotUnmapped::StillMapped(error) = failed.error() else { panic!("{failed}") };
+        assert_eq!((error.len, error.code), (PAGE, Some(0x5c21)));
         assert_eq!(disk.write(addr, &[3; 64]), Outcome::Clear);
         assert_eq!(buffer.read(), if in_place { [3; 64] } else { [1; 64] });
         // Nobody else has what it is in, and another device does not end it.

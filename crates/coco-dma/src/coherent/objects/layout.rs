@@ -62,7 +62,7 @@ impl ObjectLayout {
     pub fn within(self, boundary: Boundary) -> Result<Self, LayoutError> {
         match usize::try_from(boundary.bytes()) {
             Ok(bytes) if bytes < self.size => Err(LayoutError::Boundary(boundary.bytes())),
-            Ok(bytes) => Ok(Self { boundary: bytes.min(LONGEST), ..self }),
+            Ok(bytes) => Ok(Self { boundary: bytes.min(self.boundary), ..self }),
             Err(_) => Ok(self),
         }
     }

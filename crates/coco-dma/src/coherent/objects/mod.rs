@@ -109,6 +109,9 @@ impl<'d, P: Platform + ?Sized> ObjectPool<'d, P> {
             }
         }
         let page_len = usize::try_from(PAGE.max(device.iommu_page())).unwrap_or(0);
+        // Objects are in the device's limits, too. One that never is, is refused when it is wanted.
+        let within = device.info().limits.boundary.map(|boundary| layout.within(boundary));
+        let layout = within.and_then(Result::ok).unwrap_or(layout);
         let count = layout.per_page(page_len);
         let (recent, lost) = (AtomicUsize::new(0), AtomicUsize::new(0));
         Ok(Self { device, pages, layout, page_len, count, recent, lost })
@@ -153,7 +156,7 @@ impl<'d, P: Platform + ?Sized> ObjectPool<'d, P> {
             // What was being allocated or given back may be there again.
             return self.alloc_open().ok_or_else(|| self.refused(Refuse::PoolFull));
         };
-        let memory = match self.device.alloc_raw(self.page_len, context) {
+        let memory = match self.device.alloc_raw(self.layout.size(), context) {
             Ok(memory) => memory,
             Err(error) => {
                 page.0.abandon();
