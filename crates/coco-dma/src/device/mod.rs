@@ -112,9 +112,12 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             endpoint.check_adopted(dma.pools(), dma.ledger())?;
         }
         let domain = endpoint.domain(&info)?;
-        let (open_past, open_offset) = open_path(dma.regime(), &info, &pool_infos);
+        // Whoever hears of every map hears of those, too, that would take a short way.
+        let short = !dma.tells_maps();
+        let (open_past, open_offset) =
+            if short { open_path(dma.regime(), &info, &pool_infos) } else { (0, 0) };
         let infos = pool_infos.get(..pool_count).unwrap_or(&[]);
-        let table = if endpoint.fast_path {
+        let table = if endpoint.fast_path && short {
             FastPathTable::of(dma, &info, &pools, infos)
         } else {
             FastPathTable::empty()

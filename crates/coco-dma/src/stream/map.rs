@@ -15,7 +15,6 @@ use crate::copy::barrier;
 use crate::device::Device;
 use crate::ledger::Conflict;
 use crate::ledger::Pin;
-use crate::observe::Event;
 use crate::plan;
 use crate::plan::Candidates;
 use crate::plan::Moment;
@@ -174,11 +173,10 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             }
             match bounce {
                 None => self.count().direct(),
-                Some(reason) => {
-                    self.count().bounced();
-                    let (device, addr, len) = (self.name(), mapping.addr, buffer.len());
-                    self.dma().notify(&Event::Bounced { device, addr, len, reason });
-                }
+                Some(_) => self.count().bounced(),
+            }
+            if self.dma().is_observed() {
+                self.tell_mapped(hand, &mut mapping, range, bounce);
             }
             return Ok(mapping);
         }
