@@ -12,6 +12,7 @@
 mod across;
 mod drivers;
 mod ends;
+mod observed;
 mod found_books;
 mod found_convert;
 mod found_device;

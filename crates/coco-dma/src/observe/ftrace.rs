@@ -1,6 +1,7 @@
 //! The lines of Linux's trace points: `dma:dma_map_phys` and its kin (`include/trace/events/dma.h`
 //! of 7.3) and `swiotlb:swiotlb_bounced`, framed as tracefs prints its file `trace`, so that what
-//! reads a trace of Linux reads one of this layer. No clock is asked: a line's time is a number of
+//! reads a trace of Linux reads one of this layer. A scatter list is a line for each segment
+//! (`dma_map_phys`, not `dma_map_sg`). No clock is asked: a line's time is a number of
 //! steps, printed as microseconds. Any context; nothing is allocated.
 
 use core::fmt;
@@ -8,6 +9,12 @@ use core::fmt;
 use crate::addr::DmaAddr;
 use crate::addr::PhysAddr;
 use crate::attrs::Attrs;
+use crate::observe::BounceCause;
+use crate::observe::Event;
+use crate::observe::Lent;
+use crate::observe::SyncFor;
+use crate::reason::Bounce;
+use crate::state::Context;
 use crate::state::Direction;
 
 /// What stands above the lines of a file.
@@ -26,7 +33,7 @@ pub const HEADER: &str = "\
 
 /// One line of the file, without its end: who, when, and what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Line<'l> {
+pub struct Line<'l, T = Point<'l>> {
     /// The task's name; Linux has at most 15 bytes of one.
     pub task: &'l str,
     /// The task's number.
@@ -36,7 +43,7 @@ pub struct Line<'l> {
     /// Steps since the trace began.
     pub step: u64,
     /// What happened.
-    pub point: Point<'l>,
+    pub point: T,
 }
 
 /// A trace point of Linux with its fields.
@@ -71,6 +78,48 @@ pub enum Point<'p> {
         /// What the driver asked for.
         attrs: Attrs,
     },
+    /// `dma_sync_single_for_cpu` and `dma_sync_single_for_device`.
+    Sync {
+        /// The device.
+        device: &'p str,
+        /// Which way the bytes of the map go.
+        direction: Direction,
+        /// What the device was given, of the first byte that is synced.
+        addr: DmaAddr,
+        /// Bytes.
+        len: u64,
+        /// Whom it is shown to.
+        to: SyncFor,
+    },
+    /// `dma_alloc`. Linux prints a hash of the pointer, by which the free is found; here it is
+    /// where the memory lies.
+    Alloc {
+        /// The device.
+        device: &'p str,
+        /// What the device was given.
+        addr: DmaAddr,
+        /// Bytes.
+        len: u64,
+        /// Where the memory lies.
+        phys: PhysAddr,
+        /// Whether the caller could block.
+        context: Context,
+        /// What the driver asked for.
+        attrs: Attrs,
+    },
+    /// `dma_free`.
+    Free {
+        /// The device.
+        device: &'p str,
+        /// What the device had been given.
+        addr: DmaAddr,
+        /// Bytes.
+        len: u64,
+        /// Where the memory lies.
+        phys: PhysAddr,
+        /// What the driver asked for.
+        attrs: Attrs,
+    },
     /// `swiotlb_bounced`.
     Bounced {
         /// The device.
@@ -86,7 +135,55 @@ pub enum Point<'p> {
     },
 }
 
-impl fmt::Display for Line<'_> {
+/// What Linux prints for a physical address that there is none of.
+const NO_PHYS: PhysAddr = PhysAddr::new(u64::MAX);
+
+/// The trace points of an event, in Linux's order: a map that bounces has two, and what Linux does
+/// not trace has none. [`Event::Bounced`] is no point: [`Event::Mapped`] tells it with the map.
+pub fn points<'e>(event: &Event<'e>) -> impl Iterator<Item = Point<'e>> {
+    let (first, second) = match *event {
+        Event::Mapped { lent: Lent { device, direction, phys, addr, len, attrs, .. }, bounce } => {
+            let (len, phys) = (len as u64, phys.unwrap_or(NO_PHYS));
+            let bounced = bounce.map(|BounceCause { reason, in_place, limit }| Point::Bounced {
+                device,
+                mask: limit.raw(),
+                addr: in_place.unwrap_or(DmaAddr::new(phys.raw())),
+                len,
+                forced: is_forced(reason),
+            });
+            (bounced, Some(Point::Map { device, direction, addr, len, phys, attrs }))
+        }
+        Event::Unmapped(Lent { device, direction, addr, len, attrs, .. }) => {
+            (Some(Point::Unmap { device, direction, addr, len: len as u64, attrs }), None)
+        }
+        Event::Synced { lent: Lent { device, direction, addr, len, .. }, to } => {
+            (Some(Point::Sync { device, direction, addr, len: len as u64, to }), None)
+        }
+        Event::Allocated { lent: Lent { device, phys, addr, len, attrs, .. }, context } => {
+            let (len, phys) = (len as u64, phys.unwrap_or(NO_PHYS));
+            (Some(Point::Alloc { device, addr, len, phys, context, attrs }), None)
+        }
+        Event::Freed(Lent { device, phys, addr, len, attrs, .. }) => {
+            let (len, phys) = (len as u64, phys.unwrap_or(NO_PHYS));
+            (Some(Point::Free { device, addr, len, phys, attrs }), None)
+        }
+        _ => (None, None),
+    };
+    first.into_iter().chain(second)
+}
+
+/// Whether Linux would call the bounce forced: all maps of such a device bounce.
+fn is_forced(reason: Bounce) -> bool {
+    matches!(
+        reason,
+        Bounce::RestrictedPool
+            | Bounce::Forced
+            | Bounce::PrivateMemory
+            | Bounce::SharedUnreachable
+    )
+}
+
+impl<T: fmt::Display> fmt::Display for Line<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { task, pid, cpu, step, point } = self;
         let (seconds, micros) = (step / 1_000_000, step % 1_000_000);
@@ -110,6 +207,36 @@ impl fmt::Display for Point<'_> {
                 "dma_unmap_phys: {device} dir={} dma_addr={:x} size={len} attrs={}",
                 direction_name(direction),
                 addr.raw(),
+                Flags(attrs)
+            ),
+            Self::Sync { device, direction, addr, len, to } => write!(
+                f,
+                "dma_sync_single_for_{}: {device} dir={} dma_addr={:x} size={len}",
+                match to {
+                    SyncFor::Cpu => "cpu",
+                    SyncFor::Device => "device",
+                },
+                direction_name(direction),
+                addr.raw()
+            ),
+            Self::Alloc { device, addr, len, phys, context, attrs } => write!(
+                f,
+                "dma_alloc: {device} dir=BIDIRECTIONAL dma_addr={:x} size={len} \
+                 virt_addr={:016x} flags={} attrs={}",
+                addr.raw(),
+                phys.raw(),
+                match context {
+                    Context::Atomic => "GFP_ATOMIC",
+                    Context::Blocking => "GFP_KERNEL",
+                },
+                Flags(attrs)
+            ),
+            Self::Free { device, addr, len, phys, attrs } => write!(
+                f,
+                "dma_free: {device} dir=BIDIRECTIONAL dma_addr={:x} size={len} \
+                 virt_addr={:016x} attrs={}",
+                addr.raw(),
+                phys.raw(),
                 Flags(attrs)
             ),
             Self::Bounced { device, mask, addr, len, forced } => write!(
@@ -208,6 +335,25 @@ mod tests {
         let fields = "swiotlb_bounced: dev_name: nic dma_mask=ffffffff dev_addr=100000000 size=512";
         assert_eq!(point(true).to_string(), format!("{fields} FORCE"));
         assert_eq!(point(false).to_string(), format!("{fields} NORMAL"));
+    }
+
+    #[test]
+    fn allocations_and_syncs_are_the_lines_of_their_points() {
+        let (device, addr, len) = ("nic", DmaAddr::new(0x8000), 4096);
+        let (phys, attrs) = (PhysAddr::new(0x9000), Attrs::CC_SHARED);
+        let alloc = |context| Point::Alloc { device, addr, len, phys, context, attrs }.to_string();
+        let fields = "nic dir=BIDIRECTIONAL dma_addr=8000 size=4096 virt_addr=0000000000009000";
+        let may = format!("dma_alloc: {fields} flags=GFP_KERNEL attrs=CC_SHARED");
+        assert_eq!(alloc(Context::Blocking), may);
+        let atomic = format!("dma_alloc: {fields} flags=GFP_ATOMIC attrs=CC_SHARED");
+        assert_eq!(alloc(Context::Atomic), atomic);
+        let free = Point::Free { device, addr, len, phys, attrs };
+        assert_eq!(free.to_string(), format!("dma_free: {fields} attrs=CC_SHARED"));
+        let direction = Direction::FromDevice;
+        let sync = |to| Point::Sync { device, direction, addr, len, to }.to_string();
+        let fields = "nic dir=FROM_DEVICE dma_addr=8000 size=4096";
+        assert_eq!(sync(SyncFor::Cpu), format!("dma_sync_single_for_cpu: {fields}"));
+        assert_eq!(sync(SyncFor::Device), format!("dma_sync_single_for_device: {fields}"));
     }
 
     #[test]
