@@ -8,8 +8,8 @@ use clap::Subcommand;
 use coco_dma::regime::PlatformName;
 
 use crate::explain::ExplainArgs;
-use crate::explain::words;
 use crate::number;
+use crate::words;
 
 /// The commands by name.
 pub(crate) const COMMANDS: [&str; 5] = ["run", "explain", "platforms", "check", "bench"];

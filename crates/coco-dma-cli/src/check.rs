@@ -1,5 +1,6 @@
 //! `coco-dma check`: runs case files. `coco-dma explain --case`: tells the story of one.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::num::NonZero;
 use std::path::Path;
@@ -15,6 +16,7 @@ use coco_dma_cases::Witness;
 use serde::Serialize;
 
 use crate::args::CheckArgs;
+use crate::explain::StepText;
 use crate::failure::Failure;
 use crate::output;
 use crate::trace::Trace;
@@ -215,6 +217,10 @@ struct Stories<'a> {
 struct Story<'a> {
     name: &'a str,
     title: &'a str,
+    id: Option<&'a str>,
+    source: &'a str,
+    linux: Option<&'a str>,
+    why: Option<&'a str>,
     ok: bool,
     expected: &'a str,
     got: &'a str,
@@ -225,13 +231,7 @@ struct Story<'a> {
 struct Told<'a> {
     step: &'a str,
     outcome: &'a str,
-    steps: Vec<Rule<'a>>,
-}
-
-#[derive(Debug, Serialize)]
-struct Rule<'a> {
-    rule: &'a str,
-    text: &'a str,
+    steps: Vec<StepText>,
 }
 
 /// Tells what each step of a case file came to, rule by rule.
@@ -254,17 +254,18 @@ pub(crate) fn explain(file: &Path, json: bool) -> Result<(), Failure> {
 }
 
 fn story<'a>(case: &'a Case, outcome: &'a Outcome) -> Story<'a> {
-    let rules = |rules: &'a [(&'static str, String)]| {
-        rules.iter().map(|(rule, text)| Rule { rule, text }).collect()
-    };
     let steps = outcome.story.iter().map(|told| Told {
         step: &told.step,
         outcome: &told.outcome,
-        steps: rules(&told.rules),
+        steps: told.rules.iter().map(StepText::from).collect(),
     });
     Story {
         name: &outcome.name,
         title: &case.title,
+        id: case.id.as_deref(),
+        source: &case.source,
+        linux: case.linux.as_deref(),
+        why: case.why.as_deref(),
         ok: outcome.ok,
         expected: &outcome.expected,
         got: &outcome.got,
@@ -275,11 +276,28 @@ fn story<'a>(case: &'a Case, outcome: &'a Outcome) -> Story<'a> {
 impl Story<'_> {
     fn text(&self) -> String {
         let mut text = format!("{}: {}\n", self.name, self.title);
+        let about = [
+            ("id", self.id),
+            ("source", Some(self.source)),
+            ("linux", self.linux),
+            ("why", self.why),
+        ];
+        for (key, said) in about {
+            text += &said.map(|said| format!("  {key:<7} {said}\n")).unwrap_or_default();
+        }
         for (place, told) in self.story.iter().enumerate() {
             text += &format!("{:3}. {}: {}\n", place + 1, told.step, told.outcome);
             for rule in &told.steps {
-                text += &format!("       {:<16} {}\n", rule.rule, rule.text);
+                text += &format!("       {}\n", rule.line());
             }
+        }
+        let steps = self.story.iter().flat_map(|told| &told.steps);
+        let origins: BTreeMap<_, _> = steps.map(StepText::origin).collect();
+        if !origins.is_empty() {
+            text += "  where the rules come from:\n";
+        }
+        for (rule, source) in origins {
+            text += &format!("       {rule:<16} {source}\n");
         }
         if !self.ok {
             text += &format!("  here it stops: expected {}, got {}\n", self.expected, self.got);

@@ -37,8 +37,9 @@ impl Trace {
     /// Begins a file, which is none of `others`.
     pub(crate) fn begin(path: &Path, others: &[&File]) -> Result<Self, Failure> {
         let name = path.display().to_string();
-        let unwritable =
-            |error: io::Error| Failure::Usage(format!("the trace '{name}' cannot be written: {error}"));
+        let unwritable = |error: io::Error| {
+            Failure::Usage(format!("the trace '{name}' cannot be written: {error}"))
+        };
         let mut open = OpenOptions::new();
         let file = open.write(true).create(true).truncate(false).open(path).map_err(unwritable)?;
         let about = file.metadata().map_err(unwritable)?;

@@ -1,5 +1,12 @@
 //! Known words, and the nearest one to a word that is not known.
 
+use coco_dma::regime::PlatformName;
+
+/// A platform by its name.
+pub(crate) fn platform(text: &str) -> Result<PlatformName, String> {
+    lookup("platform", text, &PlatformName::ALL.map(|platform| (platform.name(), platform)))
+}
+
 /// The entry of `table` with this name; else a sentence with the nearest name and all of them.
 pub(crate) fn lookup<T: Copy>(what: &str, word: &str, table: &[(&str, T)]) -> Result<T, String> {
     table

@@ -1,7 +1,7 @@
 //! The host's eye: what the host could see, now and at every moment at which it changed.
 
 use coco_dma::addr::PhysRange;
-use coco_dma::state::Visibility;
+use coco_dma::state::State;
 
 use crate::number;
 use crate::ram::Path;
@@ -36,7 +36,7 @@ pub enum Moment {
         /// The granule at work.
         granule: PhysRange,
         /// Where it is going.
-        to: Visibility,
+        to: State,
         /// How far it came.
         step: Step,
     },

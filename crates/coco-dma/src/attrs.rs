@@ -73,6 +73,10 @@ impl Attrs {
         .with(Self::NO_WARN)
         .with(Self::PRIVILEGED);
 
+    /// What a view of the CPU takes of memory that is no allocation: what one of an allocation does,
+    /// and what memory is asserted to be.
+    pub const FOR_VIEW: Self = Self::FOR_ALLOC.with(Self::MMIO).with(Self::CC_SHARED);
+
     /// Why an operation does not take the first attribute of this set, as the rest of a sentence
     /// after "for".
     pub const fn why_not(self) -> &'static str {

@@ -12,6 +12,7 @@ use crate::addr::PhysRange;
 use crate::attrs::Attrs;
 use crate::reason::Bounce;
 use crate::reason::Refuse;
+use crate::state::Cipher;
 use crate::state::Context;
 use crate::state::Direction;
 use crate::state::PoolLabel;
@@ -39,7 +40,7 @@ pub trait Observer: Sync {
 /// Memory that a device was given by a map or an allocation. A scatter list is told segment by
 /// segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lent<'e> {
+pub struct MapInfo<'e> {
     /// The device.
     pub device: &'e str,
     /// Which way the bytes go: both for an allocation.
@@ -156,29 +157,29 @@ pub enum Event<'e> {
     /// the next four.
     Mapped {
         /// What the device was given.
-        lent: Lent<'e>,
+        lent: MapInfo<'e>,
         /// Why it bounces, where it does.
         bounce: Option<BounceCause>,
     },
     /// A map ended, and what it held is free (`dma:dma_unmap_phys`).
-    Unmapped(Lent<'e>),
+    Unmapped(MapInfo<'e>),
     /// Bytes of a map, from `lent.addr` on, were shown to the other side
     /// (`dma:dma_sync_single_for_cpu` and `dma:dma_sync_single_for_device`).
     Synced {
         /// The part.
-        lent: Lent<'e>,
+        lent: MapInfo<'e>,
         /// Whom it was shown to.
         to: SyncFor,
     },
     /// Memory was allocated (`dma:dma_alloc`).
     Allocated {
         /// What the device was given.
-        lent: Lent<'e>,
+        lent: MapInfo<'e>,
         /// Whether the caller could block.
         context: Context,
     },
     /// An allocation was freed (`dma:dma_free`).
-    Freed(Lent<'e>),
+    Freed(MapInfo<'e>),
     /// A map or an allocation was refused (`dma:dma_alloc` with an error, and the message
     /// "swiotlb buffer is full").
     Refused {
@@ -202,6 +203,25 @@ pub enum Event<'e> {
         run: PhysRange,
         /// To what.
         to: Visibility,
+        /// Bytes that went into quarantine.
+        quarantined: u64,
+        /// The platform's code.
+        code: u64,
+    },
+    /// Pages of our own on an SME host are stored otherwise now: plain for a device that cannot carry
+    /// the C-bit, encrypted again when it gave them back.
+    CipherChanged {
+        /// Which.
+        run: PhysRange,
+        /// How they are stored now.
+        to: Cipher,
+    },
+    /// Pages of our own on an SME host could not be stored otherwise.
+    CipherFailed {
+        /// Which.
+        run: PhysRange,
+        /// How they were to be stored.
+        to: Cipher,
         /// Bytes that went into quarantine.
         quarantined: u64,
         /// The platform's code.
@@ -249,7 +269,7 @@ pub enum Event<'e> {
     },
 }
 
-impl fmt::Display for Lent<'_> {
+impl fmt::Display for MapInfo<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { device, addr, len, form, .. } = self;
         match form {
@@ -280,6 +300,11 @@ impl fmt::Display for Event<'_> {
             Self::ConversionFailed { run, to, quarantined, code } => write!(
                 f,
                 "{run} could not be made {to:?} (code {code:#x}); {quarantined:#x} bytes are lost"
+            ),
+            Self::CipherChanged { run, to } => write!(f, "{run} is stored {to:?} now"),
+            Self::CipherFailed { run, to, quarantined, code } => write!(
+                f,
+                "{run} could not be stored {to:?} (code {code:#x}); {quarantined:#x} bytes are lost"
             ),
             Self::Recovered { run } => write!(f, "{run} came out of quarantine"),
             Self::LowWater { free, capacity } => {

@@ -56,7 +56,7 @@ reasons! {
         BeyondMask, "beyond-mask", "the address needs more bits than the device's mask has";
         BeyondBusLimit, "beyond-bus-limit", "the address lies past the last one the bus reaches";
         Alignment, "alignment",
-            "the buffer crosses a segment boundary or shares a cache line with a neighbour";
+            "the buffer begins or ends where the device cannot take it, or shares a cache line with a neighbour";
         ExternalFacing, "external-facing",
             "an external-facing device must not see what else lies in the buffer's granules";
     }
@@ -66,7 +66,7 @@ reasons! {
     /// Why a request is refused.
     Refuse {
         BadAttribute, "bad-attribute", "the operation does not take this attribute";
-        InvalidRange, "invalid-range", "the range is empty, wraps, or is no address of this machine";
+        InvalidRange, "invalid-range", "the range is empty, wraps, is no address of this machine, or has a length that the device does not take";
         OutOfBounds, "out-of-bounds", "the range is not all in the allocation";
         GuestOnly, "guest-only", "cc-shared exists in confidential guests only";
         MixedRun, "mixed-run", "the granules of the run are not all in the same state";
@@ -78,14 +78,34 @@ reasons! {
         PrivateMmio, "private-mmio", "an untrusted device cannot reach private registers";
         MmioCannotBounce, "mmio-cannot-bounce", "registers cannot go through a pool";
         SharedUnreachable, "shared-unreachable",
-            "an accepted device has no address for shared memory here, and no pool to bounce through";
+            "an accepted device has no address for shared memory here, and nothing to bounce it through";
         RequireCoherent, "require-coherent", "the caller wants no bounce and no cache work";
+        RestrictedPool, "restricted-pool",
+            "the memory lies outside the device's restricted pool, and nothing is bounced here";
+        Forced, "forced", "every map of this device is to be bounced, and nothing is bounced here";
+        PrivateMemory, "private-memory",
+            "an untrusted device cannot reach private memory, and nothing is bounced here";
+        Unlocated, "unlocated",
+            "the memory is in no single run of physical memory, and cannot be mapped as one";
+        UnmappedBusRange, "unmapped-bus-range",
+            "no window of the device's bus shows the memory, and nothing is bounced here";
+        BeyondMask, "beyond-mask",
+            "the address needs more bits than the device's mask has, and nothing is bounced here";
+        BeyondBusLimit, "beyond-bus-limit",
+            "the address lies past the last one the bus reaches, and nothing is bounced here";
+        Alignment, "alignment",
+            "the memory does not lie as the device needs it, and nothing is bounced here";
+        ExternalFacing, "external-facing",
+            "an external-facing device would see what else lies in the memory's pages";
         NoPool, "no-pool", "there is no pool to bounce through";
         NoPrivatePool, "no-private-pool",
             "an accepted device is never given a shared slot, and all its pools are shared";
         PoolLabelMismatch, "pool-label-mismatch", "no pool has a label that suits this device";
         NoReachablePool, "no-reachable-pool", "the pools that suit are out of the device's reach";
-        TooLarge, "too-large", "no pool in reach could ever hold one mapping of this size";
+        TooLarge, "too-large",
+            "one mapping of this size is more than the device takes, or than any pool in reach could hold";
+        TooManySegments, "too-many-segments",
+            "the list is more segments than the device takes at once";
         Quota, "quota", "the device would hold more, in slots and pages of its own, than its quota gives it";
         PoolFull, "pool-full", "the pools that suit have no free run of slots that is long enough";
         ConversionFailed, "conversion-failed",
@@ -109,24 +129,32 @@ reasons! {
     }
 }
 
-impl Refuse {
-    /// Whether a bounce was needed, and no pool could take it.
-    pub(crate) const fn is_for_want_of_a_pool(self) -> bool {
-        matches!(
-            self,
-            Self::NoPool
-                | Self::NoPrivatePool
-                | Self::PoolLabelMismatch
-                | Self::NoReachablePool
-                | Self::TooLarge
-        )
+impl From<Bounce> for Refuse {
+    /// The same reason, where nothing may be bounced.
+    fn from(reason: Bounce) -> Self {
+        match reason {
+            Bounce::RestrictedPool => Self::RestrictedPool,
+            Bounce::Forced => Self::Forced,
+            Bounce::PrivateMemory => Self::PrivateMemory,
+            Bounce::SharedUnreachable => Self::SharedUnreachable,
+            Bounce::Unlocated => Self::Unlocated,
+            Bounce::UnmappedBusRange => Self::UnmappedBusRange,
+            Bounce::BeyondMask => Self::BeyondMask,
+            Bounce::BeyondBusLimit => Self::BeyondBusLimit,
+            Bounce::Alignment => Self::Alignment,
+            Bounce::ExternalFacing => Self::ExternalFacing,
+        }
     }
+}
 
+impl Refuse {
     /// What the caller can do about it.
     pub const fn way_out(self) -> &'static str {
         match self {
             Self::BadAttribute => "leave the attribute out",
-            Self::InvalidRange => "give a range of memory that this machine has",
+            Self::InvalidRange => {
+                "give a range of memory that this machine has, and of a length that the device takes"
+            }
             Self::OutOfBounds => "ask for a part of the allocation, by its offset and length",
             Self::GuestOnly => "leave cc-shared out: on a host every device may access all memory",
             Self::MixedRun => "map the parts one by one, or share or reclaim the whole run first",
@@ -138,13 +166,25 @@ impl Refuse {
             }
             Self::PrivateMmio => "map the registers as shared (mmio with cc-shared)",
             Self::MmioCannotBounce => "let the device reach the registers directly",
-            Self::SharedUnreachable => "give the device a guest-private pool, or private memory",
+            Self::SharedUnreachable => {
+                "use private memory or registers, or bounce memory through a guest-private pool"
+            }
             Self::RequireCoherent => "use memory in the device's reach, or leave the attribute out",
+            Self::RestrictedPool => "take the memory from the device's restricted pool",
+            Self::Forced => "bind the device without forced bouncing",
+            Self::PrivateMemory => "use shared memory, or attest the device",
+            Self::Unlocated => "use memory that lies in one run, or map its pages one by one",
+            Self::UnmappedBusRange => "use memory that a window of the bus shows",
+            Self::BeyondMask => "use memory at lower addresses, or a device with a wider mask",
+            Self::BeyondBusLimit => "use memory at addresses that the bus reaches",
+            Self::Alignment => "use memory that keeps the device's segment, boundary and alignment",
+            Self::ExternalFacing => "use whole pages that hold nothing else",
             Self::NoPool => "register a pool",
             Self::NoPrivatePool => "register a guest-private pool for accepted devices",
             Self::PoolLabelMismatch => "register a pool with the label that suits",
             Self::NoReachablePool => "register a pool at addresses that the device reaches",
-            Self::TooLarge => "ask max_mapping and split the request, or register a larger pool",
+            Self::TooLarge => "split it: map it as a list, or in parts of max_mapping",
+            Self::TooManySegments => "map the list in several parts, each of max_segments at most",
             Self::PoolFull => "finish mappings and try again, or register a larger pool",
             Self::PoolClosed => "call Dma::grow for one of them, from blocking context",
             Self::PinnedOut => "finish maps of this memory, or map other memory",
@@ -181,6 +221,13 @@ mod tests {
                 assert!(slug.bytes().all(|c| c.is_ascii_lowercase() || c == b'-'), "{slug}");
                 assert!(!slugs[..place].contains(slug), "{slug} twice");
             }
+        }
+    }
+
+    #[test]
+    fn a_reason_to_bounce_keeps_its_slug_where_nothing_may_be_bounced() {
+        for reason in Bounce::ALL {
+            assert_eq!(Refuse::from(*reason).slug(), reason.slug());
         }
     }
 

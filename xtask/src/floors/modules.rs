@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use proc_macro2::{Delimiter, TokenTree};
 
+use super::decisions;
 use super::table;
 use crate::source::{after_colons, inside, is_mark, is_word, test_item, tokens, word};
 
@@ -132,6 +133,8 @@ impl<'a> Walk<'a> {
                 .find(|candidate| (self.read)(candidate).is_some())
                 .with_context(|| format!("module {} has no file", path.join("::")))?;
             let trees = self.file(&file)?;
+            let module = path.first().map_or("", String::as_str);
+            self.errors.extend(decisions::check(&trees, &file, module));
             self.items(&trees, &file, path)?;
         }
         path.pop();

@@ -1,6 +1,8 @@
 //! Devices of a case.
 
-use coco_dma::addr::{AddressLimit, AlignMask, Boundary, BusRange, CacheLine, PhysAddr, PhysRange};
+use coco_dma::addr::{
+    AddressLimit, AlignMask, Alignment, Boundary, BusRange, CacheLine, PhysAddr, PhysRange,
+};
 use coco_dma::device::MAX_POOLS;
 use coco_dma::plan::Limits;
 use coco_dma::regime::Regime;
@@ -59,7 +61,7 @@ pub(super) fn read(
         return Err(pool.place.wrong(text));
     }
     let shared = pools.iter().filter(|pool| !pool.of_devices).count();
-    for device in devices.iter().filter(|device| device.bound) {
+    for device in devices.iter().filter(|device| device.bound && !machine.plan_only) {
         let count = device.pools.len() + shared;
         if count > MAX_POOLS {
             return Err(device.place.wrong(format!(
@@ -87,7 +89,7 @@ fn device(
     }
     let mask = match reader.small("mask")?.unwrap_or(64) {
         bits @ 1..=64 => bits,
-        _ => return wrong("mask", "a mask has 1 to 64 bits"),
+        bits => return wrong("mask", &format!("a mask has 1 to 64 bits, not {bits}")),
     };
     let boundary = match reader.size("boundary")? {
         None => None,
@@ -104,9 +106,22 @@ fn device(
         Some(Some(line)) => line,
         Some(None) => return wrong("cache-line", "a cache line is a power of two"),
     };
-    let segment = reader.size("segment")?;
-    let limits =
-        Limits { mask: AddressLimit::bits(mask), segment, boundary, min_align, cache_line };
+    let align = |key| match reader.size(key)?.map(Alignment::new) {
+        None => Ok(Alignment::NONE),
+        Some(Some(align)) => Ok(align),
+        Some(None) => Err(reader.place_of(key).wrong("an alignment is a power of two")),
+    };
+    let limits = Limits {
+        mask: AddressLimit::bits(mask),
+        segment: reader.size("segment")?,
+        boundary,
+        max_segments: (reader.size("max-segments")?)
+            .map(|most| usize::try_from(most).unwrap_or(usize::MAX)),
+        align: align("align")?,
+        len_align: align("len-align")?,
+        min_align,
+        cache_line,
+    };
     let mut own = Vec::new();
     for (pool, place) in reader.texts("pools")? {
         match pools.iter().position(|known| known.name == pool) {

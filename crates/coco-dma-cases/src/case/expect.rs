@@ -1,5 +1,6 @@
 //! What a step expects, and what can be looked at after any step.
 
+use coco_dma::plan;
 use coco_dma::state::State;
 
 use super::bytes::Bytes;
@@ -7,8 +8,8 @@ use super::machine::MachineSpec;
 use super::ops::{Kind, Reasons, Rule};
 use super::step::Names;
 use super::vocabulary::{
-    BIND_REASONS, BOOKS, Books, CONVERSION_REASONS, EVENTS, RULES, TRUTHS, bounce_reasons,
-    direct_reasons, refuse_reasons,
+    BIND_REASONS, BOOKS, Books, CONVERSION_REASONS, EVENTS, TRUTHS, bounce_reasons, direct_reasons,
+    refuse_reasons,
 };
 use crate::read::{Node, Place, Reader, Table, Value, Wrong, lookup, size_of, text_of, unknown};
 
@@ -37,7 +38,7 @@ pub(crate) struct Expect {
     pub(crate) reason: Option<String>,
     /// A mask, and what the address is under it.
     pub(crate) address_low: Option<(u64, u64)>,
-    pub(crate) rules: Vec<String>,
+    pub(crate) rules: Vec<plan::Rule>,
     pub(crate) bytes: Option<Bytes>,
     pub(crate) bytes_not: Option<Bytes>,
     pub(crate) facts: Vec<(&'static str, Fact)>,
@@ -122,10 +123,11 @@ pub(super) fn read(
     };
     let mut rules = Vec::new();
     for (name, place) in if rule.rules { reader.texts("rules")? } else { Vec::new() } {
-        if !RULES.contains(&name) {
-            return Err(place.wrong(unknown("rule", name, RULES.iter().copied())));
-        }
-        rules.push(name.to_owned());
+        let Some(rule) = plan::Rule::ALL.iter().find(|rule| rule.name() == name) else {
+            let names = plan::Rule::ALL.iter().map(|rule| rule.name());
+            return Err(place.wrong(unknown("rule", name, names)));
+        };
+        rules.push(*rule);
     }
     let bytes = |key| -> Result<Option<Bytes>, Wrong> {
         if !rule.bytes {
@@ -163,6 +165,10 @@ fn reason(
         (_, Some("direct")) => direct_reasons(),
         (_, Some("bounce")) => bounce_reasons(),
         (_, Some("refuse")) => refuse_reasons(),
+        // What was decided of the map or the allocation that it is about.
+        (_, Some("allocate" | "done")) if rule.op == "decide" => {
+            [direct_reasons(), bounce_reasons()].concat()
+        }
         (_, Some("allocate" | "done")) => Vec::new(),
         _ => [direct_reasons(), bounce_reasons(), refuse_reasons()].concat(),
     };

@@ -1,6 +1,6 @@
 //! Where everything lies: pools and memories in RAM, none over another.
 
-use coco_dma::addr::{PhysAddr, PhysRange};
+use coco_dma::addr::{PhysAddr, PhysRange, SLOT};
 
 use super::machine::MachineSpec;
 use super::things::{MemorySpec, MemoryState, PoolSpec};
@@ -8,6 +8,9 @@ use crate::read::{Place, Wrong};
 
 /// The most bytes of a memory that lies in no run.
 const MOST_UNLOCATED: u64 = 64 << 20;
+
+/// The smallest page of all platforms, in bytes.
+const PAGE: u64 = 4096;
 
 /// Where the memories lie, by number; `None` for one that lies in no single run.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +40,7 @@ pub(super) fn lay_out(
     memories: &[MemorySpec],
 ) -> Result<Layout, Wrong> {
     if machine.plan_only {
+        pools_could_exist(pools)?;
         let run = |memory: &MemorySpec| {
             memory.at.and_then(|at| PhysRange::new(PhysAddr::new(at), memory.size))
         };
@@ -67,6 +71,33 @@ pub(super) fn lay_out(
         }
     }
     Ok(Layout { memories: places })
+}
+
+/// Pools that nobody builds could be built all the same: each begins with a page, has room for a slot,
+/// and lies over no other.
+fn pools_could_exist(pools: &[PoolSpec]) -> Result<(), Wrong> {
+    for (index, pool) in pools.iter().enumerate() {
+        let (name, run) = (&pool.name, pool.range);
+        let wrong = |text: String| Err(pool.at_place.wrong(text));
+        if run.len() < SLOT {
+            return wrong(format!(
+                "the pool '{name}' is smaller than a slot, which has {SLOT} bytes"
+            ));
+        }
+        if !run.base().raw().is_multiple_of(PAGE) {
+            let at = run.base();
+            return wrong(format!(
+                "the pool '{name}' at {at} does not begin with a page of {PAGE}"
+            ));
+        }
+        if let Some(other) = pools.iter().take(index).find(|other| other.range.overlaps(run)) {
+            return wrong(format!(
+                "the pool '{name}' at {run} overlaps '{}' at {}",
+                other.name, other.range
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn locate<'a>(

@@ -17,9 +17,9 @@ pub(crate) use devices::DeviceSpec;
 pub(crate) use expect::{Check, CounterCheck, Fact, Thing, Truth};
 pub(crate) use layout::{Layout, whole};
 pub(crate) use machine::MachineSpec;
-pub(crate) use operation::Operation;
+pub(crate) use operation::{Alive, AllocOf, MapOf, Operation, Question};
 pub(crate) use ops::{Op, Protected, Target};
-pub(crate) use step::{End, Step};
+pub(crate) use step::{End, Step, known};
 pub(crate) use things::{MemorySpec, MemoryState, PoolSpec};
 pub(crate) use vocabulary::{BOOKS, Books, CACHES, CONTEXTS, KINDS, word_of};
 
@@ -88,7 +88,9 @@ fn read_case(table: &Table, entry: &matrix::Entry) -> Result<Case, Wrong> {
         return Err(reader.place_of("linux").wrong("what Linux does needs 'why' ours differs"));
     }
     let machine = machine::read(reader.need("machine", reader.table("machine")?)?)?;
-    let mut pools = things::pools(&limited(&reader, "pool", MOST_POOLS)?)?;
+    // What is only asked about takes no memory.
+    let most = if machine.plan_only { MOST_THINGS } else { MOST_POOLS };
+    let mut pools = things::pools(&limited(&reader, "pool", most)?)?;
     let memories = things::memories(&limited(&reader, "memory", MOST_THINGS)?, &machine)?;
     let devices = devices::read(&limited(&reader, "device", MOST_THINGS)?, &mut pools, &machine)?;
     let layout = layout::lay_out(&machine, &pools, &memories)?;

@@ -4,11 +4,11 @@ use coco_dma::addr::PhysRange;
 use coco_dma::attrs::Attrs;
 use coco_dma::plan::AllocKind;
 use coco_dma::platform::ConvertError;
-use coco_dma::state::{CacheMode, Context, Direction, Memory, State, Visibility};
+use coco_dma::state::{CacheMode, Context, Direction, State, Visibility};
 use coco_dma_sim::{Really, Refusal};
 
 use super::bytes::Bytes;
-use super::operation::Operation;
+use super::operation::Question;
 
 /// What a step does. Devices, pools and memories are by number, maps and allocations by name.
 #[derive(Clone, Debug)]
@@ -119,13 +119,7 @@ pub(crate) enum Op {
         device: usize,
         attrs: Attrs,
     },
-    Decide {
-        device: usize,
-        operation: Operation,
-        at: Option<u64>,
-        size: u64,
-        memory: Memory,
-    },
+    Decide(Question),
     Mmap {
         alloc: String,
         offset: u64,
@@ -191,10 +185,12 @@ impl Rule {
     /// The outcomes that have a fact, where not all of them do.
     pub(super) fn only(&self, fact: &str) -> Option<&'static [&'static str]> {
         match fact {
-            "address" | "length" | "from" => Some(&["direct", "bounce", "allocate"]),
+            "address" => Some(&["direct", "bounce", "allocate", "done"]),
+            "length" | "from" => Some(&["direct", "bounce", "allocate"]),
             "pool" | "pools" => Some(&["bounce", "allocate", "done"]),
             "cache-work" => Some(&["direct", "bounce"]),
             "segment" => Some(&["refuse"]),
+            "segments" => Some(&["done"]),
             "mark" | "cache" => Some(&["done"]),
             _ => None,
         }
@@ -213,8 +209,8 @@ const READ: &[&str] = &["clear", "ciphertext", "fault"];
 const WRITTEN: &[&str] = &["clear", "corrupted", "lost", "fault"];
 const POOL: Kind = Kind::Word(&[]);
 const CONVERTED: &[(&str, Kind)] = &[("converted", Kind::Number), ("quarantined", Kind::Number)];
-const PROTECTION: &[(&str, Kind)] =
-    &[("mark", Kind::Number), ("cache", Kind::Word(&["write-back", "write-combine", "uncached"]))];
+const CACHE: Kind = Kind::Word(&["write-back", "write-combine", "uncached"]);
+const PROTECTION: &[(&str, Kind)] = &[("mark", Kind::Number), ("cache", CACHE)];
 const ACCOUNT: &[(&str, Kind)] = &[
     ("shared", Kind::Number),
     ("pinned", Kind::Number),
@@ -243,7 +239,7 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         reasons: Reasons::Plan,
-        facts: &[("segment", Kind::Number)],
+        facts: &[("segment", Kind::Number), ("segments", Kind::Number), ("address", Kind::Number)],
         ..rule("map-list", DONE_OR_NOT)
     },
     rule("unmap", ENDED),
@@ -313,6 +309,8 @@ pub(super) const RULES: &[Rule] = &[
             ("needs-sync", Kind::Flag),
             ("scattered", Kind::Flag),
             ("cache-work", Kind::Flag),
+            ("mark", Kind::Number),
+            ("cache", CACHE),
         ],
         rules: true,
         ..rule("decide", &["direct", "bounce", "refuse", "allocate", "done"])

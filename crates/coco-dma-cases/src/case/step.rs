@@ -13,6 +13,8 @@ use crate::read::{Place, Reader, Table, Wrong, unknown};
 mod decide;
 mod parse;
 
+pub(crate) use decide::known;
+
 /// One step.
 #[derive(Clone, Debug)]
 pub(crate) struct Step {

@@ -107,41 +107,17 @@ pub(crate) const BOOKS: [(&str, Books); 12] = [
 ];
 
 /// What the observer can be told.
-pub(crate) const EVENTS: [&str; 8] = [
+pub(crate) const EVENTS: [&str; 10] = [
     "bounced",
     "refused",
     "converted",
     "conversion-failed",
+    "cipher-changed",
+    "cipher-failed",
     "recovered",
     "low-water",
     "revoked",
     "trust-lost",
-];
-
-/// The rules that a decision can name.
-pub(crate) const RULES: [&str; 22] = [
-    "attributes",
-    "range",
-    "memory-state",
-    "reach",
-    "restricted-pool",
-    "forced",
-    "bus-range",
-    "dma-form",
-    "limit",
-    "alignment",
-    "in-place",
-    "external-facing",
-    "pool",
-    "pool-order",
-    "pages",
-    "bounds",
-    "peer-to-peer",
-    "copy",
-    "cpu-form",
-    "ownership",
-    "context",
-    "decision",
 ];
 
 /// Why a conversion, or a pool's growing, did not go through.
@@ -165,11 +141,12 @@ pub(crate) const CONVERSION_REASONS: [&str; 16] = [
 ];
 
 /// Why a device is not bound.
-pub(crate) const BIND_REASONS: [&str; 7] = [
+pub(crate) const BIND_REASONS: [&str; 8] = [
     "no-accepted-devices",
     "accepted-with-shared-pool",
     "restricted-label",
     "too-many-pools",
+    "alignment",
     "too-many-devices",
     "pool-converts",
     "in-use",

@@ -2,28 +2,26 @@
 // UNSAFETY: revoking a device says that it does no DMA any more.
 #![expect(unsafe_code)]
 
-use coco_dma::addr::{AddressLimit, BusRanges, PhysAddr};
+use coco_dma::addr::PhysRange;
 use coco_dma::attrs::Attrs;
 use coco_dma::device::{BindError, Device};
-use coco_dma::plan::{
-    self, AllocKind, AllocRequest, Candidates, DeviceInfo, MapRequest, Place, Plan, PoolInfo,
-    Protection,
-};
-use coco_dma::reason::{Direct, Refuse};
+use coco_dma::plan::{self, AllocKind, AllocRequest, Place, Protection, ViewRequest};
+use coco_dma::reason::Refuse;
 use coco_dma::state::{Context, Direction, Memory};
 
 use super::build::endpoint;
+use super::question::{self, PAGE};
 use super::stream::wide;
 use super::world::{Platform, World};
 use super::{Got, Rules};
-use crate::case::{CACHES, Fact, Op, Operation, Protected, Truth};
+use crate::case::{CACHES, MemoryState, Op, Protected, Target, Truth, known};
 
 /// The page of allocations, in bytes, which is the IOMMU's, too.
-const PAGE: u64 = 4096;
 
 /// The slug of a bind that was refused.
 fn bind_slug(error: BindError) -> &'static str {
     match error {
+        BindError::Alignment(_) => "alignment",
         BindError::NoAcceptedDevices => "no-accepted-devices",
         BindError::AcceptedWithSharedPool => "accepted-with-shared-pool",
         BindError::RestrictedLabel(_) => "restricted-label",
@@ -114,162 +112,55 @@ impl World<'_> {
     pub(super) fn decide(&mut self, op: &Op) -> Result<Got, String> {
         match op {
             Op::Protection { of, device, attrs } => self.protection(of, *device, *attrs),
-            Op::Decide { device, operation, at, size, memory } => {
-                self.ask_plan(*device, *operation, *at, *size, *memory)
-            }
+            Op::Decide(question) => question::ask(self.case, question),
             _ => Err("no question".to_owned()),
         }
     }
 
-    fn protection(&self, of: &Protected, device: usize, attrs: Attrs) -> Result<Got, String> {
-        let spec = self.case.devices.get(device).ok_or("no such device")?;
-        let state = match of {
-            Protected::State(state) => *state,
-            Protected::Target(target) => {
-                let run = self.run_of(target).ok_or("it lies in no single run of memory")?;
-                match self.truth_of(run) {
-                    Truth::In(state) => state,
-                    _ => return Ok(Got::refused(Refuse::MixedRun.slug())),
-                }
-            }
-        };
-        let mut rules = Rules::default();
+    fn protection(&self, of: &Protected, index: usize, attrs: Attrs) -> Result<Got, String> {
+        let spec = self.case.devices.get(index).ok_or("no such device")?;
         let regime = &self.case.machine.regime;
-        let answer = plan::protection(regime, state, spec.coherent, attrs, &mut rules);
+        let (coherent, trust) = (spec.coherent, spec.trust);
+        let mut rules = Rules::default();
+        let target = match of {
+            Protected::State(state) => {
+                let answer = plan::protection(regime, *state, coherent, attrs, &mut rules);
+                return Ok(mapped(answer).ruled(rules));
+            }
+            Protected::Target(target) => target,
+        };
+        let run = self.run_of(target);
+        let (place, len, memory) = match (target, run) {
+            (_, Some(run)) => (Place::At(run.base()), run.len(), self.known(target, run, index)),
+            (Target::Memory(memory), None) => {
+                let memory = self.case.memories.get(*memory).ok_or("no such memory")?;
+                (Place::Unlocated, memory.size, Memory::Untracked)
+            }
+            _ => return Err("it lies in no single run of memory".to_owned()),
+        };
+        let request = ViewRequest { regime, place, len, memory, trust, coherent, attrs };
+        let answer = plan::view(&request, &mut rules).map(|view| view.protection);
         Ok(mapped(answer).ruled(rules))
     }
 
-    fn ask_plan(
-        &self,
-        index: usize,
-        operation: Operation,
-        at: Option<u64>,
-        len: u64,
-        memory: Memory,
-    ) -> Result<Got, String> {
-        let spec = self.case.devices.get(index).ok_or("no such device")?;
-        let device = DeviceInfo {
-            trust: spec.trust,
-            limits: spec.limits,
-            bus_limit: spec.bus_limit.map_or(AddressLimit::NONE, AddressLimit::last),
-            bus: BusRanges::new(&spec.bus),
-            attachment: spec.attachment,
-            coherent: spec.coherent,
-            external_facing: spec.external_facing,
-            force_bounce: spec.force_bounce,
-            node: spec.node,
-        };
-        let machine = self.case.pools.iter().enumerate().filter(|(_, pool)| !pool.of_devices);
-        let order: Vec<usize> =
-            spec.pools.iter().copied().chain(machine.map(|(index, _)| index)).collect();
-        let pools: Vec<PoolInfo> = order
-            .iter()
-            .filter_map(|index| self.case.pools.get(*index))
-            .map(crate::case::PoolSpec::info)
-            .collect();
-        let (direction, attrs, align) = match operation {
-            Operation::Map { direction, attrs, align } => (direction, attrs, align),
-            Operation::Attach { direction, attrs } => (direction, attrs, 1),
-            _ => (Direction::Both, Attrs::NONE, 1),
-        };
-        let request = MapRequest {
-            regime: &self.case.machine.regime,
-            device: &device,
-            place: at.map_or(Place::Unlocated, |at| Place::At(PhysAddr::new(at))),
-            len,
-            memory,
-            direction,
-            attrs,
-            align,
-            pools: &pools,
-        };
-        let mut rules = Rules::default();
-        let got = match operation {
-            Operation::Map { .. } => match plan::map(&request, &mut rules) {
-                Plan::Refuse(reason) => Got::refused(reason.slug()),
-                Plan::Direct { reason, addr, cache_work, .. } => {
-                    direct(reason, addr.map(|addr| addr.raw())).flag("cache-work", cache_work)
-                }
-                Plan::Bounce { reason, pools, cache_work } => {
-                    let got = Got::new("bounce").because(reason.slug());
-                    let got = got.flag("cache-work", cache_work);
-                    self.pooled(got, pools, &order)
-                }
-            },
-            Operation::Attach { .. } => match plan::attach(&request, &mut rules) {
-                Ok(done) => direct(done.reason, done.addr.map(|addr| addr.raw()))
-                    .flag("cache-work", done.cache_work),
-                Err(reason) => Got::refused(reason.slug()),
-            },
-            Operation::Alloc { kind, context, attrs, align, pages } => {
-                let asked = AllocRequest {
-                    kind,
-                    regime: request.regime,
-                    device: &device,
-                    len,
-                    page: PAGE,
-                    align,
-                    attrs,
-                    context,
-                    pages,
-                    pools: &pools,
-                };
-                match plan::alloc(&asked, &mut rules) {
-                    Err(reason) => Got::refused(reason.slug()),
-                    Ok(plan) => {
-                        let pages = plan.reservoir.is_none() && plan.pages.is_some();
-                        let from = if pages { "pages" } else { "pool" };
-                        let got = Got::new("allocate").word("from", from);
-                        let got = got.number(
-                            "length",
-                            plan.pages.map_or(plan.extent.len, |pages| pages.len),
-                        );
-                        let got = got.flag("needs-sync", plan.needs_sync);
-                        let got = got.flag("scattered", plan.scattered);
-                        match (plan.reservoir, plan.pages, plan.pools) {
-                            (Some(coco_dma::plan::Reservoir { pools, .. }), ..)
-                            | (None, None, Ok(pools)) => self.pooled(got, pools, &order),
-                            _ => got,
-                        }
-                    }
-                }
-            }
-            Operation::Free { context, converted } => {
-                match plan::free(converted, context, &mut rules) {
-                    Ok(()) => Got::new("done"),
-                    Err(reason) => Got::refused(reason.slug()),
-                }
-            }
-        };
-        Ok(got.ruled(rules))
-    }
-
-    /// The pools of an answer: the first, the address that it would give empty, and all names.
-    fn pooled(&self, mut got: Got, pools: Candidates<'_>, order: &[usize]) -> Got {
-        let mut names = Vec::new();
-        for candidate in pools {
-            let spec = order.get(candidate.index).and_then(|index| self.case.pools.get(*index));
-            let Some(spec) = spec else { continue };
-            if names.is_empty() {
-                got = got.word("pool", &spec.name);
-                let addr =
-                    candidate.base.and_then(|base| base.checked_add(candidate.places.lowest()));
-                if let Some(addr) = addr {
-                    got = got.number("address", addr.raw());
-                }
-            }
-            names.push(spec.name.clone());
+    /// What is known of a run: that it is registers, or what the layer has of it. What nobody has in
+    /// books is what it really is.
+    fn known(&self, target: &Target, run: PhysRange, device: usize) -> Memory {
+        if let Target::Memory(index) = target
+            && let Some(spec) = self.case.memories.get(*index)
+            && matches!(spec.state, MemoryState::Mmio | MemoryState::Peer)
+        {
+            return known(&self.case.machine.regime, spec.state);
         }
-        got.facts.push(("pools", Fact::Words(names)));
-        got
-    }
-}
-
-fn direct(reason: Direct, addr: Option<u64>) -> Got {
-    let got = Got::new("direct").because(reason.slug());
-    match addr {
-        Some(addr) => got.number("address", addr),
-        None => got,
+        let known = match self.device(device) {
+            Ok(device) => device.request(Some(run), run.len(), Direction::Both, Attrs::NONE).memory,
+            Err(_) => self.ground.dma.ledger().peek(run).memory(),
+        };
+        match (known, self.truth_of(run)) {
+            (Memory::Untracked, Truth::In(state)) => Memory::Known(state),
+            (Memory::Untracked, Truth::Mixed) => Memory::Mixed,
+            (known, _) => known,
+        }
     }
 }
 

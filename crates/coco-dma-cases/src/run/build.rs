@@ -15,6 +15,7 @@ use super::convert;
 use super::events::Events;
 use super::memory::{Buffer, Pages, pointer};
 use super::setup::{parts, set_up};
+use super::stream::entries_of;
 use super::world::{Ground, Platform, World};
 use super::{Failed, Heed, Path, Trail, Witness};
 use crate::case::{Case, DeviceSpec, MemoryState, PoolSpec, whole};
@@ -91,8 +92,10 @@ pub(super) fn execute(
     let buffers = set_up(case, &machine, &ledger, buffers);
 
     let platform: Platform = Traced::new(Faulty::new(machine.clone()));
-    let (events, pages) =
-        (Events::tracing(trail.lines.clone()), Pages::new(&machine, spec.regime.granule(), spec.longest_run));
+    let (events, pages) = (
+        Events::tracing(trail.lines.clone()),
+        Pages::new(&machine, spec.regime.granule(), spec.longest_run),
+    );
     let placed = case.memories.iter().zip(&case.layout.memories);
     let peers: Vec<PhysRange> = placed
         .filter(|(memory, _)| memory.state == MemoryState::Peer)
@@ -119,6 +122,8 @@ pub(super) fn execute(
     let domain = Domain::new(&iommu, window, &addresses)
         .map_err(|error| failed(&spec.place, "a domain", error))?;
     let mut room: Vec<_> = (0..ROOM).map(|_| None).collect();
+    let entries = case.steps.iter().map(|step| entries_of(case, &step.op)).sum();
+    let mut entries: Vec<_> = std::iter::repeat_with(|| None).take(entries).collect();
     let ground = Ground {
         domain: &domain,
         iommu: &iommu,
@@ -129,7 +134,7 @@ pub(super) fn execute(
         pools: all.clone(),
         own: &own_of,
     };
-    let mut world = World::new(case, ground, buffers, &mut room, heed, path);
+    let mut world = World::new(case, ground, buffers, (&mut room, &mut entries), heed, path);
     let bound = case.devices.iter().enumerate().filter(|(_, d)| d.bound && !spec.plan_only);
     for (index, device) in bound {
         let bound = world.bind(index);

@@ -1,5 +1,7 @@
 //! Comparing what a step came to with what it expects.
 
+use coco_dma::plan::Rule;
+
 use super::world::World;
 use super::{Failed, Got, Witness};
 use crate::case::{Bytes, Fact, Step};
@@ -69,9 +71,12 @@ pub(super) fn outcome(step: &Step, got: &Got) -> Result<(), Failed> {
     let mut rules = got.rules.0.iter();
     for wanted in &expect.rules {
         if !rules.any(|(rule, _)| rule == wanted) {
-            let all: Vec<&str> = got.rules.0.iter().map(|(rule, _)| *rule).collect();
-            let expected = format!("the rules {}", expect.rules.join(", "));
-            return fail(expected, format!("the rules {}", all.join(", ")));
+            let names = |rules: &mut dyn Iterator<Item = &Rule>| -> String {
+                rules.map(|rule| rule.name()).collect::<Vec<_>>().join(", ")
+            };
+            let all = names(&mut got.rules.0.iter().map(|(rule, _)| rule));
+            let expected = format!("the rules {}", names(&mut expect.rules.iter()));
+            return fail(expected, format!("the rules {all}"));
         }
     }
     Ok(())

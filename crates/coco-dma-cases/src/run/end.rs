@@ -34,13 +34,14 @@ impl World<'_> {
     }
 
     fn nothing_lives(&self) -> bool {
-        self.maps.is_empty() && self.allocs.is_empty()
+        self.maps.is_empty() && self.lists.is_empty() && self.allocs.is_empty()
     }
 
     /// What lives is what the case says.
     fn end_of_records(&self) -> Result<(), Failed> {
         let said = &self.case.end.live;
-        let live: Vec<&String> = self.maps.keys().chain(self.allocs.keys()).collect();
+        let live: Vec<&String> =
+            { self.maps.keys().chain(self.lists.keys()).chain(self.allocs.keys()).collect() };
         let fail = |expected: &str, got| self.at_the_end(Witness::Layer, expected, got);
         if let Some(name) = live.iter().find(|name| !said.contains(name)) {
             return fail("that every map and allocation is ended", format!("'{name}' lives"));

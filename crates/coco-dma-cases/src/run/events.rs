@@ -41,6 +41,8 @@ impl Observer for Events {
             Event::Refused { .. } => "refused",
             Event::Converted { .. } => "converted",
             Event::ConversionFailed { .. } => "conversion-failed",
+            Event::CipherChanged { .. } => "cipher-changed",
+            Event::CipherFailed { .. } => "cipher-failed",
             Event::Recovered { .. } => "recovered",
             Event::LowWater { .. } => "low-water",
             Event::Revoked { .. } => "revoked",

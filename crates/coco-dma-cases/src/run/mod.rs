@@ -12,6 +12,7 @@ mod events;
 mod look;
 mod memory;
 mod paths;
+mod question;
 mod setup;
 mod stream;
 mod touch;
@@ -21,6 +22,7 @@ mod world;
 use paths::{Came, difference};
 
 pub use paths::Path;
+pub use question::{Answer, answer};
 pub use witness::{Heed, Witness};
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -69,7 +71,7 @@ pub struct Told {
     /// What it came to.
     pub outcome: String,
     /// The rules that were applied, each with what it found.
-    pub rules: Vec<(&'static str, String)>,
+    pub rules: Vec<(plan::Rule, String)>,
 }
 
 /// An expectation that does not hold.
@@ -83,7 +85,7 @@ struct Failed {
 
 /// The rules that a decision applied.
 #[derive(Debug, Default)]
-struct Rules(Vec<(&'static str, String)>);
+struct Rules(Vec<(plan::Rule, String)>);
 
 impl plan::Trace for Rules {
     fn step(&mut self, step: plan::Step) {
@@ -224,12 +226,7 @@ fn run_on(case: &Case, heed: Heed, path: Path) -> (Result<(), Failed>, Trail) {
 }
 
 /// The same with what is to be kept of it.
-fn run_from(
-    case: &Case,
-    heed: Heed,
-    path: Path,
-    mut trail: Trail,
-) -> (Result<(), Failed>, Trail) {
+fn run_from(case: &Case, heed: Heed, path: Path, mut trail: Trail) -> (Result<(), Failed>, Trail) {
     let (send, receive) = mpsc::channel();
     let own = case.clone();
     let worker = thread::Builder::new().name(case.name.clone()).spawn(move || {

@@ -2,6 +2,7 @@
 // UNSAFETY: raw maps and raw allocations are unsafe to make and to end.
 #![expect(unsafe_code)]
 
+use std::ops::Range;
 use std::ptr::NonNull;
 
 use coco_dma::attrs::Attrs;
@@ -9,11 +10,11 @@ use coco_dma::plan::{self, MapFace, Moment, Plan};
 use coco_dma::platform::Platform as _;
 use coco_dma::pool::Pool;
 use coco_dma::state::Direction;
-use coco_dma::stream::UnmapRawError;
+use coco_dma::stream::{ListError, ListFailed, UnmapListError, UnmapRawError};
 
-use super::world::{LiveMap, World};
+use super::world::{LiveList, LiveMap, World};
 use super::{Got, Heed, Path, Rules};
-use crate::case::{Op, Target};
+use crate::case::{Case, Op, Target};
 
 /// A length or an offset of this process.
 pub(super) fn size(bytes: u64) -> Result<usize, String> {
@@ -23,6 +24,24 @@ pub(super) fn size(bytes: u64) -> Result<usize, String> {
 /// A length in addresses.
 pub(super) fn wide(bytes: usize) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
+/// The entries that a step lends a list.
+pub(super) fn entries_of(case: &Case, op: &Op) -> usize {
+    match op {
+        Op::MapList { device, memories, .. } => entries_for(case, *device, memories),
+        _ => 0,
+    }
+}
+
+/// One for each memory, and one for each part of it that could be a segment.
+fn entries_for(case: &Case, device: usize, memories: &[usize]) -> usize {
+    let limits = case.devices.get(device).map(|device| device.limits).unwrap_or_default();
+    let boundary = limits.boundary.map_or(u64::MAX, |boundary| boundary.bytes());
+    let most = limits.segment.unwrap_or(u64::MAX).min(boundary).max(1);
+    let memories = memories.iter().filter_map(|memory| case.memories.get(*memory));
+    let entries = memories.map(|memory| memory.size.div_ceil(most / 2 + 1).saturating_add(2));
+    entries.map(|count| usize::try_from(count.min(1 << 12)).unwrap_or(1)).sum()
 }
 
 impl<'w> World<'w> {
@@ -38,11 +57,30 @@ impl<'w> World<'w> {
                 let name = self.name(name.as_ref());
                 self.map_list(*device, memories, (*direction, *attrs), &name)
             }
+            Op::Unmap { map, written } if self.lists.contains_key(map) => {
+                self.unmap_list(map, *written)
+            }
             Op::Unmap { map, written } => self.unmap(map, *written),
             Op::Sync { of: Target::Alloc(alloc), for_device, .. } => {
                 self.sync_alloc(alloc, *for_device)
             }
             Op::Sync { of: Target::Map(map), for_device, offset, size: len } => {
+                if let Some((live, whole)) = self.list_part(map) {
+                    let device = self.device(live.device)?;
+                    let start = whole.start.saturating_add(size(*offset)?).min(whole.end);
+                    let len = len.map_or(Ok(usize::MAX), size)?;
+                    let part = start..start.saturating_add(len).min(whole.end);
+                    self.ground.machine.atomic(|| {
+                        if *for_device {
+                            // SAFETY: the buffers live as long as the case; devices act when told.
+                            unsafe { device.sync_list_for_device(&live.list, part) };
+                        } else {
+                            // SAFETY: as above.
+                            unsafe { device.sync_list_for_cpu(&live.list, part) };
+                        }
+                    });
+                    return Ok(Got::new("done"));
+                }
                 let live = self.maps.get(map).ok_or_else(|| format!("no map '{map}' lives"))?;
                 let device = self.device(live.device)?;
                 let start = size(*offset)?;
@@ -126,35 +164,76 @@ impl<'w> World<'w> {
         (direction, attrs): (Direction, Attrs),
         name: &str,
     ) -> Result<Got, String> {
-        let device = self.device(index)?;
         let mut parts = Vec::new();
         for memory in memories {
             let buffer = self.buffers.get(*memory).ok_or("no such memory")?;
             parts.push(buffer.part(0, buffer.len).ok_or("no such part")?);
         }
-        let mut records = Vec::new();
-        records.resize_with(parts.len(), || None);
+        let all = std::mem::take(&mut self.entries);
+        let count = entries_for(self.case, index, memories).min(all.len());
+        let (entries, rest) = all.split_at_mut(count);
+        self.entries = rest;
+        let device = self.device(index)?;
         let bounces = device.bounces();
         // SAFETY: as for a map.
         let made = self
             .ground
             .machine
-            .atomic(|| unsafe { device.map_list(&parts, direction, attrs, &mut records) });
+            .atomic(|| unsafe { device.map_list(&parts, direction, attrs, entries) });
         let taken = self.path.taken(bounces, device.bounces(), false);
         self.taken |= taken;
-        match made {
-            Ok(()) => {}
-            Err(coco_dma::stream::ListError::Segment { index, error, .. }) => {
-                return Ok(Got::refused(error.reason.slug()).number("segment", wide(index)));
+        let list = match made {
+            Ok(list) => list,
+            Err(ListFailed { error: ListError::Refused { element, error }, left }) => {
+                let mut got = Got::refused(error.reason.slug());
+                if let Some(element) = element {
+                    got = got.number("segment", wide(element));
+                }
+                if let Some(list) = left {
+                    let live = LiveList { device: index, list, attrs, parts };
+                    self.lists.insert(name.to_owned(), live);
+                }
+                return Ok(got);
             }
-            Err(error) => return Err(error.to_string()),
+            Err(failed) => return Err(failed.to_string()),
+        };
+        let segments: Vec<_> = list.segments().collect();
+        let mut got = Got::new("done").number("segments", wide(segments.len()));
+        if let Some(first) = segments.first() {
+            got = got.number("address", first.addr.raw());
         }
-        for (number, (mapping, part)) in records.into_iter().flatten().zip(parts).enumerate() {
-            let range = self.ground.machine.locate(part);
-            let live = LiveMap { device: index, mapping, attrs, range, by_handle: None };
-            self.maps.insert(format!("{name}.{number}"), live);
+        self.lists.insert(name.to_owned(), LiveList { device: index, list, attrs, parts });
+        Ok(got)
+    }
+
+    fn unmap_list(&mut self, name: &str, written: Option<u64>) -> Result<Got, String> {
+        let live = self.lists.remove(name).ok_or_else(|| format!("no map '{name}' lives"))?;
+        let written =
+            written.map_or(usize::MAX, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        let LiveList { device: index, list, attrs, parts } = live;
+        let device = self.device(index)?;
+        // SAFETY: the device acts when told, and is not told to any more.
+        let ended = self.ground.machine.atomic(|| unsafe { device.unmap_list(list, written) });
+        match ended {
+            Ok(()) => Ok(Got::new("done")),
+            Err(UnmapListError::StillMapped(list, _)) => {
+                self.lists.insert(name.to_owned(), LiveList { device: index, list, attrs, parts });
+                Ok(Got::new("still-mapped"))
+            }
+            Err(error) => Err(error.to_string()),
         }
-        Ok(Got::new("done"))
+    }
+
+    /// The list that a name is of, and the bytes of it that it names: `NAME` is all, and `NAME.0` its
+    /// first element.
+    pub(super) fn list_part(&self, name: &str) -> Option<(&LiveList<'_>, Range<usize>)> {
+        if let Some(live) = self.lists.get(name) {
+            return Some((live, 0..live.list.len()));
+        }
+        let (list, element) = name.rsplit_once('.')?;
+        let (live, element) = (self.lists.get(list)?, element.parse::<usize>().ok()?);
+        let start = live.parts.get(..element)?.iter().map(|part| part.len()).sum();
+        Some((live, start..start + live.parts.get(element)?.len()))
     }
 
     fn unmap(&mut self, map: &str, written: Option<u64>) -> Result<Got, String> {

@@ -1,11 +1,13 @@
 //! Touching bytes: as a device, as the host, as the driver.
 
+use std::ops::Range;
+
 use coco_dma::addr::PhysRange;
 use coco_dma_sim::{Outcome, SimDevice};
 
 use super::Got;
 use super::stream::{size, wide};
-use super::world::World;
+use super::world::{LiveList, World};
 use crate::case::{Bytes, DeviceSpec, Op, Target};
 
 /// Past the bus and its windows there is nothing: no machine has memory at the last address.
@@ -47,6 +49,14 @@ impl World<'_> {
         (offset, len): (u64, Option<u64>),
         write: Option<&Bytes>,
     ) -> Result<Got, String> {
+        if let Target::Map(name) = target
+            && let Some((live, whole)) = self.list_part(name)
+        {
+            let offset = whole.start.saturating_add(size(offset)?).min(whole.end);
+            let len = len.map_or(Ok(whole.end - offset), size)?;
+            let device = device.unwrap_or(live.device);
+            return self.through_list(device, live, offset..offset.saturating_add(len), write);
+        }
         let (owner, addr, whole) = match target {
             Target::Map(name) => {
                 let Some(live) = self.maps.get(name) else { return Ok(Got::new(NONE)) };
@@ -71,6 +81,44 @@ impl World<'_> {
                 let outcome = device.read(addr, &mut bytes);
                 Got { bytes: Some(bytes), ..Got::new(word(outcome)) }
             }
+        })
+    }
+
+    /// As a device that goes through the segments of a list, one behind the other. What is asked for past
+    /// the last one is behind it in the device's addresses.
+    fn through_list(
+        &self,
+        index: usize,
+        live: &LiveList<'_>,
+        part: Range<usize>,
+        write: Option<&Bytes>,
+    ) -> Result<Got, String> {
+        let segments: Vec<_> = live.list.segments().collect();
+        let mut bytes = write.map_or(vec![0; part.len()], |bytes| self.make(bytes, part.len()));
+        let (mut before, mut outcome, mut done) = (0, Outcome::Clear, 0);
+        for (number, segment) in segments.iter().enumerate() {
+            let len = if number + 1 == segments.len() { usize::MAX } else { size(segment.len)? };
+            let start = part.start.saturating_sub(before).min(len);
+            let end = part.end.saturating_sub(before).min(len);
+            before = before.saturating_add(len);
+            let Some(bytes) = bytes.get_mut(done..done + (end - start)).filter(|b| !b.is_empty())
+            else {
+                continue;
+            };
+            done += end - start;
+            let addr = segment.addr.raw().wrapping_add(wide(start));
+            let (device, addr) = self.sim_device(index, addr, bytes.len())?;
+            let now = match write {
+                Some(_) => device.write(addr, bytes),
+                None => device.read(addr, bytes),
+            };
+            if outcome == Outcome::Clear {
+                outcome = now;
+            }
+        }
+        Ok(match write {
+            Some(_) => Got::new(word(outcome)),
+            None => Got { bytes: Some(bytes), ..Got::new(word(outcome)) },
         })
     }
 

@@ -1,6 +1,7 @@
 //! Everything that a case has while it runs.
 
 use std::collections::BTreeMap;
+use std::ptr::NonNull;
 
 use coco_dma::Dma;
 use coco_dma::addr::{PhysAddr, PhysRange};
@@ -10,7 +11,7 @@ use coco_dma::device::{BindError, Device};
 use coco_dma::iommu::Domain;
 use coco_dma::platform::Platform as _;
 use coco_dma::pool::Pool;
-use coco_dma::stream::RawMapping;
+use coco_dma::stream::{RawList, RawMapping};
 use coco_dma_sim::{
     Call, ConvertFault, CpuMapping, Faulty, GranuleState, Machine, SimIommu, Traced,
 };
@@ -20,7 +21,7 @@ use super::build::endpoint;
 use super::events::Events;
 use super::memory::{Buffer, Pages};
 use super::{Came, Failed, Got, Heed, Path, Told, Witness, compare, look};
-use crate::case::{Bytes, CONTEXTS, Case, KINDS, Op, Step, Target, word_of};
+use crate::case::{Bytes, CONTEXTS, Case, KINDS, Op, Question, Step, Target, word_of};
 
 /// The platform that the layer stands on.
 pub(super) type Platform = Traced<Faulty<Machine>>;
@@ -35,6 +36,16 @@ pub(super) struct LiveMap<'w> {
     pub(super) range: Option<PhysRange>,
     /// The pool of the handle that it was made by.
     pub(super) by_handle: Option<&'w Pool<'w>>,
+}
+
+/// A list that is not unmapped.
+#[derive(Debug)]
+pub(super) struct LiveList<'w> {
+    pub(super) device: usize,
+    pub(super) list: RawList<'w>,
+    pub(super) attrs: Attrs,
+    /// The elements.
+    pub(super) parts: Vec<NonNull<[u8]>>,
 }
 
 /// An allocation that is not freed.
@@ -69,6 +80,7 @@ pub(super) struct World<'w> {
     pub(super) described: Vec<usize>,
     pub(super) buffers: Vec<Buffer>,
     pub(super) maps: BTreeMap<String, LiveMap<'w>>,
+    pub(super) lists: BTreeMap<String, LiveList<'w>>,
     pub(super) allocs: BTreeMap<String, LiveAlloc<'w>>,
     /// What drivers mapped of them for the CPU.
     pub(super) mappings: BTreeMap<String, CpuMapping>,
@@ -79,6 +91,8 @@ pub(super) struct World<'w> {
     pub(super) asked: look::Asked,
     /// Room for the runs of scattered allocations; what one had is not given out again.
     pub(super) room: &'w mut [Option<Run>],
+    /// Entries for lists; those that one had are not lent again.
+    pub(super) entries: &'w mut [Option<RawMapping>],
     pub(super) heed: Heed,
     pub(super) path: Path,
     /// Whether a bounce took the path.
@@ -90,7 +104,7 @@ impl<'w> World<'w> {
         case: &'w Case,
         ground: Ground<'w>,
         buffers: Vec<Buffer>,
-        room: &'w mut [Option<Run>],
+        (room, entries): (&'w mut [Option<Run>], &'w mut [Option<RawMapping>]),
         heed: Heed,
         path: Path,
     ) -> Self {
@@ -102,12 +116,14 @@ impl<'w> World<'w> {
             described: (0..count).collect(),
             buffers,
             maps: BTreeMap::new(),
+            lists: BTreeMap::new(),
             allocs: BTreeMap::new(),
             mappings: BTreeMap::new(),
             began: BTreeMap::new(),
             counter: 0,
             asked: look::Asked::default(),
             room,
+            entries,
             heed,
             path,
             taken: false,
@@ -204,7 +220,7 @@ impl<'w> World<'w> {
             Op::Bind(_) | Op::Rebind { .. } | Op::Revoke(_) | Op::LoseTrust(_) | Op::Ask(_) => {
                 return self.devices(op);
             }
-            Op::Protection { .. } | Op::Decide { .. } => return self.decide(op),
+            Op::Protection { .. } | Op::Decide(_) => return self.decide(op),
             Op::DeviceAccess { .. } | Op::HostAccess { .. } | Op::DriverAccess { .. } => {
                 return self.touch(op);
             }
@@ -251,7 +267,9 @@ impl<'w> World<'w> {
                 format!(" {}", device(d))
             }
             Op::Rebind { device: d, to } => format!(" {} as {}", device(d), device(to)),
-            Op::Decide { device: d, operation, .. } => format!(" {operation} for {}", device(d)),
+            Op::Decide(Question { device: d, operation, .. }) => {
+                format!(" {operation} for {}", device(d))
+            }
             _ => String::new(),
         };
         format!("{}{what}", step.name)

@@ -4,12 +4,10 @@ use std::path::PathBuf;
 
 use clap::ArgAction;
 use clap::Args;
-use coco_dma::regime::PlatformName;
 
-use super::pools;
-use super::pools::NamedPool;
-use super::words;
-use crate::number;
+use super::matrix;
+use super::matrix::Form;
+use crate::words::lookup;
 
 /// The options of `explain` that a case file says all by itself.
 const BESIDE_A_CASE: [&str; 34] = [
@@ -50,61 +48,66 @@ const BESIDE_A_CASE: [&str; 34] = [
 ];
 
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  \
+#[command(after_help = "Examples:\n  \
     coco-dma explain --platform cca --ipa-bits 40 --mask 64 --phys 0x80000000 --size 4096 \\\n    \
-    --memory private --pool guest-shared@0x90000000")]
+    --memory private --pool guest-shared@0x90000000\n  \
+    coco-dma explain --matrix --operation mmap --size 4096\n  \
+    coco-dma explain --emit-case --platform snp --trust accepted --phys 0x80000000 --size 4096 > my.toml\n  \
+    coco-dma explain --case my.toml")]
 pub(crate) struct ExplainArgs {
     /// The platform: open, sme, sev, snp, snp-vtom, tdx, cca, pkvm, hyperv, s390 or pef
     /// [default: tdx]
-    #[arg(long, value_name = "P", value_parser = words::platform)]
-    pub(crate) platform: Option<PlatformName>,
+    #[arg(long, value_name = "P")]
+    pub(crate) platform: Option<String>,
     /// untrusted (T=0) or accepted (T=1) [default: untrusted]
-    #[arg(long, value_name = "TRUST", value_parser = words::trust)]
-    pub(crate) trust: Option<coco_dma::state::Trust>,
+    #[arg(long, value_name = "TRUST")]
+    pub(crate) trust: Option<String>,
     /// Bits of the device's DMA mask, 1 to 64 [default: 64]
-    #[arg(long, value_name = "BITS", value_parser = words::mask)]
-    pub(crate) mask: Option<u32>,
+    #[arg(long, value_name = "BITS")]
+    pub(crate) mask: Option<String>,
     /// The last address that the bus reaches [default: none]
-    #[arg(long, value_name = "ADDR", value_parser = number::size)]
-    pub(crate) bus_limit: Option<u64>,
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) bus_limit: Option<String>,
     /// A window of the bus: memory at CPU shows at BUS (repeatable) [default: identity]
-    #[arg(long, value_name = "CPU:BUS:SIZE", value_parser = words::bus_range)]
-    pub(crate) bus_range: Vec<coco_dma::addr::BusRange>,
+    #[arg(long, value_name = "CPU:BUS:SIZE")]
+    pub(crate) bus_range: Vec<String>,
     /// A power of two that no segment may cross [default: none]
-    #[arg(long, value_name = "SIZE", value_parser = words::boundary)]
-    pub(crate) boundary: Option<coco_dma::addr::Boundary>,
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) boundary: Option<String>,
     /// The longest segment that the device takes, in bytes [default: none]
-    #[arg(long, value_name = "SIZE", value_parser = number::size)]
-    pub(crate) segment: Option<u64>,
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) segment: Option<String>,
     /// Low address bits that a bounce has to keep, as 0xfff [default: 0]
-    #[arg(long, value_name = "MASK", value_parser = words::align_mask)]
-    pub(crate) min_align_mask: Option<coco_dma::addr::AlignMask>,
+    #[arg(long, value_name = "MASK")]
+    pub(crate) min_align_mask: Option<String>,
     /// The cache line, for devices that do not see the caches [default: 64]
-    #[arg(long, value_name = "SIZE", value_parser = words::cache_line)]
-    pub(crate) cache_line: Option<coco_dma::addr::CacheLine>,
-    /// Where the buffer lies in memory; not for memory that is unlocated
-    #[arg(long, value_name = "ADDR", value_parser = number::size)]
-    pub(crate) phys: Option<u64>,
-    /// How long it is
-    #[arg(long, value_name = "N", value_parser = number::size)]
-    pub(crate) size: Option<u64>,
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) cache_line: Option<String>,
+    /// Where the memory lies. Not needed for memory that is unlocated, nor for allocations: there
+    /// it is where pages are given, and without it the address is known of pools alone
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) phys: Option<String>,
+    /// How long it is, in bytes
+    #[arg(long, value_name = "N")]
+    pub(crate) size: Option<String>,
     /// Its state: private, shared, untracked or mixed, on sme encrypted or plain; mmio for a
     /// device's registers, peer for another device's memory; unaccepted, quarantined or converting;
-    /// unlocated if it is in no single run of memory [default: private, on sme encrypted]
-    #[arg(long, value_name = "STATE", value_parser = words::memory)]
-    pub(crate) memory: Option<words::MemoryWord>,
+    /// unlocated if it is in no single run of memory. With mmap: memory that is no allocation
+    /// [default: private, on sme encrypted; with mmap an allocation, in the state that it has]
+    #[arg(long, value_name = "STATE")]
+    pub(crate) memory: Option<String>,
     /// An attribute, as cc-shared, mmio, require-coherent (repeatable)
-    #[arg(long = "attr", value_name = "NAME", value_parser = words::attribute)]
-    pub(crate) attrs: Vec<coco_dma::attrs::Attrs>,
+    #[arg(long = "attr", value_name = "NAME")]
+    pub(crate) attrs: Vec<String>,
     /// Which way the bytes go: to, from or both [default: both]
-    #[arg(long, value_name = "WAY", value_parser = words::direction)]
-    pub(crate) direction: Option<coco_dma::state::Direction>,
+    #[arg(long, value_name = "WAY")]
+    pub(crate) direction: Option<String>,
     /// A pool of the device, as guest-shared@0x90000000+64MiB. Before the label, each with a colon:
     /// machine, if it is everybody's; restricted, if the device has no other memory; coherent, if it
     /// is the reservoir of coherent memory; reserve, if it is kept for atomic context; streaming, if
     /// it is for maps alone (repeatable) [default: none]
-    #[arg(long = "pool", value_name = "POOL", value_parser = pools::pool)]
-    pub(crate) pools: Vec<NamedPool>,
+    #[arg(long = "pool", value_name = "POOL")]
+    pub(crate) pools: Vec<String>,
     /// Bounce every map of this device
     #[arg(long, action = ArgAction::SetTrue)]
     pub(crate) force_bounce: bool,
@@ -112,60 +115,81 @@ pub(crate) struct ExplainArgs {
     #[arg(long, action = ArgAction::SetTrue)]
     pub(crate) external_facing: bool,
     /// none, passthrough or translated [default: none, on sme passthrough]
-    #[arg(long, value_name = "KIND", value_parser = words::iommu)]
-    pub(crate) iommu: Option<coco_dma::state::Attachment>,
+    #[arg(long, value_name = "KIND")]
+    pub(crate) iommu: Option<String>,
     /// The smallest page of the IOMMU's domain, with --iommu translated [default: 4KiB]
-    #[arg(long, value_name = "SIZE", value_parser = words::power_of_two)]
-    pub(crate) iommu_page: Option<u64>,
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) iommu_page: Option<String>,
     /// The C-bit's number (sme, sev, snp) [default: 51, on sme 47]
-    #[arg(long, value_name = "N", value_parser = number::small)]
-    pub(crate) c_bit: Option<u32>,
+    #[arg(long, value_name = "N")]
+    pub(crate) c_bit: Option<String>,
     /// Bits of the IPA space (cca) [default: 48]
-    #[arg(long, value_name = "N", value_parser = number::small)]
-    pub(crate) ipa_bits: Option<u32>,
+    #[arg(long, value_name = "N")]
+    pub(crate) ipa_bits: Option<String>,
     /// Guest physical address width (tdx), 48 or 52 [default: 52]
-    #[arg(long, value_name = "N", value_parser = number::small)]
-    pub(crate) gpaw: Option<u32>,
+    #[arg(long, value_name = "N")]
+    pub(crate) gpaw: Option<String>,
     /// The virtual top of memory (snp-vtom, hyperv) [default: 1 << 40]
-    #[arg(long, value_name = "ADDR", value_parser = number::size)]
-    pub(crate) vtom: Option<u64>,
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) vtom: Option<String>,
     /// The conversion granule [default: 4KiB]
-    #[arg(long, value_name = "SIZE", value_parser = number::size)]
-    pub(crate) granule: Option<u64>,
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) granule: Option<String>,
     /// Whether the device sees the CPU's caches: yes or no [default: yes]
-    #[arg(long, value_name = "ANSWER", value_parser = words::yes_no)]
+    #[arg(long, value_name = "ANSWER", value_parser = yes_no)]
     pub(crate) coherent: Option<bool>,
     /// blocking or atomic [default: blocking]
-    #[arg(long, value_name = "CONTEXT", value_parser = words::context)]
-    pub(crate) context: Option<coco_dma::state::Context>,
-    /// The operation: map, unmap, sync, alloc, free, mmap or attach [default: map]
-    #[arg(long, value_name = "OP", value_parser = words::operation)]
-    pub(crate) operation: Option<words::Operation>,
+    #[arg(long, value_name = "CONTEXT")]
+    pub(crate) context: Option<String>,
+    /// The operation: map, unmap, sync, alloc, free, mmap (what the CPU maps; memory that cannot be
+    /// mapped is refused) or attach (in place or not at all: the refusal says what is out of reach, or
+    /// 'alignment') [default: map]
+    #[arg(long, value_name = "OP")]
+    pub(crate) operation: Option<String>,
     /// What is allocated: coherent, pages or non-contiguous [default: coherent]
-    #[arg(long, value_name = "KIND", value_parser = words::kind)]
-    pub(crate) kind: Option<coco_dma::plan::AllocKind>,
+    #[arg(long, value_name = "KIND")]
+    pub(crate) kind: Option<String>,
     /// The alignment of what is allocated, or of a map's place in a pool [default: 4KiB; 1]
-    #[arg(long, value_name = "SIZE", value_parser = number::size)]
-    pub(crate) align: Option<u64>,
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) align: Option<String>,
     /// Whether there is a source of pages for allocations: yes or no [default: yes]
-    #[arg(long, value_name = "ANSWER", value_parser = words::yes_no)]
+    #[arg(long, value_name = "ANSWER", value_parser = yes_no)]
     pub(crate) pages: Option<bool>,
     /// With unmap and sync: the device was revoked meanwhile
     #[arg(long, action = ArgAction::SetTrue)]
     pub(crate) revoked: bool,
     /// The NUMA node of the device; of a pool: LABEL@ADDR,node=N [default: unknown]
-    #[arg(long, value_name = "N", value_parser = words::node_number)]
-    pub(crate) node: Option<u16>,
+    #[arg(long, value_name = "N")]
+    pub(crate) node: Option<String>,
     /// With mmap: where in the allocation the mapping begins [default: 0]
-    #[arg(long, value_name = "SIZE", value_parser = number::size)]
-    pub(crate) offset: Option<u64>,
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) offset: Option<String>,
     /// With mmap: how long the mapping is [default: the rest]
-    #[arg(long, value_name = "SIZE", value_parser = number::size)]
-    pub(crate) length: Option<u64>,
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) length: Option<String>,
     /// Tell the story of a case file instead: each step, with every rule that it applied
     #[arg(long, value_name = "FILE", conflicts_with_all = BESIDE_A_CASE)]
     pub(crate) case: Option<PathBuf>,
+    /// Ask on all platforms, for untrusted and accepted devices: a table of 80 columns, as text or
+    /// markdown; '-' where the question does not exist
+    #[arg(
+        long,
+        value_name = "FORM",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "text",
+        value_parser = matrix::form,
+        conflicts_with_all = ["platform", "trust", "case"]
+    )]
+    pub(crate) matrix: Option<Form>,
+    /// Print the question as a case file that holds, for 'coco-dma check'
+    #[arg(long, conflicts_with_all = ["case", "matrix", "json"])]
+    pub(crate) emit_case: bool,
     /// Print one JSON document
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+fn yes_no(text: &str) -> Result<bool, String> {
+    lookup("answer", text, &[("yes", true), ("no", false)])
 }

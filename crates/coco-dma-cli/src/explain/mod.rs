@@ -1,55 +1,64 @@
-//! `coco-dma explain`: one decision, with every step and its reason.
+//! `coco-dma explain`: one decision, with every step and its reason. The question becomes a case of one
+//! step, which `coco-dma-cases` reads and answers; what is here is options, tables and stories.
 
 mod args;
-mod machine;
-mod pools;
-mod question;
-pub(crate) mod words;
+mod draft;
+mod matrix;
 
-use coco_dma::addr::AddressLimit;
-use coco_dma::addr::BusRanges;
-use coco_dma::addr::PhysAddr;
-use coco_dma::attrs::Attrs;
-use coco_dma::plan::DeviceInfo;
-use coco_dma::plan::Limits;
-use coco_dma::plan::MapRequest;
-use coco_dma::plan::Place;
-use coco_dma::plan::PoolInfo;
+use coco_dma::plan::Rule;
+use coco_dma::regime::Parameters;
 use coco_dma::regime::PlatformName;
-use coco_dma::state::Attachment;
-use coco_dma::state::Context;
-use coco_dma::state::Direction;
-use coco_dma::state::Trust;
+use coco_dma::regime::Regime;
+use coco_dma_cases::Answer;
+use coco_dma_cases::answer;
 use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::number::Address;
 use crate::output;
 pub(crate) use args::ExplainArgs;
-use machine::Assumed;
-use question::Question;
-use words::MemoryWord;
-use words::Operation;
+use draft::Draft;
+use draft::Mistake;
 
-/// Allocations are multiples of this, in bytes, and aligned to it.
-const PAGE: u64 = 4096;
+/// The platform that is meant where none is named.
+const PLATFORM: &str = "tdx";
 
-/// The answer.
+/// The answer. Its keys are the JSON document's.
 #[derive(Debug, Serialize)]
-struct Answer<'a> {
-    operation: &'static str,
+struct Told {
+    operation: String,
     outcome: &'static str,
     dma_addr: Option<Address>,
-    pool: Option<&'a str>,
-    reason: &'static str,
+    pool: Option<String>,
+    reason: String,
     steps: Vec<StepText>,
     assumed: Vec<String>,
 }
 
+/// A rule that was applied. Its keys are the JSON document's.
 #[derive(Debug, Serialize)]
-struct StepText {
+pub(crate) struct StepText {
     rule: &'static str,
     text: String,
+    source: &'static str,
+}
+
+impl From<&(Rule, String)> for StepText {
+    fn from((rule, text): &(Rule, String)) -> Self {
+        Self { rule: rule.name(), text: text.clone(), source: rule.origin() }
+    }
+}
+
+impl StepText {
+    /// The rule and where it comes from.
+    pub(crate) fn origin(&self) -> (&'static str, &'static str) {
+        (self.rule, self.source)
+    }
+
+    /// A line of a story.
+    pub(crate) fn line(&self) -> String {
+        format!("{:<16} {}", self.rule, self.text)
+    }
 }
 
 /// Runs the command.
@@ -57,113 +66,149 @@ pub(crate) fn explain(args: &ExplainArgs) -> Result<(), Failure> {
     if let Some(file) = &args.case {
         return crate::check::explain(file, args.json);
     }
-    let answer = decide(args)?;
-    if args.json {
-        return output::json(&answer);
+    args.check()?;
+    if let Some(form) = args.matrix {
+        return matrix::print(args, form);
     }
-    output::lines(&story(&answer))
+    let platform = args.platform.as_deref().unwrap_or(PLATFORM);
+    let draft = Draft::new(args, platform, args.trust.as_deref())?;
+    let answer = ask(&draft)?;
+    if args.emit_case {
+        return output::lines(&as_case(args, platform, &draft, &answer));
+    }
+    args.note_unused(platform);
+    let told = Told {
+        operation: args.operation().to_owned(),
+        outcome: answer.outcome,
+        dma_addr: answer.address.map(Address),
+        pool: answer.pool,
+        reason: answer.reason,
+        steps: answer.rules.iter().map(StepText::from).collect(),
+        assumed: args.assumed(platform),
+    };
+    if args.json { output::json(&told) } else { output::lines(&story(&told)) }
 }
 
-fn decide(args: &ExplainArgs) -> Result<Answer<'_>, Failure> {
-    let mut assumed = Assumed::default();
-    let unlocated = args.memory == Some(MemoryWord::Unlocated);
-    let place = match args.phys {
-        _ if unlocated => Place::Unlocated,
-        Some(phys) => Place::At(PhysAddr::new(phys)),
-        None => return Err(missing(args)),
-    };
-    let len = args.size.ok_or_else(|| missing(args))?;
-    let platform = assumed.or(args.platform, PlatformName::Tdx, "platform", PlatformName::name);
-    let regime = machine::regime(args, platform)?;
-    let trust = assumed.or(args.trust, Trust::Untrusted, "trust", |trust| trust.to_string());
-    if trust == Trust::Accepted && !regime.has_accepted_devices() {
-        return Err(Failure::Usage(format!(
-            "--trust: no device can be accepted on '{platform}'; use untrusted"
-        )));
-    }
-    let attrs = args.attrs.iter().fold(Attrs::NONE, |all, attr| all.with(*attr));
-    let memory = machine::memory(args, platform, &regime, attrs, &mut assumed)?;
-    let iommu = if platform == PlatformName::Sme { "passthrough" } else { "none" };
-    let attachment = match (args.iommu, iommu) {
-        (Some(given), _) => given,
-        (None, word) => {
-            assumed.note(format!("iommu {word}"));
-            if word == "none" { Attachment::None } else { Attachment::Passthrough }
-        }
-    };
-    let device = DeviceInfo {
-        trust,
-        limits: Limits {
-            mask: AddressLimit::bits(assumed.or(args.mask, 64, "mask", |bits| bits.to_string())),
-            segment: args.segment,
-            boundary: args.boundary,
-            min_align: args.min_align_mask.unwrap_or_default(),
-            cache_line: args.cache_line.unwrap_or(Limits::NONE.cache_line),
-        },
-        bus_limit: args.bus_limit.map_or(AddressLimit::NONE, AddressLimit::last),
-        bus: BusRanges::new(&args.bus_range),
-        attachment,
-        coherent: assumed.or(args.coherent, true, "coherent", |yes| if yes { "yes" } else { "no" }),
-        external_facing: args.external_facing,
-        force_bounce: args.force_bounce,
-        node: args.node,
-    };
-    let direction = assumed.or(args.direction, Direction::Both, "direction", |way| way.to_string());
-    let operation = assumed.or(args.operation, Operation::Map, "operation", |_| "map");
-    let context = assumed.or(args.context, Context::Blocking, "context", |_| "blocking");
-    let iommu_page = args.iommu_page.filter(|_| attachment.is_translated()).unwrap_or(1);
-    let pools: Vec<PoolInfo> = args.pools.iter().map(|pool| pool.info).collect();
-    let request = MapRequest {
-        regime: &regime,
-        device: &device,
-        place,
-        len,
-        memory,
-        direction,
-        attrs,
-        align: args.align.unwrap_or(1).max(iommu_page),
-        pools: &pools,
-    };
-    let kind = args.kind.unwrap_or_default();
-    let offset = args.offset.unwrap_or(0);
-    let part = args.length.unwrap_or_else(|| len.saturating_sub(offset));
-    let question = Question {
-        operation,
-        context,
-        kind,
-        page: PAGE.max(iommu_page),
-        align: args.align.unwrap_or(1),
-        pages: args.pages.unwrap_or(true),
-        alive: !args.revoked,
-        part: (offset, part),
-        request,
-        pools: &args.pools,
-    };
-    Ok(question.answer(assumed.0))
+/// Asks a question.
+fn ask(draft: &Draft) -> Result<Answer, Failure> {
+    answer_to(draft).map_err(Failure::from)
 }
 
-/// What was not said and cannot be assumed.
-fn missing(args: &ExplainArgs) -> Failure {
-    let needed = [("--phys <ADDR>", args.phys), ("--size <N>", args.size)];
-    let missing = needed.iter().filter(|(_, given)| given.is_none()).map(|(option, _)| *option);
-    let verb = if args.phys.or(args.size).is_some() { "is" } else { "are" };
-    let missing: Vec<&str> = missing.collect();
-    Failure::Usage(format!("{} {verb} required; see --help", missing.join(" and ")))
+fn answer_to(draft: &Draft) -> Result<Answer, Mistake> {
+    let case = draft.read()?;
+    answer(&case).ok_or_else(|| Mistake::of_nothing("this is no question"))
 }
 
 /// The answer for people: a short numbered story.
-fn story(answer: &Answer<'_>) -> String {
-    let addr = match answer.dma_addr {
+fn story(told: &Told) -> String {
+    let addr = match told.dma_addr {
         Some(Address(addr)) => format!(" at {addr:#x}"),
         None => String::new(),
     };
-    let pool = answer.pool.map(|pool| format!(" through {pool}")).unwrap_or_default();
-    let mut text = format!("{} ({}){addr}{pool}\n", answer.outcome, answer.reason);
-    for (place, step) in answer.steps.iter().enumerate() {
-        text += &format!("{:3}. {:<16} {}\n", place + 1, step.rule, step.text);
+    let pool = told.pool.as_ref().map(|pool| format!(" through {pool}")).unwrap_or_default();
+    let mut text = format!("{} ({}){addr}{pool}\n", told.outcome, told.reason);
+    for (place, step) in told.steps.iter().enumerate() {
+        text += &format!("{:3}. {}\n", place + 1, step.line());
     }
-    if !answer.assumed.is_empty() {
-        text += &format!("assumed: {}", answer.assumed.join(", "));
+    if !told.assumed.is_empty() {
+        text += &format!("assumed: {}", told.assumed.join(", "));
     }
     text.trim_end().to_owned()
+}
+
+/// The question as a case file that expects its answer.
+fn as_case(args: &ExplainArgs, platform: &str, draft: &Draft, answer: &Answer) -> String {
+    let Answer { outcome, reason, address, pool, rules } = answer;
+    let mut expect = format!("[step.expect]\noutcome = \"{outcome}\"\n");
+    if !reason.is_empty() {
+        expect += &format!("reason = \"{reason}\"\n");
+    }
+    if let Some(address) = address {
+        expect += &format!("address = {}\n", draft::value(&format!("{address:#x}")));
+    }
+    if let Some(pool) = pool {
+        expect += &format!("pool = {}\n", draft::quoted(pool));
+    }
+    let rules: Vec<String> = rules.iter().map(|(rule, _)| draft::quoted(rule.name())).collect();
+    expect += &format!("rules = [{}]", rules.join(", "));
+    let operation = args.operation();
+    let title = format!("On {platform}, {operation} comes to {outcome} ({reason})");
+    draft.text(&title, &expect)
+}
+
+impl ExplainArgs {
+    fn operation(&self) -> &str {
+        self.operation.as_deref().unwrap_or("map")
+    }
+
+    fn is_unlocated(&self) -> bool {
+        self.memory.as_deref() == Some("unlocated")
+    }
+
+    /// Whether it is about an allocation, which is nowhere and in no state before it is made.
+    fn is_of_allocation(&self) -> bool {
+        let registers = self.attrs.iter().any(|attr| attr == "mmio");
+        match self.operation() {
+            "alloc" | "free" => true,
+            "mmap" => self.memory.is_none() && !registers,
+            _ => false,
+        }
+    }
+
+    /// What cannot be assumed is there.
+    fn check(&self) -> Result<(), Failure> {
+        let nowhere = self.is_unlocated() || self.is_of_allocation();
+        let phys = self.phys.is_none() && !nowhere;
+        let missing: Vec<&str> = [(phys, "--phys <ADDR>"), (self.size.is_none(), "--size <N>")]
+            .into_iter()
+            .filter_map(|(missing, option)| missing.then_some(option))
+            .collect();
+        let verb = if missing.len() == 1 { "is" } else { "are" };
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::Usage(format!("{} {verb} required; see --help", missing.join(" and "))))
+    }
+
+    /// Options that a platform does not use are ignored, with a note.
+    fn note_unused(&self, platform: &str) {
+        let options = [
+            (&self.c_bit, "--c-bit", &["sme", "sev", "snp"][..]),
+            (&self.ipa_bits, "--ipa-bits", &["cca"]),
+            (&self.gpaw, "--gpaw", &["tdx"]),
+            (&self.vtom, "--vtom", &["snp-vtom", "hyperv"]),
+        ];
+        for (given, option, by) in options {
+            if given.is_some() && !by.contains(&platform) {
+                output::note(&format!("{option} means nothing on '{platform}' and is ignored"));
+            }
+        }
+    }
+
+    /// What was not said and is taken for granted.
+    fn assumed(&self, platform: &str) -> Vec<String> {
+        let named = PlatformName::ALL.iter().find(|known| known.name() == platform);
+        let regime = named.and_then(|name| name.regime(&Parameters::default()).ok());
+        let host = matches!(regime, Some(Regime::Host(_)));
+        let registers = self.attrs.iter().any(|attr| attr == "mmio");
+        let memory = match regime {
+            _ if self.is_of_allocation() || registers => None,
+            Some(Regime::Open) | None => None,
+            Some(Regime::Host(_)) => Some("encrypted"),
+            Some(Regime::Guest(_)) => Some("private"),
+        };
+        let all = [
+            (self.platform.is_some(), "platform", Some(PLATFORM)),
+            (self.trust.is_some(), "trust", Some("untrusted")),
+            (self.memory.is_some(), "memory", memory),
+            (self.iommu.is_some(), "iommu", Some(if host { "passthrough" } else { "none" })),
+            (self.mask.is_some(), "mask", Some("64")),
+            (self.coherent.is_some(), "coherent", Some("yes")),
+            (self.direction.is_some(), "direction", Some("both")),
+            (self.operation.is_some(), "operation", Some("map")),
+            (self.context.is_some(), "context", Some("blocking")),
+        ];
+        let left = all.into_iter().filter(|(said, ..)| !said);
+        left.filter_map(|(_, what, default)| Some(format!("{what} {}", default?))).collect()
+    }
 }

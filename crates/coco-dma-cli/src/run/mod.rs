@@ -45,8 +45,8 @@ use crate::failure::Failure;
 use crate::number::Count;
 use crate::number::Size;
 use crate::output;
-use crate::words::lookup;
 use crate::trace::Trace;
+use crate::words::lookup;
 
 /// Which device to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -133,7 +133,8 @@ impl Live {
         if self.atomic.contains(&thread::current().id()) {
             self.violations.push(Violation::ConvertedInAtomic { run });
         }
-        let (State::Guest(to), true) = (to, rules.is_guest()) else {
+        // An open machine has one state, and nothing to convert.
+        if rules.states().len() < 2 || !rules.states().contains(&to) {
             self.violations.push(Violation::NothingConverts { run });
             return Err(ConvertError {
                 done: 0,
@@ -162,9 +163,10 @@ impl Live {
 
     /// One granule, in the order in which nobody sees what is not for them: the bytes go before
     /// the host may look, and change after it may no more.
-    fn convert_granule(&mut self, part: PhysRange, to: Visibility) {
+    fn convert_granule(&mut self, part: PhysRange, to: State) {
         let Some(from) = self.ram.state(part.base()) else { return };
-        let wanted = GranuleState::In(State::Guest(to));
+        let wanted = GranuleState::In(to);
+        let lent = matches!(to, State::SHARED | State::PLAIN);
         if from == wanted {
             // Who tries again what was in doubt meets such granules.
             self.counts.already += 1;
@@ -173,20 +175,22 @@ impl Live {
         // A platform has what it converts out of the caches: their lines carry the old state.
         self.ram.drop_lines(part);
         self.look_near(part, to, Step::Before);
-        match to {
-            Visibility::Shared => self.ram.take_effect(part, from, to),
-            Visibility::Private => self.ram.set_state(part, wanted),
+        if lent {
+            self.ram.take_effect(part, from, lent);
+        } else {
+            self.ram.set_state(part, wanted);
         }
         self.look_near(part, to, Step::Between);
-        match to {
-            Visibility::Shared => self.ram.set_state(part, wanted),
-            Visibility::Private => self.ram.take_effect(part, from, to),
+        if lent {
+            self.ram.set_state(part, wanted);
+        } else {
+            self.ram.take_effect(part, from, lent);
         }
         self.look_near(part, to, Step::After);
         self.counts.converted += 1;
     }
 
-    fn look_near(&mut self, granule: PhysRange, to: Visibility, step: Step) {
+    fn look_near(&mut self, granule: PhysRange, to: State, step: Step) {
         self.eye.look_near(&self.ram, granule, Moment::Convert { granule, to, step });
     }
 }

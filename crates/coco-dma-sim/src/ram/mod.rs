@@ -14,7 +14,6 @@ use coco_dma::addr::PhysAddr;
 use coco_dma::addr::PhysRange;
 use coco_dma::state::CacheMode;
 use coco_dma::state::State;
-use coco_dma::state::Visibility;
 
 use crate::hardware::Effect;
 use crate::hardware::Hardware;
@@ -137,14 +136,15 @@ impl Ram {
         self.regions.iter().for_each(|region| region.write_back(run, true));
     }
 
-    /// What a conversion makes of the bytes of one granule, which was in state `from`.
-    pub(crate) fn take_effect(&mut self, part: PhysRange, from: GranuleState, to: Visibility) {
-        let effect = match (from, to) {
+    /// What a conversion makes of the bytes of one granule, which was in state `from` and is `lent`
+    /// (shared, or plain) from now on, or not any more.
+    pub(crate) fn take_effect(&mut self, part: PhysRange, from: GranuleState, lent: bool) {
+        let effect = match (from, lent) {
             // The host's page stays, and is the host's page.
-            (GranuleState::Unaccepted, Visibility::Shared) => Effect::Keep,
+            (GranuleState::Unaccepted, true) => Effect::Keep,
             (GranuleState::Lost, _) => Effect::Replace,
-            (_, Visibility::Shared) => self.hardware.on_share,
-            (_, Visibility::Private) => self.hardware.on_reclaim,
+            (_, true) => self.hardware.on_share,
+            (_, false) => self.hardware.on_reclaim,
         };
         let mut bytes = vec![0; number::size(part.len())];
         match effect {
@@ -153,7 +153,7 @@ impl Ram {
             Effect::Replace => self.host.fill(&mut bytes),
             Effect::Recipher => {
                 self.bare_read(part.base().raw(), &mut bytes);
-                self.cross(to == Visibility::Shared, part.base().raw(), &mut bytes);
+                self.cross(lent, part.base().raw(), &mut bytes);
             }
         }
         self.bare_write(part.base().raw(), &bytes);

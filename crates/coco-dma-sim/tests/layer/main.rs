@@ -10,15 +10,16 @@
 )]
 
 mod across;
+mod answers;
 mod drivers;
 mod ends;
-mod observed;
 mod found_books;
 mod found_convert;
 mod found_device;
 mod found_limits;
 mod found_pool;
 mod objects;
+mod observed;
 mod pinned_out;
 mod random;
 mod reservoir;

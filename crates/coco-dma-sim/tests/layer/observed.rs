@@ -52,7 +52,8 @@ impl Observer for Panics {
 
 #[test]
 fn a_listener_that_panics_leaves_no_slot_and_no_charge() {
-    for (at, maps) in [("bounced", false), ("bounced", true), ("mapped", true), ("unmapped", true)] {
+    for (at, maps) in [("bounced", false), ("bounced", true), ("mapped", true), ("unmapped", true)]
+    {
         let machine = machine(PlatformName::Tdx);
         let storage = words(1 << 8);
         let top = run(BASE + SIZE - 2 * GRANULE, 2 * GRANULE);

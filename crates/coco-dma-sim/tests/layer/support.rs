@@ -33,6 +33,7 @@ use coco_dma::state::Direction;
 use coco_dma::state::PoolLabel;
 use coco_dma::state::State;
 use coco_dma::stream::MapError;
+use coco_dma::stream::RawList;
 use coco_dma::stream::RawMapping;
 use coco_dma_sim::GranuleState;
 use coco_dma_sim::Machine;
@@ -233,23 +234,19 @@ pub(crate) fn map<P: Platform>(
     unsafe { device.map_raw(bytes, direction, attrs) }
 }
 
-pub(crate) fn map_list<P: Platform>(
+pub(crate) fn map_list<'s, P: Platform>(
     device: &Device<'_, P>,
     bytes: &[NonNull<[u8]>],
     direction: Direction,
-    records: &mut [Option<RawMapping>],
-) -> bool {
+    entries: &'s mut [Option<RawMapping>],
+) -> Option<RawList<'s>> {
     // SAFETY: as above.
-    unsafe { device.map_list(bytes, direction, Attrs::NONE, records) }.is_ok()
+    unsafe { device.map_list(bytes, direction, Attrs::NONE, entries) }.ok()
 }
 
-pub(crate) fn unmap_list<P: Platform>(
-    device: &Device<'_, P>,
-    records: &mut [Option<RawMapping>],
-    written: usize,
-) {
+pub(crate) fn unmap_list<P: Platform>(device: &Device<'_, P>, list: RawList<'_>, written: usize) {
     // SAFETY: as above.
-    unsafe { device.unmap_list(records, written) }.unwrap();
+    unsafe { device.unmap_list(list, written) }.unwrap();
 }
 
 pub(crate) fn finish<P: Platform>(device: &Device<'_, P>, mapping: RawMapping, written: usize) {
@@ -367,7 +364,8 @@ impl Arena {
     pub(crate) fn has_room(&self, len: usize, align: usize) -> bool {
         let taken = self.taken.lock().unwrap();
         let (page, count) = (usize::try_from(PAGE).unwrap(), len.div_ceil(4096));
-        let aligned = |first: &usize| (first * page).is_multiple_of(align);
+        let base = usize::try_from(self.run.base().raw()).unwrap();
+        let aligned = |first: &usize| (base + first * page).is_multiple_of(align);
         (0..taken.len())
             .filter(aligned)
             .any(|first| taken.get(first..first + count).is_some_and(|run| !run.contains(&true)))

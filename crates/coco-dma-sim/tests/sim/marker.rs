@@ -10,7 +10,6 @@ use coco_dma::state::Direction;
 use coco_dma::state::PoolLabel;
 use coco_dma::state::State;
 use coco_dma::state::Trust;
-use coco_dma::state::Visibility;
 use coco_dma_sim::GuestBuffer;
 use coco_dma_sim::Leak;
 use coco_dma_sim::Machine;
@@ -74,7 +73,7 @@ fn memory_that_is_shared_unwiped_leaks_where_the_platform_keeps_it() {
         assert_eq!(leaks.len(), 256, "{platform}");
         assert_eq!((leaks[0].marker, leaks[0].at), (1, run.slice(0, 32).unwrap()));
         let granule = run.slice(0, GRANULE).unwrap();
-        let moment = Moment::Convert { granule, to: Visibility::Shared, step: Step::After };
+        let moment = Moment::Convert { granule, to: State::SHARED, step: Step::After };
         assert_eq!(leaks[0].moment, moment);
     }
 }
@@ -90,7 +89,7 @@ fn a_secret_across_granules_is_seen_when_the_second_one_is_shared() {
     share(&machine, run).unwrap();
     machine.guest_write(across.base(), &[0; 32]);
     let granule = run.slice(GRANULE, GRANULE).unwrap();
-    let moment = Moment::Convert { granule, to: Visibility::Shared, step: Step::After };
+    let moment = Moment::Convert { granule, to: State::SHARED, step: Step::After };
     assert_eq!(machine.leaks(), [Leak { marker: 0, at: across, moment }]);
 }
 

@@ -108,9 +108,54 @@ impl CacheLine {
     }
 }
 
+/// A power of two of which an address or a length has to be a multiple, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Alignment(NonZeroU64);
+
+impl Alignment {
+    /// Any byte.
+    pub const NONE: Self = match Self::new(1) {
+        Some(align) => align,
+        None => unreachable!(),
+    };
+
+    /// The alignment of `bytes`, a power of two; `None` for anything else.
+    #[inline]
+    pub const fn new(bytes: u64) -> Option<Self> {
+        match power_of_two(bytes) {
+            Some(bytes) => Some(Self(bytes)),
+            None => None,
+        }
+    }
+
+    /// The alignment in bytes.
+    #[inline]
+    pub const fn bytes(self) -> u64 {
+        self.0.get()
+    }
+
+    /// Whether any number will do.
+    #[inline]
+    pub const fn is_none(self) -> bool {
+        self.bytes() == 1
+    }
+
+    /// Whether `number` is a multiple of it.
+    #[inline]
+    pub const fn divides(self, number: u64) -> bool {
+        number & (self.bytes() - 1) == 0
+    }
+}
+
+impl Default for Alignment {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
 /// Low address bits that a bounce has to keep from the original, as NVMe needs them: a mask of
 /// ones at the bottom (0 = none, 0xfff = the offset in a 4 KiB page).
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AlignMask(u64);
 
 impl fmt::Debug for AlignMask {

@@ -12,7 +12,8 @@ pub struct MemoryMap<'a> {
     /// Empty where nothing is told.
     pub present: &'a [PhysRange],
     /// The last address that memory may ever have, what is plugged in later included; `None` where
-    /// nothing is told: then it is the last address of the machine.
+    /// nothing is told: then it is the last address of the machine. Where it lies past all that is
+    /// present, memory may come anywhere up to it; where it does not, nothing is ever added.
     pub ceiling: Option<PhysAddr>,
 }
 

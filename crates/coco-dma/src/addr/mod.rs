@@ -15,6 +15,7 @@ pub use bus::BusRange;
 pub use bus::BusRanges;
 pub use limit::AddressLimit;
 pub use limit::AlignMask;
+pub use limit::Alignment;
 pub use limit::Boundary;
 pub use limit::CacheLine;
 pub use memory::MemoryMap;

@@ -2,6 +2,7 @@
 //! fits at all, and by the pool, which looks for free slots.
 
 use super::AlignMask;
+use super::Alignment;
 use super::Boundary;
 
 /// The unit of a bounce pool in bytes (as Linux: `IO_TLB_SIZE`, `include/linux/swiotlb.h`).
@@ -101,11 +102,13 @@ impl Placements {
     }
 
     /// The longest mapping that has a place in an empty pool of `pool_len` bytes at `base` whatever
-    /// the low bits of its original are; 0 where there is none.
+    /// the low bits of its original are; 0 where there is none. Of `keep` and `align` one at most is
+    /// not none.
     pub(crate) fn longest(
         base: u64,
         pool_len: u64,
         keep: AlignMask,
+        align: Alignment,
         boundary: Option<Boundary>,
     ) -> u64 {
         // The original's low bits say how far behind the base the first place lies: 0 to `kept`
@@ -120,7 +123,8 @@ impl Placements {
         });
         let fits = |first: u64, len| {
             let original = base.wrapping_add(first);
-            Self::new(base, pool_len, &Constraints { len, original, keep, align: 1, boundary })
+            let align = align.bytes();
+            Self::new(base, pool_len, &Constraints { len, original, keep, align, boundary })
                 .is_some()
         };
         let longest = |first| {
@@ -311,17 +315,21 @@ mod tests {
                                 Placements::new(base, pool_len, &constraints).is_some()
                             })
                         };
-                        let longest = Placements::longest(base, pool_len, keep, boundary);
+                        let longest =
+                            Placements::longest(base, pool_len, keep, Alignment::NONE, boundary);
                         assert!(longest == 0 || fits(longest), "{base:#x} {pool_len:#x} {keep:?}");
                         assert!(!fits(longest + 1), "{base:#x} {pool_len:#x} {keep:?}");
                     }
                 }
             }
         }
-        assert_eq!(Placements::longest(0x1000, 0x1000, AlignMask::NONE, None), 0x1000);
+        assert_eq!(
+            Placements::longest(0x1000, 0x1000, AlignMask::NONE, Alignment::NONE, None),
+            0x1000
+        );
         let all = AlignMask::new(u64::MAX).unwrap();
         assert_eq!(
-            Placements::longest(0x1000, 0x1000, all, None),
+            Placements::longest(0x1000, 0x1000, all, Alignment::NONE, None),
             0,
             "of 2^64 places one is there"
         );

@@ -48,11 +48,11 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             Ok(given) => given,
             Err(reason) => {
                 // SAFETY: nobody was given it.
-                unsafe { self.free_pages((view, len), run, pages.convert, pin) };
+                unsafe { self.free_pages((view, len), run, pages.lent(), pin) };
                 return Err(reason);
             }
         };
-        let source = Source::Pages { run, converted: pages.convert, pin };
+        let source = Source::Pages { run, lent: pages.lent(), pin };
         let made = AllocInfo { options, state: pages.state };
         Ok(RawCoherent { owner: self.owner(), addr, view, len, source, made, mapped })
     }
@@ -69,7 +69,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let (regime, info) = (self.regime(), self.info());
         pages.queries(regime, info, context).find_map(|query| {
             let run = source.alloc(&query.constraints)?;
-            let placed = query.place(regime, info, run);
+            let placed = query.place(regime, info, run, &mut ());
             // All but the part that is the allocation goes back, which is all where it is none.
             let kept = placed.and_then(|(part, _)| {
                 let start = part.base().offset_from(run.base())?;
@@ -97,8 +97,8 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         };
         if convert {
             // SAFETY: the pages are ours by the contract of `PageSource`.
-            if let Err((_, lost)) = unsafe { self.dma().try_share(run) } {
-                free_except(source, run, &lost, context); // sabotage: doubtful-pages-reused
+            if let Err(failed) = unsafe { self.dma().lend(run, state) } {
+                free_except(source, run, &failed.lost, context); // sabotage: doubtful-pages-reused
                 return Err(Refuse::ConversionFailed);
             }
         }
@@ -107,7 +107,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let pin = match self.dma().ledger().pin_state(run, state) {
             Ok(pin) => pin,
             Err(conflict) => {
-                self.undo(source, run, convert, context);
+                self.undo(source, run, convert.then_some(state), context);
                 return Err(conflict.refusal());
             }
         };
@@ -117,7 +117,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             if let Some(pin) = pin {
                 self.dma().ledger().unpin(pin);
             }
-            self.undo(source, run, convert, context);
+            self.undo(source, run, convert.then_some(state), context);
             return Err(Refuse::NoView);
         };
         if !convert {
@@ -127,7 +127,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         Ok((view, len, pin))
     }
 
-    /// Takes an allocation apart again.
+    /// Takes an allocation apart again; `lent` is the state that it was converted to, if it was.
     ///
     /// # Safety
     ///
@@ -136,10 +136,10 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         &self,
         (view, len): (CpuView, usize),
         run: PhysRange,
-        converted: bool,
+        lent: Option<State>,
         pin: Option<Pin>,
     ) {
-        if !converted {
+        if lent.is_none() {
             // Through the view that is there: to make one may block.
             // SAFETY: it is writable until it ends.
             unsafe { zero(view.start.as_ptr(), len) };
@@ -150,18 +150,19 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             self.dma().ledger().unpin(pin);
         }
         // What converts back is freed in blocking context alone; of the rest nobody says.
-        let context = if converted { Context::Blocking } else { Context::Atomic };
+        let context = if lent.is_some() { Context::Blocking } else { Context::Atomic };
         if let Some(source) = self.dma().pages() {
-            self.undo(source, run, converted, context);
+            self.undo(source, run, lent, context);
         }
     }
 
-    /// Gives pages back as they came, without what does not come back.
-    fn undo(&self, source: &dyn PageSource, run: PhysRange, converted: bool, context: Context) {
+    /// Gives pages back as they came, from the state that they were converted to (none: they were
+    /// not), without what does not come back.
+    fn undo(&self, source: &dyn PageSource, run: PhysRange, lent: Option<State>, context: Context) {
         // sabotage: stays-converted
-        let lost = if converted {
+        let lost = if let Some(state) = lent {
             // SAFETY: the pages are ours, and the device has stopped or never had them.
-            unsafe { self.dma().reclaim_or_lose(run) }
+            unsafe { self.dma().take_back_or_lose(run, state) }
         } else {
             0..0
         };

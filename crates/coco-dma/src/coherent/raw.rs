@@ -77,8 +77,9 @@ pub(super) struct AllocInfo {
 pub(super) enum Source {
     /// Slots of the device's pool with this index: never converted here.
     Slots { pool: usize, run: SlotRun },
-    /// Pages of our own, converted by us if they were, and pinned where their state could change.
-    Pages { run: PhysRange, converted: bool, pin: Option<Pin> },
+    /// Pages of our own: the state that we converted them to, if we did; pinned where their state
+    /// could change.
+    Pages { run: PhysRange, lent: Option<State>, pin: Option<Pin> },
 }
 
 /// What pages of `len` bytes count on a quota.
@@ -106,7 +107,7 @@ impl RawCoherent {
 
     /// Whether freeing it converts memory, which atomic context must not.
     pub fn converts_on_free(&self) -> bool {
-        matches!(self.source, Source::Pages { converted: true, .. })
+        matches!(self.source, Source::Pages { lent: Some(_), .. })
     }
 
     /// The memory as safe code may look at it.
@@ -322,8 +323,8 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                 unsafe { self.free_slots((view, len), pool, &run, memory.made.options.cache) };
             }
             // SAFETY: this function's condition.
-            Source::Pages { run, converted, pin } => unsafe {
-                self.free_pages((view, len), run, converted, pin); // sabotage: free-asks-device
+            Source::Pages { run, lent, pin } => unsafe {
+                self.free_pages((view, len), run, lent, pin); // sabotage: free-asks-device
                 self.discharge_pages(slots_of(run.len()));
             },
         }

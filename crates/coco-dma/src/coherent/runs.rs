@@ -9,12 +9,14 @@ use super::scattered::Failed;
 use super::scattered::Many;
 use super::scattered::Run;
 use crate::device::Device;
+use crate::iommu::Fit;
 use crate::iommu::PartialMap;
 use crate::plan::OwnPages;
 use crate::platform::PageSource;
 use crate::platform::Platform;
 use crate::reason::Refuse;
 use crate::state::Direction;
+use crate::state::State;
 
 impl<P: Platform + ?Sized> Device<'_, P> {
     /// Pages from wherever there are some, one behind the other in the device's domain.
@@ -31,7 +33,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         }
         if let Err(reason) = self.alloc_runs(source, pages, options, room) {
             // SAFETY: nobody was given any of it.
-            unsafe { self.free_runs(room, pages.convert) };
+            unsafe { self.free_runs(room, pages.lent()) };
             return Err((reason, None));
         }
         for run in room.iter().flatten() {
@@ -41,19 +43,19 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         let entry = self.entry(Direction::Both, pages.state, false);
         // SAFETY: the runs are ours, whole pages, and pinned in this state where it can change.
         let (addr, mapped, why) = match unsafe {
-            self.translate_runs(runs, (pages.len, pages.align), entry)
+            self.translate_runs(runs, (pages.len, Fit::Aligned(pages.align)), entry)
         } {
             Ok((addr, mapped)) => (addr, mapped, None),
             Err((reason, Some(PartialMap { addr, mapped, .. }))) => (addr, mapped, Some(reason)),
             Err((reason, None)) => {
                 // SAFETY: nobody was given any of it, and nothing of it is mapped.
-                unsafe { self.free_runs(room, pages.convert) };
+                unsafe { self.free_runs(room, pages.lent()) };
                 return Err((reason, None));
             }
         };
         let made = AllocInfo { options, state: pages.state };
-        let (owner, converted) = (self.owner(), pages.convert);
-        let many = Many { owner, addr, len, runs: room, converted, made, mapped };
+        let (owner, lent) = (self.owner(), pages.lent());
+        let many = Many { owner, addr, len, runs: room, lent, made, mapped };
         match why {
             None => Ok(many),
             Some(reason) => Err((reason, Some(many))),
@@ -102,11 +104,11 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     /// # Safety
     ///
     /// No device reaches them, and nobody uses their pointers any more.
-    pub(super) unsafe fn free_runs(&self, room: &mut [Option<Run>], converted: bool) {
+    pub(super) unsafe fn free_runs(&self, room: &mut [Option<Run>], lent: Option<State>) {
         // sabotage: gather-leaks-first
         for Run { view, len, range, pin } in room.iter_mut().filter_map(Option::take) {
             // SAFETY: this function's condition.
-            unsafe { self.free_pages((view, len), range, converted, pin) };
+            unsafe { self.free_pages((view, len), range, lent, pin) };
         }
     }
 }

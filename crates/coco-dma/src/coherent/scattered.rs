@@ -28,6 +28,7 @@ use crate::reason::Refuse;
 use crate::shared::SharedBytes;
 use crate::state::Context;
 use crate::state::Direction;
+use crate::state::State;
 
 /// One run of a scattered allocation: storage of the caller, empty (`None`) before and after.
 #[derive(Debug)]
@@ -66,7 +67,8 @@ pub(super) struct Many<'s> {
     pub(super) addr: DmaAddr,
     pub(super) len: usize,
     pub(super) runs: &'s mut [Option<Run>],
-    pub(super) converted: bool,
+    /// The state that its runs were converted to, if they were.
+    pub(super) lent: Option<State>,
     pub(super) made: AllocInfo,
     pub(super) mapped: Mapped,
 }
@@ -153,7 +155,7 @@ impl RawScattered<'_> {
     pub fn converts_on_free(&self) -> bool {
         match &self.0 {
             Held::One(memory) => memory.converts_on_free(),
-            Held::Many(many) => many.converted,
+            Held::Many(many) => many.lent.is_some(),
         }
     }
 }
@@ -246,7 +248,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             return Err(failed(NotFreed::StillMapped(error), many));
         }
         // SAFETY: this function's condition, and nothing of it is mapped any more.
-        unsafe { self.free_runs(many.runs, many.converted) };
+        unsafe { self.free_runs(many.runs, many.lent) };
         self.discharge_pages(slots_of(many.len as u64));
         self.count().freed();
         Ok(())

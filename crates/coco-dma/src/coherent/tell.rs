@@ -10,7 +10,7 @@ use super::raw::Source;
 use crate::device::Device;
 use crate::observe::Event;
 use crate::observe::Form;
-use crate::observe::Lent;
+use crate::observe::MapInfo;
 use crate::platform::Platform;
 use crate::reason::Refuse;
 use crate::state::Direction;
@@ -18,7 +18,7 @@ use crate::state::Direction;
 impl<P: Platform + ?Sized> Device<'_, P> {
     /// An allocation as events tell of it.
     #[cold]
-    pub(super) fn lent_alloc(&self, memory: &RawCoherent) -> Lent<'_> {
+    pub(super) fn lent_alloc(&self, memory: &RawCoherent) -> MapInfo<'_> {
         let (phys, form) = match &memory.source {
             Source::Pages { run, .. } => (Some(run.base()), Form::Direct),
             Source::Slots { pool, run } => {
@@ -27,7 +27,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                 (first, self.form(*pool))
             }
         };
-        Lent {
+        MapInfo {
             device: self.name(),
             direction: Direction::Both,
             phys,

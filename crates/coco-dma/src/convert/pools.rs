@@ -133,7 +133,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
             }
             if state == State::SHARED {
                 // SAFETY: nobody was given any of it.
-                let _ = unsafe { self.reclaim_or_lose(run) };
+                let _ = unsafe { self.take_back_or_lose(run, State::SHARED) };
             }
             return Err(GrowFailed::NoView);
         };
@@ -214,7 +214,7 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         }
         // SAFETY: `grow` made the view, and nobody uses it any more.
         unsafe { self.platform().unmap_cpu(view, run) };
-        if self.regime().is_guest() {
+        if plan::converts_visibility(self.regime()) {
             self.ledger().unpin(Pin::of_pool(run));
         }
         // sabotage: shrink-without-reclaim

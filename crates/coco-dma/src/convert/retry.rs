@@ -7,22 +7,21 @@ use crate::addr::PhysAddr;
 use crate::addr::PhysRange;
 use crate::dma::Dma;
 use crate::observe::Event;
+use crate::plan;
 use crate::platform::Platform;
-use crate::state::State;
-use crate::state::Visibility;
 
 /// What a round of retries came to, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retried {
-    /// Memory that is private again, and was given to the caller.
+    /// Memory that is as it was again, and was given to the caller.
     pub recovered: u64,
     /// Memory that is still in quarantine.
     pub held: u64,
 }
 
 impl<P: Platform + ?Sized> Dma<'_, P> {
-    /// Tries to make memory in quarantine private again: at most `tries` conversions. What a
-    /// conversion proves to be private is wiped and given to `recovered`, whose it is from then
+    /// Tries to make memory in quarantine private again (encrypted, on an SME host): at most `tries` conversions. What a
+    /// conversion proves to be so is wiped and given to `recovered`, whose it is from then
     /// on; the rest stays in quarantine. A round goes on where the last one ended, behind what
     /// failed then, and once around: memory that never comes back keeps no other from being tried.
     /// Blocks.
@@ -51,23 +50,25 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
 
     /// Tries one run: how many bytes are private again, and how many were tried.
     fn retry(&self, run: PhysRange) -> (u64, u64) {
+        // Where nothing converts nothing is in quarantine.
+        let Some(lent) = plan::lent(self.regime()) else { return (0, run.len()) };
+        let own = plan::restored(lent);
         // Somebody else tries it.
         let Ok(conversion) = self.ledger().begin_retry(run) else { return (0, run.len()) };
         // SAFETY: memory in quarantine is nobody's, and the ledger gave it to us alone.
-        let (proved, tried) =
-            match unsafe { self.platform().convert(run, State::SHARED, State::PRIVATE) } {
-                Ok(()) => (run.len(), run.len()),
-                Err(error) => {
-                    let (done, doubt) = self.believed(run, error);
-                    (done, done + doubt.max(self.regime().granule())) // sabotage: retry-without-proof
-                }
-            };
+        let (proved, tried) = match unsafe { self.platform().convert(run, lent, own) } {
+            Ok(()) => (run.len(), run.len()),
+            Err(error) => {
+                let (done, doubt) = self.believed(run, error);
+                (done, done + doubt.max(self.regime().granule())) // sabotage: retry-without-proof
+            }
+        };
         let back = match run.slice(0, proved) {
-            Some(part) if self.wipe(part, State::PRIVATE) => proved,
+            Some(part) if self.wipe(part, own) => proved,
             _ => 0,
         };
         let rest = run.len() - back;
-        let settled = self.ledger().settle(conversion, back, rest, Visibility::Private);
+        let settled = self.ledger().settle_state(conversion, back, rest, own);
         (settled.done, tried)
     }
 }

@@ -12,13 +12,11 @@ use crate::dma::Dma;
 use crate::ledger::Conflict;
 use crate::ledger::Conversion;
 use crate::ledger::Found;
-use crate::ledger::GranuleState;
 use crate::observe::Event;
+use crate::plan;
 use crate::platform::ConvertError;
 use crate::platform::Platform;
 use crate::pool::Pool;
-use crate::regime::Contents;
-use crate::regime::Regime;
 use crate::state::CacheMode;
 use crate::state::Context;
 use crate::state::State;
@@ -36,50 +34,46 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
     /// The caller owns the memory: nobody else uses it, no reference points into it, and its
     /// contents are not needed any more.
     pub unsafe fn share(&self, run: PhysRange) -> Result<(), ConvertFailed> {
+        let to = Visibility::Shared;
+        self.visibility_converts(run, to)?;
         // SAFETY: this function's condition.
-        unsafe { self.try_share(run) }.map_err(|(failed, _)| failed)
+        unsafe { self.lend(run, State::SHARED) }.map_err(|failed| failed.told(run, to))
     }
 
-    /// The same; a failure also says which bytes of the run are lost to quarantine. The others
-    /// are private, as before.
+    /// Brings memory that is the caller's into the state in which it is `lent` to devices: shared in
+    /// a guest, plain on an SME host. A failure also says which bytes of the run are lost to
+    /// quarantine; the others are as before.
     ///
     /// # Safety
     ///
     /// As for [`share`](Self::share).
-    pub(crate) unsafe fn try_share(
-        &self,
-        run: PhysRange,
-    ) -> Result<(), (ConvertFailed, Range<u64>)> {
-        let to = Visibility::Shared;
-        let failed = |why| (ConvertFailed { run, to, why, converted: 0, quarantined: 0 }, 0..0);
-        self.check_run(run, GranuleState::Private).map_err(failed)?;
-        self.check_quarantine(run).map_err(failed)?;
-        let conversion = self
-            .ledger()
-            .begin(run, Visibility::Private)
-            .map_err(|conflict| failed(ConvertErrorKind::Ledger(conflict)))?;
-        if !self.may_share() {
-            self.ledger().settle(conversion, 0, 0, to);
-            return Err(failed(ConvertErrorKind::Stopped));
+    pub(crate) unsafe fn lend(&self, run: PhysRange, lent: State) -> Result<(), NotConverted> {
+        let own = plan::restored(lent);
+        self.check_run(run, own)?;
+        self.check_quarantine(run)?;
+        let conversion = self.ledger().begin_state(run, own)?;
+        if lent == State::SHARED && !self.may_share() {
+            self.ledger().settle_state(conversion, 0, 0, lent);
+            return Err(ConvertErrorKind::Stopped.into());
         }
         // sabotage: share-without-wipe
-        if self.keeps_contents_on_share() && !self.wipe(run, State::PRIVATE) {
-            self.ledger().settle(conversion, 0, 0, to);
-            return Err(failed(ConvertErrorKind::NoView));
+        if plan::keeps_contents(self.regime(), lent) && !self.wipe(run, own) {
+            self.ledger().settle_state(conversion, 0, 0, lent);
+            return Err(ConvertErrorKind::NoView.into());
         }
         // SAFETY: the run is the caller's alone by this function's condition, and the ledger's
         // answer says that no device has it mapped.
-        let why = match unsafe { self.convert_run(run, State::PRIVATE, State::SHARED) } {
+        let why = match unsafe { self.convert_run(run, own, lent) } {
             // sabotage: share-without-init
-            Ok(()) if self.wipe(run, State::SHARED) => {
-                self.ledger().settle(conversion, run.len(), 0, to);
-                self.notify(&Event::Converted { run, to });
+            Ok(()) if self.wipe(run, lent) => {
+                self.ledger().settle_state(conversion, run.len(), 0, lent);
+                self.notify_converted(run, lent);
                 return Ok(());
             }
             Ok(()) => (ConvertErrorKind::NoView, run.len(), 0),
             Err((error, done, doubt)) => (ConvertErrorKind::Platform(error), done, doubt),
         };
-        Err(self.undo_share(conversion, why))
+        Err(self.undo_lend(conversion, (own, lent), why))
     }
 
     /// Takes shared memory back from the host: whole granules. The memory is private and zero
@@ -93,21 +87,24 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
     /// The caller owns the memory, no device uses it, no reference points into it, and its
     /// contents are not needed any more.
     pub unsafe fn reclaim(&self, run: PhysRange) -> Result<(), ConvertFailed> {
+        let to = Visibility::Private;
+        self.visibility_converts(run, to)?;
         // SAFETY: this function's condition.
-        unsafe { self.reclaim_part(run, Rest::Stays) }
+        let done = unsafe { self.take_back(run, State::SHARED, Rest::Stays) };
+        done.map_err(|failed| failed.told(run, to))
     }
 
-    /// Takes memory back that nobody answers for afterwards; says which bytes of it did not come.
-    /// They are in quarantine, those included that the host refused to touch: nobody is left who
-    /// could ask again. (Only memory that the ledger does not let go of, because a map of it still
-    /// lives, stays as it is.)
+    /// Takes memory back that nobody answers for afterwards, from the state in which it was `lent`;
+    /// says which bytes of it did not come. They are in quarantine, those included that the host
+    /// refused to touch: nobody is left who could ask again. (Only memory that the ledger does not
+    /// let go of, because a map of it still lives, stays as it is.)
     ///
     /// # Safety
     ///
     /// As for [`reclaim`](Self::reclaim).
-    pub(crate) unsafe fn reclaim_or_lose(&self, run: PhysRange) -> Range<u64> {
+    pub(crate) unsafe fn take_back_or_lose(&self, run: PhysRange, lent: State) -> Range<u64> {
         // SAFETY: this function's condition.
-        match unsafe { self.reclaim_part(run, Rest::Lost) } {
+        match unsafe { self.take_back(run, lent, Rest::Lost) } {
             Ok(()) => 0..0,
             Err(failed) => failed.converted..run.len(),
         }
@@ -116,23 +113,24 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
     /// # Safety
     ///
     /// As for [`reclaim`](Self::reclaim).
-    unsafe fn reclaim_part(&self, run: PhysRange, rest: Rest) -> Result<(), ConvertFailed> {
-        let to = Visibility::Private;
-        let failed = |why| ConvertFailed { run, to, why, converted: 0, quarantined: 0 };
-        self.check_run(run, GranuleState::Shared).map_err(failed)?;
-        let conversion = self
-            .ledger()
-            .begin(run, Visibility::Shared)
-            .map_err(|conflict| failed(ConvertErrorKind::Ledger(conflict)))?;
+    unsafe fn take_back(
+        &self,
+        run: PhysRange,
+        lent: State,
+        rest: Rest,
+    ) -> Result<(), NotConverted> {
+        let own = plan::restored(lent);
+        self.check_run(run, lent)?;
+        let conversion = self.ledger().begin_state(run, lent)?;
         // SAFETY: this function's condition; the ledger's answer says that nothing is pinned.
-        let converted = unsafe { self.convert_run(run, State::SHARED, State::PRIVATE) };
+        let converted = unsafe { self.convert_run(run, lent, own) };
         let (why, done, doubt) = match converted {
             Ok(()) => (None, run.len(), 0),
             Err((error, done, doubt)) => (Some(ConvertErrorKind::Platform(error)), done, doubt),
         };
         // What the host could write last is gone before anybody uses the memory again.
         let usable = match run.slice(0, done) {
-            Some(part) if self.wipe(part, State::PRIVATE) => done, // sabotage: reclaim-not-wiped
+            Some(part) if self.wipe(part, own) => done, // sabotage: reclaim-not-wiped
             _ => 0,
         };
         let doubt = match rest {
@@ -140,46 +138,67 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
             Rest::Lost => run.len() - usable,
         };
         let why = why.or((usable < run.len()).then_some(ConvertErrorKind::NoView));
-        let settled = self.ledger().settle(conversion, usable, doubt, to);
+        let settled = self.ledger().settle_state(conversion, usable, doubt, own);
         let Some(why) = why else {
-            self.notify(&Event::Converted { run, to });
+            self.notify_converted(run, own);
             return Ok(());
         };
-        let quarantined = settled.doubt;
-        self.notify(&Event::ConversionFailed { run, to, quarantined, code: code(&why) });
-        Err(ConvertFailed { run, to, why, converted: settled.done, quarantined })
+        let (converted, quarantined) = (settled.done, settled.doubt);
+        self.notify_failed(run, own, quarantined, &why);
+        Err(NotConverted { why, converted, quarantined, lost: converted..converted + quarantined })
     }
 
-    /// Brings what a failed share did back to private, and settles the books.
-    fn undo_share(
+    /// Brings back what a failed [`lend`](Self::lend) did, and settles the books.
+    fn undo_lend(
         &self,
         conversion: Conversion,
+        (own, lent): (State, State),
         (why, done, doubt): (ConvertErrorKind, u64, u64),
-    ) -> (ConvertFailed, Range<u64>) {
+    ) -> NotConverted {
         let run = conversion.run();
         let back = match run.slice(0, done) {
             None => 0,
             Some(part) => {
-                let (from, to) = (State::SHARED, State::PRIVATE); // sabotage: share-not-undone
+                let (from, to) = (lent, own); // sabotage: share-not-undone
                 // SAFETY: the run is still the conversion's alone.
                 let undone = match unsafe { self.convert_run(part, from, to) } {
                     Ok(()) => done,
                     Err((_, undone, _)) => undone,
                 };
                 match run.slice(0, undone) {
-                    Some(part) if self.wipe(part, State::PRIVATE) => undone,
+                    Some(part) if self.wipe(part, own) => undone,
                     _ => 0,
                 }
             }
         };
-        // `back` bytes are private again; what lies between them and the unchanged rest is in
+        // `back` bytes are as they were again; what lies between them and the unchanged rest is in
         // doubt.
         let lost = done - back + doubt; // sabotage: doubt-unchanged
-        let settled = self.ledger().settle(conversion, back, lost, Visibility::Private);
-        let (to, quarantined) = (Visibility::Shared, settled.doubt);
-        self.notify(&Event::ConversionFailed { run, to, quarantined, code: code(&why) });
-        let failed = ConvertFailed { run, to, why, converted: 0, quarantined };
-        (failed, settled.done..settled.done + quarantined)
+        let settled = self.ledger().settle_state(conversion, back, lost, own);
+        let quarantined = settled.doubt;
+        self.notify_failed(run, lent, quarantined, &why);
+        let lost = settled.done..settled.done + quarantined;
+        NotConverted { why, converted: 0, quarantined, lost }
+    }
+
+    /// Tells that a run is in state `to` now: who may see it, or how it is stored.
+    fn notify_converted(&self, run: PhysRange, to: State) {
+        match to {
+            State::Ordinary => {}
+            State::Guest(to) => self.notify(&Event::Converted { run, to }),
+            State::Host(to) => self.notify(&Event::CipherChanged { run, to }),
+        }
+    }
+
+    fn notify_failed(&self, run: PhysRange, to: State, quarantined: u64, why: &ConvertErrorKind) {
+        let code = code(why);
+        match to {
+            State::Ordinary => {}
+            State::Guest(to) => {
+                self.notify(&Event::ConversionFailed { run, to, quarantined, code });
+            }
+            State::Host(to) => self.notify(&Event::CipherFailed { run, to, quarantined, code }),
+        }
     }
 
     /// Asks the platform to convert a run: once for each range of the ledger that it lies in, since
@@ -230,17 +249,23 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
         true
     }
 
-    /// Whether memory converts here at all, whether this is made of what converts, and whether no
-    /// pool is in use over it. (The ledger's granules may be smaller than the machine's, and the
-    /// memory of a pool that was adopted may be called something else there.)
-    fn check_run(&self, run: PhysRange, wanted: GranuleState) -> Result<(), ConvertErrorKind> {
-        if !self.regime().is_guest() {
-            return Err(ConvertErrorKind::NoGuest);
+    /// Whether who may see memory changes on this machine.
+    fn visibility_converts(&self, run: PhysRange, to: Visibility) -> Result<(), ConvertFailed> {
+        if plan::converts_visibility(self.regime()) {
+            return Ok(());
         }
+        Err(NotConverted::from(ConvertErrorKind::NoGuest).told(run, to))
+    }
+
+    /// Whether this is made of what converts, and whether no pool is in use over it. (The ledger's
+    /// granules may be smaller than the machine's, and the memory of a pool that was adopted may be
+    /// called something else there.)
+    fn check_run(&self, run: PhysRange, wanted: State) -> Result<(), ConvertErrorKind> {
         let granule = self.regime().granule();
         if !run.is_aligned(granule) {
             let found = Found::Misaligned { granule };
-            return Err(ConvertErrorKind::Ledger(Conflict { run, wanted, at: run.base(), found }));
+            let conflict = Conflict { run, wanted: wanted.into(), at: run.base(), found };
+            return Err(ConvertErrorKind::Ledger(conflict));
         }
         // sabotage: pool-in-use-converted
         let in_use = |pool: &&Pool<'_>| pool.is_open() && pool.range().overlaps(run);
@@ -275,13 +300,34 @@ impl<P: Platform + ?Sized> Dma<'_, P> {
             None => (0, run.len()), // sabotage: overclaim-believed
         }
     }
+}
 
-    /// Whether sharing leaves the old bytes readable for the host. Where nobody knows, it may.
-    fn keeps_contents_on_share(&self) -> bool {
-        match self.regime() {
-            Regime::Guest(guest) => guest.on_share != Contents::Zeroed,
-            _ => false,
-        }
+/// A conversion that failed, whatever was converted to what.
+pub(crate) struct NotConverted {
+    why: ConvertErrorKind,
+    converted: u64,
+    quarantined: u64,
+    /// The bytes of the run that are in quarantine.
+    pub(crate) lost: Range<u64>,
+}
+
+impl NotConverted {
+    fn told(self, run: PhysRange, to: Visibility) -> ConvertFailed {
+        let Self { why, converted, quarantined, lost: _ } = self;
+        ConvertFailed { run, to, why, converted, quarantined }
+    }
+}
+
+impl From<ConvertErrorKind> for NotConverted {
+    /// Nothing was done.
+    fn from(why: ConvertErrorKind) -> Self {
+        Self { why, converted: 0, quarantined: 0, lost: 0..0 }
+    }
+}
+
+impl From<Conflict> for NotConverted {
+    fn from(conflict: Conflict) -> Self {
+        ConvertErrorKind::Ledger(conflict).into()
     }
 }
 

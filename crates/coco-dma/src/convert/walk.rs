@@ -200,7 +200,7 @@ struct Pieces<'a, 'm, P: Platform + ?Sized> {
 impl<'a, 'm, P: Platform + ?Sized> Pieces<'a, 'm, P> {
     /// Memory is shared in guests alone.
     fn new(dma: &'a Dma<'m, P>) -> Self {
-        let guest = dma.regime().is_guest();
+        let guest = plan::converts_visibility(dma.regime());
         let pool = if guest { 0 } else { usize::MAX };
         Self { dma, pool, at: guest.then_some(PhysAddr::new(0)) }
     }

@@ -5,6 +5,7 @@
 use core::fmt;
 
 use crate::addr::AddressLimit;
+use crate::addr::Alignment;
 use crate::addr::BusRanges;
 use crate::addr::PhysRange;
 use crate::addr::SLOT;
@@ -13,9 +14,8 @@ use crate::ledger::Ledger;
 use crate::ledger::RangeState;
 use crate::plan::DeviceInfo;
 use crate::plan::Limits;
-use crate::plan::PoolInfo;
+use crate::plan::NotBound;
 use crate::pool::Pool;
-use crate::regime::Regime;
 use crate::state::Attachment;
 use crate::state::PoolLabel;
 use crate::state::PoolOrigin;
@@ -209,15 +209,8 @@ impl<'d> Endpoint<'d> {
         }
     }
 
-    pub(super) fn info(
-        &self,
-        regime: &Regime,
-        limits: Limits,
-    ) -> Result<DeviceInfo<'d>, BindError> {
-        if self.trust == Trust::Accepted && !regime.has_accepted_devices() {
-            return Err(BindError::NoAcceptedDevices);
-        }
-        Ok(DeviceInfo {
+    pub(super) fn info(&self, limits: Limits) -> DeviceInfo<'d> {
+        DeviceInfo {
             trust: self.trust,
             limits,
             bus_limit: self.bus_limit,
@@ -227,31 +220,17 @@ impl<'d> Endpoint<'d> {
             external_facing: self.external_facing,
             force_bounce: self.force_bounce,
             node: self.node,
-        })
-    }
-}
-
-/// What is refused when the device is made, so that no map can trip over it later.
-pub(super) fn check_pools(
-    regime: &Regime,
-    info: &DeviceInfo<'_>,
-    pools: &[PoolInfo],
-) -> Result<(), BindError> {
-    for pool in pools.iter().filter(|pool| pool.restricted) {
-        if crate::plan::state_of(regime, pool.label).is_none() {
-            return Err(BindError::RestrictedLabel(pool.label));
-        }
-        if info.trust == Trust::Accepted && pool.label == PoolLabel::GuestShared {
-            return Err(BindError::AcceptedWithSharedPool);
         }
     }
-    Ok(())
 }
 
 /// A device that cannot be bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BindError {
+    /// This alignment of the device conflicts with its min-align mask, or is longer than its segment
+    /// or boundary.
+    Alignment(Alignment),
     /// No device can be accepted on this machine.
     NoAcceptedDevices,
     /// An accepted device is restricted to a pool that is shared with the host.
@@ -281,12 +260,29 @@ pub enum BindError {
     TooManyPools,
 }
 
+impl From<NotBound> for BindError {
+    fn from(why: NotBound) -> Self {
+        match why {
+            NotBound::NoAcceptedDevices => Self::NoAcceptedDevices,
+            NotBound::Alignment(align) => Self::Alignment(align),
+            NotBound::AcceptedWithSharedPool => Self::AcceptedWithSharedPool,
+            NotBound::RestrictedLabel(label) => Self::RestrictedLabel(label),
+        }
+    }
+}
+
 impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoAcceptedDevices => {
                 f.write_str("no device can be accepted on this machine; bind it as untrusted")
             }
+            Self::Alignment(align) => write!(
+                f,
+                "a device that takes multiples of {} bytes alone can have no min-align mask, and no \
+                 segment or boundary shorter than that; leave one of them out",
+                align.bytes()
+            ),
             Self::AcceptedWithSharedPool => f.write_str(
                 "an accepted device is never given shared slots, but its restricted pool is \
                  shared; give it a guest-private one or none",

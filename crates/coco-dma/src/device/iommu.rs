@@ -59,8 +59,8 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         }
     }
 
-    /// The same for whole pages in several runs, `len` bytes in all, which the device sees as one at a multiple of
-    /// `align`. The
+    /// The same for whole pages in several runs, `len` bytes in all, which the device sees as one at an
+    /// address of this fit. The
     /// error has what is mapped nevertheless and could not be unmapped again.
     ///
     /// # Safety
@@ -69,12 +69,12 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     pub(crate) unsafe fn translate_runs(
         &self,
         runs: impl Iterator<Item = PhysRange>,
-        (len, align): (u64, u64),
+        (len, fit): (u64, Fit),
         entry: Entry,
     ) -> Result<(DmaAddr, Mapped), (Refuse, Option<PartialMap>)> {
         let domain = self.domain().ok_or((Refuse::NoReachablePool, None))?;
         // SAFETY: this function's condition.
-        match unsafe { domain.map_runs(runs, (len, align), entry, self.info(), self.owner()) } {
+        match unsafe { domain.map_runs(runs, (len, fit), entry, self.info(), self.owner()) } {
             Ok(made) if self.stopped().is_none() => Ok(made),
             // It was cut off meanwhile.
             Ok((addr, mapped)) => {

@@ -32,11 +32,11 @@ pub(crate) use table::TableEntry;
 
 use core::fmt;
 
-use crate::addr::BusRanges;
 use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
 use crate::dma::Dma;
 use crate::iommu::Domain;
+use crate::plan;
 use crate::plan::DeviceInfo;
 use crate::plan::Limits;
 use crate::plan::PoolInfo;
@@ -89,7 +89,8 @@ pub struct Device<'d, P: Platform + ?Sized = dyn Platform + 'd> {
 
 impl<'d, P: Platform + ?Sized> Device<'d, P> {
     fn new(dma: &'d Dma<'d, P>, endpoint: Endpoint<'d>, limits: Limits) -> Result<Self, BindError> {
-        let info = endpoint.info(dma.regime(), limits)?;
+        let info = endpoint.info(limits);
+        plan::refuse(dma.regime(), &info, &[])?;
         let nothing = PoolInfo::new(PoolLabel::Ordinary, PhysRange::FIRST_BYTE);
         let mut pools = [None; MAX_POOLS];
         let mut pool_infos = [nothing; MAX_POOLS];
@@ -106,17 +107,17 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             *entry_face = PoolInfo { own, ..pool.info() };
             pool_count += 1;
         }
-        endpoint::check_pools(dma.regime(), &info, pool_infos.get(..pool_count).unwrap_or(&[]))?;
-        // On a host nothing converts.
-        if dma.regime().is_guest() {
+        plan::refuse(dma.regime(), &info, pool_infos.get(..pool_count).unwrap_or(&[]))?;
+        // On a host nothing converts but pages that the layer took for itself.
+        if plan::converts_visibility(dma.regime()) {
             endpoint.check_adopted(dma.pools(), dma.ledger())?;
         }
         let domain = endpoint.domain(&info)?;
+        let infos = pool_infos.get(..pool_count).unwrap_or(&[]);
         // Whoever hears of every map hears of those, too, that would take a short way.
         let short = !dma.tells_maps();
-        let (open_past, open_offset) =
-            if short { open_path(dma.regime(), &info, &pool_infos) } else { (0, 0) };
-        let infos = pool_infos.get(..pool_count).unwrap_or(&[]);
+        let open_past = if short { plan::open_path(dma.regime(), &info, infos) } else { 0 };
+        let open_offset = 0;
         let table = if endpoint.fast_path && short {
             FastPathTable::of(dma, &info, &pools, infos)
         } else {
@@ -239,20 +240,4 @@ impl<P: Platform + ?Sized> fmt::Debug for Device<'_, P> {
             .field("counters", &self.counters)
             .finish_non_exhaustive()
     }
-}
-
-/// The table of verdicts of an open machine has one line: below `past`, the device is given the
-/// address plus `offset`. `past` is 0 where some request could come out differently.
-fn open_path(regime: &Regime, info: &DeviceInfo<'_>, pools: &[PoolInfo]) -> (u64, u64) {
-    let limits = &info.limits;
-    let plain = *regime == Regime::Open
-        && info.coherent
-        && !info.force_bounce // sabotage: open-forced-forgotten
-        && !info.attachment.is_translated()
-        && limits.segment.is_none()
-        && limits.boundary.is_none()
-        && !pools.iter().any(|pool| pool.restricted)
-        && info.bus == BusRanges::IDENTITY;
-    let past = if plain { info.limit().raw() } else { 0 }; // sabotage: open-without-mask
-    (past, 0)
 }

@@ -3,10 +3,10 @@
 use super::DefaultPool;
 use super::Device;
 use super::TableEntry;
-use crate::observe::Form;
 use crate::addr::PhysRange;
 use crate::attrs::Attrs;
 use crate::ledger::RangeState;
+use crate::observe::Form;
 use crate::plan::MapRequest;
 use crate::plan::Place;
 use crate::plan::state_of;

@@ -10,6 +10,7 @@ use crate::addr::DmaAddr;
 use crate::addr::PhysAddr;
 use crate::addr::PhysRange;
 use crate::addr::Placements;
+use crate::addr::SLOT;
 use crate::attrs::Attrs;
 use crate::dma::Dma;
 use crate::ledger::GranuleState;
@@ -157,7 +158,7 @@ impl TableEntry {
             regime,
             device,
             place: Place::Unlocated,
-            len: 1,
+            len: device.limits.len_align.bytes(),
             memory,
             direction: Direction::Both,
             attrs: Attrs::NONE,
@@ -183,9 +184,19 @@ impl TableEntry {
         let (base, range) = (first.base?, infos.get(first.index)?.range); // sabotage: fast-form
         let limits = &device.limits;
         // What fits into no place of this pool belongs into another one, or into none.
-        let longest =
-            Placements::longest(base.raw(), range.len(), limits.min_align, limits.boundary);
+        let longest = Placements::longest(
+            base.raw(),
+            range.len(),
+            limits.min_align,
+            limits.align,
+            limits.boundary,
+        );
         let crossed = |boundary: Boundary| boundary.crossed_by(base.raw(), range.len());
+        // Each slot begins where the device can take it, and each length is one that it takes.
+        let aligned = limits.align.bytes() <= SLOT && limits.align.divides(base.raw());
+        if !aligned || !limits.len_align.is_none() {
+            return None;
+        }
         // sabotage: fast-reach
         if first.pad != 0 || limits.boundary.is_some_and(crossed) {
             return None;

@@ -45,6 +45,14 @@ pub(crate) enum Fit {
     /// They are a multiple of so many bytes, which is no less than what the device uses of them: where
     /// that is not longer than the boundary, it crosses none.
     Aligned(u64),
+    /// Multiples of this alignment but for those low bits of the original above the page that the device
+    /// wants kept. Segments are cut at the boundary.
+    List {
+        /// The address of the first byte's original.
+        original: u64,
+        /// A power of two, in bytes.
+        align: u64,
+    },
 }
 
 /// What could not be unmapped.
@@ -103,7 +111,7 @@ impl Domain<'_> {
         let fit = match fit {
             Fit::Like(original) => Fit::Like((original & !offset) | (range.base().raw() & offset)),
             // Whole pages.
-            Fit::Aligned(align) => Fit::Aligned(align),
+            fit => fit,
         };
         self.alloc_as(range.len(), fit, info, owner)
     }
@@ -120,12 +128,13 @@ impl Domain<'_> {
         let (original, align, boundary) = match fit {
             Fit::Like(original) => (original, 1, info.limits.boundary),
             Fit::Aligned(align) => (0, align, None), // sabotage: iova-alignment
+            Fit::List { original, align } => (original & !offset, align, None),
         };
         let constraints = Constraints {
             len,
             original,
             keep: AlignMask::new(info.limits.min_align.raw() | offset).ok_or(Refuse::IovaFull)?,
-            align,
+            align: align.max(info.limits.align.bytes()),
             boundary,
         };
         let places =
@@ -181,7 +190,7 @@ impl Domain<'_> {
     }
 
     /// Maps `runs`, which are whole pages and have `len` bytes in all, one behind the other, the first at an
-    /// address that is a multiple of `align`. The same
+    /// address of this fit. The same
     /// otherwise, but for what is mapped when one of them fails: it is unmapped again, or kept by the
     /// record that the error has.
     ///
@@ -191,12 +200,12 @@ impl Domain<'_> {
     pub(crate) unsafe fn map_runs(
         &self,
         runs: impl Iterator<Item = PhysRange>,
-        (len, align): (u64, u64),
+        (len, fit): (u64, Fit),
         entry: Entry,
         info: &DeviceInfo<'_>,
         owner: Owner,
     ) -> Result<(DmaAddr, Mapped), (Refuse, Option<PartialMap>)> {
-        let taken = self.alloc_as(len, Fit::Aligned(align), info, owner);
+        let taken = self.alloc_as(len, fit, info, owner);
         let mapped = taken.map_err(|reason| (reason, None))?;
         let run = mapped.run(owner);
         let (iova, _) = self.pages_at(&run);

@@ -15,6 +15,7 @@ use super::granules::Granules;
 use super::parts;
 use crate::addr::PhysRange;
 use crate::state::Cipher;
+use crate::state::State;
 use crate::state::Visibility;
 use crate::word::Ordering;
 
@@ -76,6 +77,11 @@ impl<'m> Ledger<'m> {
         self.begin_from(run, from.into())
     }
 
+    /// The same for any state that converts, of a guest or of an SME host.
+    pub(crate) fn begin_state(&self, run: PhysRange, from: State) -> Result<Conversion, Conflict> {
+        self.begin_from(run, from.into())
+    }
+
     /// Takes memory that was never accepted, in order to accept it; otherwise as
     /// [`begin`](Self::begin).
     pub fn begin_accept(&self, run: PhysRange) -> Result<Conversion, Conflict> {
@@ -102,6 +108,17 @@ impl<'m> Ledger<'m> {
     /// pins or converts it next sees that. Any context; never waits. The conversion has to be one
     /// of this ledger; another one's changes nothing that is not being converted here.
     pub fn settle(&self, conversion: Conversion, done: u64, doubt: u64, to: Visibility) -> Settled {
+        self.settle_as(conversion, done, doubt, to.into())
+    }
+
+    /// The same for any state that converts.
+    pub(crate) fn settle_state(
+        &self,
+        conversion: Conversion,
+        done: u64,
+        doubt: u64,
+        to: State,
+    ) -> Settled {
         self.settle_as(conversion, done, doubt, to.into())
     }
 
@@ -140,7 +157,7 @@ impl<'m> Ledger<'m> {
     }
 
     /// Notes that the kernel of an SME host stores a run of whole granules as `to` from now on (its
-    /// own mappings carry the C-bit, or do not). The layer never does that itself. Declare first and
+    /// own mappings carry the C-bit, or do not). The layer does that itself for pages of its own alone. Declare first and
     /// change the mappings then: a device may have the memory, and the answer says so.
     ///
     /// All granules have to be encrypted, or all plain, and unpinned; otherwise as

@@ -8,6 +8,7 @@ use core::fmt;
 use core::ops::Range;
 
 use crate::state::Cipher;
+use crate::state::State;
 use crate::state::Visibility;
 use crate::word::Ordering;
 use crate::word::Word;
@@ -85,6 +86,18 @@ impl From<Cipher> for GranuleState {
         match cipher {
             Cipher::Encrypted => Self::Encrypted,
             Cipher::Plain => Self::Plain,
+        }
+    }
+}
+
+impl From<State> for GranuleState {
+    /// Memory of an open machine has no state that could change: its granules are in no book, and
+    /// whoever asks for one finds it untracked.
+    fn from(state: State) -> Self {
+        match state {
+            State::Ordinary => Self::Unaccepted,
+            State::Host(cipher) => cipher.into(),
+            State::Guest(visibility) => visibility.into(),
         }
     }
 }

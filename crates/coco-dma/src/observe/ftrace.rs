@@ -11,7 +11,7 @@ use crate::addr::PhysAddr;
 use crate::attrs::Attrs;
 use crate::observe::BounceCause;
 use crate::observe::Event;
-use crate::observe::Lent;
+use crate::observe::MapInfo;
 use crate::observe::SyncFor;
 use crate::reason::Bounce;
 use crate::state::Context;
@@ -142,7 +142,10 @@ const NO_PHYS: PhysAddr = PhysAddr::new(u64::MAX);
 /// not trace has none. [`Event::Bounced`] is no point: [`Event::Mapped`] tells it with the map.
 pub fn points<'e>(event: &Event<'e>) -> impl Iterator<Item = Point<'e>> {
     let (first, second) = match *event {
-        Event::Mapped { lent: Lent { device, direction, phys, addr, len, attrs, .. }, bounce } => {
+        Event::Mapped {
+            lent: MapInfo { device, direction, phys, addr, len, attrs, .. },
+            bounce,
+        } => {
             let (len, phys) = (len as u64, phys.unwrap_or(NO_PHYS));
             let bounced = bounce.map(|BounceCause { reason, in_place, limit }| Point::Bounced {
                 device,
@@ -153,17 +156,17 @@ pub fn points<'e>(event: &Event<'e>) -> impl Iterator<Item = Point<'e>> {
             });
             (bounced, Some(Point::Map { device, direction, addr, len, phys, attrs }))
         }
-        Event::Unmapped(Lent { device, direction, addr, len, attrs, .. }) => {
+        Event::Unmapped(MapInfo { device, direction, addr, len, attrs, .. }) => {
             (Some(Point::Unmap { device, direction, addr, len: len as u64, attrs }), None)
         }
-        Event::Synced { lent: Lent { device, direction, addr, len, .. }, to } => {
+        Event::Synced { lent: MapInfo { device, direction, addr, len, .. }, to } => {
             (Some(Point::Sync { device, direction, addr, len: len as u64, to }), None)
         }
-        Event::Allocated { lent: Lent { device, phys, addr, len, attrs, .. }, context } => {
+        Event::Allocated { lent: MapInfo { device, phys, addr, len, attrs, .. }, context } => {
             let (len, phys) = (len as u64, phys.unwrap_or(NO_PHYS));
             (Some(Point::Alloc { device, addr, len, phys, context, attrs }), None)
         }
-        Event::Freed(Lent { device, phys, addr, len, attrs, .. }) => {
+        Event::Freed(MapInfo { device, phys, addr, len, attrs, .. }) => {
             let (len, phys) = (len as u64, phys.unwrap_or(NO_PHYS));
             (Some(Point::Free { device, addr, len, phys, attrs }), None)
         }
@@ -176,10 +179,7 @@ pub fn points<'e>(event: &Event<'e>) -> impl Iterator<Item = Point<'e>> {
 fn is_forced(reason: Bounce) -> bool {
     matches!(
         reason,
-        Bounce::RestrictedPool
-            | Bounce::Forced
-            | Bounce::PrivateMemory
-            | Bounce::SharedUnreachable
+        Bounce::RestrictedPool | Bounce::Forced | Bounce::PrivateMemory | Bounce::SharedUnreachable
     )
 }
 

@@ -159,6 +159,12 @@ fn decide<'a>(request: &AllocRequest<'a>, trace: &mut impl Trace) -> Result<Allo
         for (place, source) in [first, own, rest].into_iter().flatten().enumerate() {
             trace.step(Step::Source { place, source });
         }
+        match (reservoir, pages, pools) {
+            (Some(Reservoir { pools, .. }), ..) | (None, None, Ok(pools)) => {
+                pools.tell_first(trace);
+            }
+            _ => {}
+        }
     }
     match (pages, pools) {
         (None, Err(Refuse::NoPool)) if too_early => Err(Refuse::AtomicNeedsConversion),
@@ -179,11 +185,8 @@ fn decide<'a>(request: &AllocRequest<'a>, trace: &mut impl Trace) -> Result<Allo
 /// What an allocation is refused for whose reservoir and pages failed while it was made, and whose
 /// other pools then gave nothing either. Failed pages outrank what is said of pools that were only
 /// second; of the reservoir and the other pools, the one that was more than full is told.
-pub(crate) fn nothing_left(
-    reservoir: Option<Refuse>,
-    pages: Option<Refuse>,
-    pools: Refuse,
-) -> Refuse {
+#[must_use]
+pub fn nothing_left(reservoir: Option<Refuse>, pages: Option<Refuse>, pools: Refuse) -> Refuse {
     let pools = match (reservoir, pools) {
         (Some(why), Refuse::PoolClosed) => why,
         (Some(why), Refuse::PoolFull) if why != Refuse::PoolClosed => why,

@@ -38,6 +38,7 @@ impl fmt::Display for Step {
                     Known::Ledger => "as the ledger has it",
                     Known::Label => "the label of the restricted pool that it lies in says so",
                     Known::Attributes => "nobody tracks it, so the attributes decide",
+                    Known::Host => "what a device has that is not accepted is the host's",
                 };
                 write!(f, "the {what} {state}: {why}")
             }
@@ -80,11 +81,30 @@ impl fmt::Display for Step {
                     write!(f, "it is longer than the device's segments of {most:#x} bytes")
                 }
                 Misfit::Boundary => f.write_str("it crosses the device's segment boundary"),
+                Misfit::Start(align) => {
+                    write!(
+                        f,
+                        "the device takes addresses that are multiples of {} alone",
+                        align.bytes()
+                    )
+                }
                 Misfit::CacheLine(line) => {
                     write!(f, "it shares a cache line of {line} bytes with a neighbour, and the ")?;
                     f.write_str("device writes past the caches")
                 }
             },
+            Self::Length(align) => {
+                write!(f, "the device takes lengths that are multiples of {} alone", align.bytes())
+            }
+            Self::Segments { count, most } => {
+                write!(f, "the list is {count} segments, and the device takes {most} at most")
+            }
+            Self::TooLong(Misfit::Segment(segment)) => {
+                write!(f, "the device takes {segment:#x} bytes at once, in a pool as elsewhere")
+            }
+            Self::TooLong(_) => f.write_str(
+                "the device counts no further than its boundary, in a pool as elsewhere",
+            ),
             Self::SharesPages => f.write_str("other data lies in the pages that an entry shows"),
             Self::InPlaceOnly => {
                 f.write_str("a heap never bounces: the device reaches the memory, or stays out")
@@ -110,6 +130,16 @@ impl fmt::Display for Step {
                 let far = if far { ", on another node" } else { "" };
                 write!(f, "{}. {label} at {range}: {whose}{far}", place.saturating_add(1))
             }
+            Self::Wanted(reason) => write!(f, "a bounce is wanted ({reason}): {}", reason.text()),
+            Self::Slot { label, range, addr: Some(addr) } => {
+                write!(f, "{label} at {range}: where it is empty, the device is given {addr}")
+            }
+            Self::Slot { label, range, addr: None } => {
+                write!(f, "{label} at {range}: the domain gives the address")
+            }
+            Self::Revoked => f.write_str(
+                "the device was revoked: it is shown nothing more, and what it left stays away",
+            ),
             Self::Pages { state, convert: true, len, align } => {
                 write!(f, "pages of our own have to be converted to become {state}: ")?;
                 write!(f, "{len:#x} bytes, aligned to {align:#x}")
@@ -165,7 +195,7 @@ impl fmt::Display for Step {
             }
             Self::Direct(reason) => write!(f, "direct ({reason}): {}", reason.text()),
             Self::Bounce(reason) => {
-                write!(f, "bounce ({reason}): the bytes have to go through a pool")
+                write!(f, "bounce ({reason}): the bytes go through a pool")
             }
             Self::Refuse(reason) => {
                 write!(f, "refuse ({reason}): {}; way out: {}", reason.text(), reason.way_out())

@@ -2,9 +2,13 @@
 //! CPU maps it, how it is freed, whether another device may attach to it.
 
 use super::map;
-use super::map::Plan;
+use super::reach::reach;
 use super::request::AllocKind;
 use super::request::MapRequest;
+use super::request::Place;
+use super::source;
+use super::source::What;
+use super::step::Known;
 use super::step::Step;
 use super::step::Trace;
 use crate::addr::DmaAddr;
@@ -14,7 +18,9 @@ use crate::reason::Refuse;
 use crate::regime::Regime;
 use crate::state::CacheMode;
 use crate::state::Context;
+use crate::state::Memory;
 use crate::state::State;
+use crate::state::Trust;
 
 /// How the CPU's page tables map memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,16 +58,84 @@ pub fn protection(
     attrs: Attrs,
     trace: &mut impl Trace,
 ) -> Result<Protection, Refuse> {
-    let protection = match regime.cpu_mark(state) {
-        None => Err(Refuse::InvalidRange),
-        // sabotage: cpu-mark-lost
-        Some(mark) => Ok(Protection { mark, cache: cache(coherent, attrs) }),
-    };
-    match protection {
-        Ok(protection) => trace.step(Step::Protection { state, protection }),
-        Err(reason) => trace.step(Step::Refuse(reason)),
+    told(entry(regime, state, cache(coherent, attrs), trace), trace)
+}
+
+/// The entry of a page table for memory in `state`.
+fn entry(
+    regime: &Regime,
+    state: State,
+    cache: CacheMode,
+    trace: &mut impl Trace,
+) -> Result<Protection, Refuse> {
+    let mark = regime.cpu_mark(state).ok_or(Refuse::InvalidRange)?;
+    let protection = Protection { mark, cache }; // sabotage: cpu-mark-lost
+    trace.step(Step::Protection { state, protection });
+    Ok(protection)
+}
+
+fn told<T: Copy>(answer: Result<T, Refuse>, trace: &mut impl Trace) -> Result<T, Refuse> {
+    if let Err(reason) = answer {
+        trace.step(Step::Refuse(reason));
     }
-    protection
+    answer
+}
+
+/// A CPU mapping of memory that is no allocation, before anything is done about it: of a buffer, or of
+/// a device's registers.
+#[derive(Clone, Copy, Debug)]
+pub struct ViewRequest<'a> {
+    /// The rules of the machine.
+    pub regime: &'a Regime,
+    /// Where the memory lies.
+    pub place: Place,
+    /// How long it is in bytes.
+    pub len: u64,
+    /// What is known about it.
+    pub memory: Memory,
+    /// The trust of the device that it is mapped for: whose registers they are, if they are any.
+    pub trust: Trust,
+    /// Whether that device sees the CPU's caches.
+    pub coherent: bool,
+    /// What the caller asserts and wants, out of [`Attrs::FOR_VIEW`].
+    pub attrs: Attrs,
+}
+
+/// How the CPU maps memory that is no allocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct View {
+    /// The state of the memory.
+    pub state: State,
+    /// What its page-table entries carry.
+    pub protection: Protection,
+}
+
+/// Decides how the CPU maps memory that is no allocation, for the kernel and for user space alike.
+/// Registers are never cached, and those of a device that is not accepted are the host's: shared in a
+/// guest, plain on an SME host. Memory that nobody may touch as it is (mixed, unaccepted, in
+/// quarantine, being converted, in a guest another device's) is refused, and so is memory in no
+/// single run, which has no mapping as one. Never panics.
+pub fn view(request: &ViewRequest<'_>, trace: &mut impl Trace) -> Result<View, Refuse> {
+    told(decide_view(request, trace), trace)
+}
+
+fn decide_view(request: &ViewRequest<'_>, trace: &mut impl Trace) -> Result<View, Refuse> {
+    let ViewRequest { regime, attrs, .. } = *request;
+    let alien = attrs.without(Attrs::FOR_VIEW);
+    if !alien.is_empty() {
+        trace.step(Step::NotTaken(alien));
+        return Err(Refuse::BadAttribute);
+    }
+    source::range(regime, request.place, request.len, trace)?.ok_or(Refuse::Unlocated)?;
+    let What { state, mmio, known } = source::what(regime, request.memory, attrs, None, trace)?;
+    let private = request.trust == Trust::Accepted && state == State::PRIVATE;
+    let (state, known) = match mmio && !private {
+        true => (registers(regime).0, Known::Host),
+        false => (state, known),
+    };
+    trace.step(Step::Memory { state, mmio, known });
+    let cache = cache(request.coherent && !mmio, attrs);
+    Ok(View { state, protection: entry(regime, state, cache, trace)? })
 }
 
 fn cache(cached: bool, attrs: Attrs) -> CacheMode {
@@ -89,8 +163,7 @@ pub fn free(converted: bool, context: Context, trace: &mut impl Trace) -> Result
     // sabotage: atomic-free-converts
     if converted && context == Context::Atomic {
         trace.step(Step::Atomic);
-        trace.step(Step::Refuse(Refuse::AtomicNeedsConversion));
-        return Err(Refuse::AtomicNeedsConversion);
+        return told(Err(Refuse::AtomicNeedsConversion), trace);
     }
     Ok(())
 }
@@ -124,15 +197,13 @@ pub fn mmap(request: &MmapRequest<'_>, trace: &mut impl Trace) -> Result<Protect
     let alien = request.attrs.without(request.kind.takes());
     if !alien.is_empty() {
         trace.step(Step::NotTaken(alien));
-        trace.step(Step::Refuse(Refuse::BadAttribute));
-        return Err(Refuse::BadAttribute);
+        return told(Err(Refuse::BadAttribute), trace);
     }
     let MmapRequest { len, offset, part, .. } = *request;
     let inside = part > 0 && offset.checked_add(part).is_some_and(|end| end <= len);
     trace.step(Step::Part { offset, part, len, inside });
     if !inside {
-        trace.step(Step::Refuse(Refuse::OutOfBounds));
-        return Err(Refuse::OutOfBounds);
+        return told(Err(Refuse::OutOfBounds), trace);
     }
     let cached = is_cached(request.kind, request.coherent); // sabotage: driver-synced-uncached
     protection(request.regime, request.state, cached, request.attrs, trace)
@@ -152,23 +223,19 @@ pub struct Attached {
 }
 
 /// Decides about attaching a device to memory that several devices share: it touches the memory
-/// where it lies, or it does not attach (`RequireCoherent`). A heap never bounces. The pools of the
-/// request do not matter, but for a restricted one, which forbids everything outside of it.
+/// where it lies, or it does not attach, for the reason for which a map would have to bounce. A heap
+/// never bounces. The pools of the request do not matter, but for a restricted one, which forbids
+/// everything outside of it.
 pub fn attach(request: &MapRequest<'_>, trace: &mut impl Trace) -> Result<Attached, Refuse> {
     trace.step(Step::InPlaceOnly);
-    let attached = match map::decide(request, trace) {
-        Ok(Plan::Direct { reason, addr, state, cache_work }) => {
-            Ok(Attached { reason, addr, state, cache_work })
-        }
-        Ok(_) => Err(Refuse::RequireCoherent),
-        Err(reason) if reason.is_for_want_of_a_pool() => Err(Refuse::RequireCoherent),
-        Err(reason) => Err(reason),
-    };
-    trace.step(match attached {
-        Ok(Attached { reason, .. }) => Step::Direct(reason),
-        Err(reason) => Step::Refuse(reason),
+    let attached = source::source(request, trace).and_then(|source| {
+        let addr = reach(request, &source, trace)?;
+        map::in_place(request, &source, addr)
     });
-    attached
+    if let Ok(Attached { reason, .. }) = attached {
+        trace.step(Step::Direct(reason));
+    }
+    told(attached, trace)
 }
 
 #[cfg(test)]

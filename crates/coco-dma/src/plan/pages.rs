@@ -7,6 +7,7 @@ use super::request::AllocRequest;
 use super::request::DeviceInfo;
 use super::step::Step;
 use super::step::Trace;
+use crate::addr::BusRange;
 use crate::addr::BusRanges;
 use crate::addr::DmaAddr;
 use crate::addr::PageConstraints;
@@ -50,6 +51,8 @@ pub(super) fn own_pages(
     }
     let (state, convert) = match (regime, device.trust) {
         (Regime::Open, _) => (State::Ordinary, false),
+        // sabotage: sme-pages-stay-encrypted, sme-plain-unconverted
+        (Regime::Host(_), _) if !reach::carries_c_bit(regime, device) => (State::PLAIN, true),
         (Regime::Host(_), _) => (State::ENCRYPTED, false),
         // sabotage: accepted-shared-pages
         (Regime::Guest(_), Trust::Accepted) => (State::PRIVATE, false),
@@ -75,16 +78,21 @@ pub(super) fn own_pages(
 /// One way to get pages of our own: what a source is asked for, and the window of the bus through
 /// which the device would see the answer.
 #[derive(Clone, Copy, Debug)]
-pub struct PageQuery<'a> {
+pub struct PageQuery {
     /// What must hold of the run.
     pub constraints: PageConstraints,
     pages: OwnPages,
-    bus: BusRanges<'a>,
+    window: Option<BusRange>,
     /// From an address of memory to the device's, modulo 2^64.
     offset: u64,
 }
 
 impl OwnPages {
+    /// The state that they are converted to, if they are: what their record keeps for the end.
+    pub(crate) fn lent(&self) -> Option<State> {
+        self.convert.then_some(self.state)
+    }
+
     /// What to ask a source for to get all of them as one run, in the order in which to try: window
     /// by window of the bus, since what holds of an address holds of the device's, and each window
     /// has an offset of its own. (Behind a domain, which moves whole pages anywhere, memory is
@@ -94,19 +102,20 @@ impl OwnPages {
         regime: &'a Regime,
         device: &'a DeviceInfo<'a>,
         context: Context,
-    ) -> impl Iterator<Item = PageQuery<'a>> {
+    ) -> impl Iterator<Item = PageQuery> + use<'a> {
         let translated = device.attachment.is_translated();
         let bus = if translated { BusRanges::IDENTITY } else { device.bus };
-        bus.each().filter_map(move |bus| self.query(regime, device, bus, context))
+        bus.each().filter_map(move |window| self.query(regime, device, window, context))
     }
 
-    fn query<'a>(
+    fn query(
         self,
         regime: &Regime,
         device: &DeviceInfo<'_>,
-        bus: BusRanges<'a>,
+        window: Option<BusRange>,
         context: Context,
-    ) -> Option<PageQuery<'a>> {
+    ) -> Option<PageQuery> {
+        let bus = BusRanges::new(window.as_slice());
         let Self { state, len, unit, align, .. } = self;
         let most = regime.memory_limit().raw();
         let (mark, limit) = if device.attachment.is_translated() {
@@ -145,7 +154,7 @@ impl OwnPages {
             boundary,
             context,
         };
-        Some(PageQuery { constraints, pages: self, bus, offset })
+        Some(PageQuery { constraints, pages: self, window, offset })
     }
 
     /// What a source is asked for to get `len` bytes of them where they need not be one run: the
@@ -156,7 +165,7 @@ impl OwnPages {
     }
 }
 
-impl PageQuery<'_> {
+impl PageQuery {
     /// The part of `run`, the answer of a source, that is the allocation, and the address at which the
     /// device is given it (`None` where a domain gives it). `None` where the answer is not what was
     /// asked for.
@@ -165,6 +174,7 @@ impl PageQuery<'_> {
         regime: &Regime,
         device: &DeviceInfo<'_>,
         run: PhysRange,
+        trace: &mut impl Trace,
     ) -> Option<(PhysRange, Option<DmaAddr>)> {
         let OwnPages { state, len, align, .. } = self.pages;
         // A source is not believed.
@@ -174,11 +184,12 @@ impl PageQuery<'_> {
         let seen = self.offset.wrapping_add(run.base().raw());
         let part = run.slice(seen.wrapping_neg() & (align - 1), len)?;
         if device.attachment.is_translated() {
+            trace.step(Step::Translated(state));
             return Some((part, None));
         }
-        let device = DeviceInfo { bus: self.bus, ..*device };
+        let device = DeviceInfo { bus: BusRanges::new(self.window.as_slice()), ..*device };
         let mark = regime.dma_mark(device.trust, state)?;
-        let addr = reach::bus_address(regime, &device, state, part, mark, &mut ()).ok()?;
+        let addr = reach::bus_address(regime, &device, state, part, mark, trace).ok()?;
         Some((part, Some(addr)))
     }
 }
@@ -188,7 +199,6 @@ mod tests {
     use std::vec::Vec;
 
     use super::*;
-    use crate::addr::BusRange;
     use crate::plan::Limits;
     use crate::state::Attachment;
 
@@ -223,7 +233,7 @@ mod tests {
     /// it.
     fn placed(device: &DeviceInfo<'_>, given: PhysRange) -> Option<(u64, Option<u64>)> {
         let query = PAGES.queries(&Regime::Open, device, Context::Blocking).next().unwrap();
-        let (part, addr) = query.place(&Regime::Open, device, given)?;
+        let (part, addr) = query.place(&Regime::Open, device, given, &mut ())?;
         assert_eq!(part.len(), PAGES.len);
         Some((part.base().raw(), addr.map(DmaAddr::raw)))
     }

@@ -1,8 +1,11 @@
 //! Which pools can take a bounce, and in which order.
 
+use super::reach::carries_c_bit;
 use super::request::IOMMU_PAGE;
 use super::request::MapRequest;
+use super::request::Place;
 use super::request::PoolInfo;
+use super::step::Misfit;
 use super::step::PoolVerdict;
 use super::step::Step;
 use super::step::Trace;
@@ -86,7 +89,28 @@ pub struct Candidate {
 /// then the reserve, which is for atomic context alone, then pools for all uses.
 const PURPOSE: u8 = 3;
 
+impl Candidate {
+    /// The address at which the device is given the lowest place; `None` where a domain gives it.
+    #[must_use]
+    pub fn lowest(&self) -> Option<DmaAddr> {
+        self.base?.checked_add(self.places.lowest())
+    }
+}
+
 impl Candidates<'_> {
+    /// Tells the place that the first of them gives where it is empty.
+    pub fn tell_first(mut self, trace: &mut impl Trace) {
+        if !trace.listens() {
+            return;
+        }
+        if let Some(first) = self.next()
+            && let Some(pool) = self.request.pools.get(first.index)
+        {
+            let (label, range, addr) = (pool.label, pool.range, first.lowest());
+            trace.step(Step::Slot { label, range, addr });
+        }
+    }
+
     /// The pools of an allocation in two: the reservoir, if it can take it, and the rest.
     pub(super) fn split(self) -> (Option<Self>, Self) {
         let reservoir = Self { past: 1 << PURPOSE, ..self };
@@ -207,6 +231,25 @@ fn order(request: &MapRequest<'_>, terms: Terms, pool: &PoolInfo) -> Result<u8, 
     Ok(purpose << PURPOSE | label << 2 | machines << 1 | far)
 }
 
+/// The limit of the device that the request breaks in every pool.
+pub(super) fn too_long(request: &MapRequest<'_>) -> Option<Misfit> {
+    let limits = &request.device.limits;
+    let kept = original(request) & limits.min_align.raw();
+    match (limits.segment, limits.boundary) {
+        (Some(segment), _) if request.len > segment => Some(Misfit::Segment(segment)),
+        (_, Some(boundary)) if boundary.crossed_by(kept, request.len) => Some(Misfit::Boundary),
+        _ => None,
+    }
+}
+
+/// The address whose low bits a bounce may have to keep.
+pub(super) fn original(request: &MapRequest<'_>) -> u64 {
+    match request.place {
+        Place::At(base) => base.raw(),
+        Place::Unlocated => 0,
+    }
+}
+
 /// Whether one pool can take the bounce.
 fn judge(
     request: &MapRequest<'_>,
@@ -219,18 +262,15 @@ fn judge(
     // sabotage: pool-label-ignored
     let base = base(request, state, pool.range).ok_or(PoolVerdict::Reach)?;
     let limits = &request.device.limits;
-    let (align, segment, boundary) = match terms.allocation {
+    let (align, boundary) = match terms.allocation {
         // It crosses no boundary that it is not longer than, and has no segments.
-        Some((align, _)) => (align, None, None),
-        None => (request.align, limits.segment, limits.boundary), // sabotage: pool-boundary
+        Some((align, _)) => (align, None),
+        None => (request.align, limits.boundary), // sabotage: pool-boundary
     };
-    if segment.is_some_and(|segment| request.len > segment) {
+    if terms.allocation.is_none() && too_long(request).is_some() {
         return Err(PoolVerdict::Size);
     }
-    let original = match request.place {
-        super::Place::At(base) => base.raw(),
-        super::Place::Unlocated => 0,
-    };
+    let original = original(request);
     let constraints = Constraints {
         len: request.len,
         original,
@@ -239,7 +279,11 @@ fn judge(
         boundary,
     };
     let (seen_from, constraints, pad) = match base {
-        Some(base) => (base.raw(), constraints, 0), // sabotage: pool-limits-in-memory
+        Some(base) => {
+            let align = constraints.align.max(limits.align.bytes());
+            (base.raw(), Constraints { align, ..constraints }, 0) // sabotage: pool-limits-in-memory
+        }
+        // The domain aligns what it gives.
         None => {
             let page = request.align.max(IOMMU_PAGE);
             let (constraints, pad) = whole_pages(constraints, page).ok_or(PoolVerdict::Size)?;
@@ -276,10 +320,9 @@ fn rank(request: &MapRequest<'_>, forced: bool, label: PoolLabel) -> Option<u8> 
         (Regime::Host(_), _, PoolLabel::Ordinary) => Some(0),
         // Plain memory gives up the cipher: only for devices that cannot carry the C-bit, and
         // where a bounce is wanted for its own sake.
-        (Regime::Host(host), _, PoolLabel::HostPlain) => {
-            let carries_mark =
-                device.attachment.is_translated() || device.limit().raw() >= host.mark();
-            (forced || !carries_mark).then_some(1) // sabotage: sme-plain-for-want
+        (Regime::Host(_), _, PoolLabel::HostPlain) => {
+            let carries = carries_c_bit(request.regime, device);
+            (forced || !carries).then_some(1) // sabotage: sme-plain-for-want
         }
         (Regime::Guest(_), Trust::Untrusted, PoolLabel::GuestShared) => Some(0),
         // sabotage: accepted-shared-pool

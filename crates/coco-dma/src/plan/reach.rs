@@ -1,10 +1,10 @@
 //! Whether a device can touch memory where it lies, and at which address.
 
-use super::map::Source;
 use super::pools;
 use super::request::DeviceInfo;
 use super::request::IOMMU_PAGE;
 use super::request::MapRequest;
+use super::source::Source;
 use super::step::Misfit;
 use super::step::Step;
 use super::step::Trace;
@@ -104,6 +104,13 @@ pub(super) fn bus_address(
     }
 }
 
+/// Whether the device can be given addresses of encrypted memory of an SME host: it can carry the
+/// C-bit, or a domain does it for it.
+pub(super) fn carries_c_bit(regime: &Regime, device: &DeviceInfo<'_>) -> bool {
+    let mark = regime.dma_mark(device.trust, State::ENCRYPTED);
+    device.attachment.is_translated() || mark.is_some_and(|mark| device.limit().raw() >= mark)
+}
+
 /// The limit that the place of the buffer breaks and a pool could keep.
 fn misfit(
     request: &MapRequest<'_>,
@@ -113,6 +120,11 @@ fn misfit(
 ) -> Option<Misfit> {
     let device = request.device;
     let limits = &device.limits;
+    // A domain places whole pages as the device wants them.
+    let low = addr.map_or(range.base().raw() & (request.align.max(IOMMU_PAGE) - 1), DmaAddr::raw);
+    if !limits.align.divides(low) {
+        return Some(Misfit::Start(limits.align));
+    }
     // sabotage: segment-length
     if let Some(segment) = limits.segment.filter(|segment| range.len() > *segment) {
         return Some(Misfit::Segment(segment));

@@ -2,6 +2,7 @@
 
 use crate::addr::AddressLimit;
 use crate::addr::AlignMask;
+use crate::addr::Alignment;
 use crate::addr::Boundary;
 use crate::addr::BusRanges;
 use crate::addr::CacheLine;
@@ -30,6 +31,15 @@ pub struct Limits {
     pub segment: Option<u64>,
     /// The boundary that no segment may cross (default: none).
     pub boundary: Option<Boundary>,
+    /// The most segments that one list may have (default: any number).
+    pub max_segments: Option<usize>,
+    /// What the address of a mapping has to be a multiple of: a buffer that begins elsewhere
+    /// bounces (default: any byte). Bits that a bounce has to keep are no help to it, so that a
+    /// device with both is refused when it is made.
+    pub align: Alignment,
+    /// What the length of a mapping has to be a multiple of: no pool makes it one, so that another
+    /// length is refused as invalid (default: any number).
+    pub len_align: Alignment,
     /// The low bits that a bounce has to keep (default: none).
     pub min_align: AlignMask,
     /// The cache line, for devices that are not coherent (default: 64 bytes).
@@ -42,6 +52,9 @@ impl Limits {
         mask: AddressLimit::NONE,
         segment: None,
         boundary: None,
+        max_segments: None,
+        align: Alignment::NONE,
+        len_align: Alignment::NONE,
         min_align: AlignMask::NONE,
         cache_line: CacheLine::USUAL,
     };
@@ -49,6 +62,19 @@ impl Limits {
     /// The limits of a device whose mask has `bits` bits.
     pub const fn mask_bits(bits: u32) -> Self {
         Self { mask: AddressLimit::bits(bits), ..Self::NONE }
+    }
+
+    /// Whether no device can have all of them: a bounce keeps the low bits under the min-align mask,
+    /// so that it cannot clear those that the alignment wants clear; and what is cut at a segment or
+    /// boundary that is shorter than an alignment has ends that break it.
+    pub fn conflict(&self) -> bool {
+        let coarse = self.align.max(self.len_align).bytes();
+        if coarse == 1 {
+            return false;
+        }
+        (!self.align.is_none() && self.min_align != AlignMask::NONE)
+            || self.segment.is_some_and(|segment| segment < coarse)
+            || self.boundary.is_some_and(|boundary| boundary.bytes() < coarse)
     }
 }
 

@@ -2,8 +2,10 @@
 //! builds none of it.
 
 use super::memory::Protection;
+use super::rule::Rule;
 use super::transfer::Transfer;
 use crate::addr::AddressLimit;
+use crate::addr::Alignment;
 use crate::addr::DmaAddr;
 use crate::addr::PhysRange;
 use crate::attrs::Attrs;
@@ -63,6 +65,8 @@ pub enum PoolVerdict {
 /// Which limit of a device a buffer breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Misfit {
+    /// It does not begin where the device can take it.
+    Start(Alignment),
     /// It is longer than the longest segment, in bytes.
     Segment(u64),
     /// It crosses the boundary that no segment may cross.
@@ -81,6 +85,17 @@ pub enum Step {
     NotTaken(Attrs),
     /// The range is memory or registers of this machine.
     Range(PhysRange),
+    /// The device takes lengths of these multiples only.
+    Length(Alignment),
+    /// It is longer than the device takes at once, wherever it lies.
+    TooLong(Misfit),
+    /// The segments of a list against the most that the device takes.
+    Segments {
+        /// How many the list is.
+        count: usize,
+        /// How many there may be.
+        most: usize,
+    },
     /// The memory is in no single run.
     Unlocated,
     /// What the memory is taken to be.
@@ -136,6 +151,8 @@ pub enum Step {
     Misaligned(Misfit),
     /// The buffer shares IOMMU pages with other data, and the device is external-facing.
     SharesPages,
+    /// A bounce is wanted: whether there is a pool for it comes next.
+    Wanted(Bounce),
     /// One pool was looked at.
     Pool {
         /// Its label.
@@ -157,6 +174,15 @@ pub enum Step {
         own: bool,
         /// Whether it lies on another node than the device.
         far: bool,
+    },
+    /// The place that the first pool gives where it is empty.
+    Slot {
+        /// The pool's label.
+        label: PoolLabel,
+        /// Where it lies.
+        range: PhysRange,
+        /// The address that the device is given; `None` where a domain gives it.
+        addr: Option<DmaAddr>,
     },
     /// A heap's memory is never bounced.
     InPlaceOnly,
@@ -189,6 +215,8 @@ pub enum Step {
         /// Whether the part lies in it.
         inside: bool,
     },
+    /// The device is dead or distrusted.
+    Revoked,
     /// What is done to the bytes of a map.
     Transfer(Transfer),
     /// How the CPU maps memory in a state.
@@ -214,7 +242,7 @@ pub enum Step {
     },
     /// The decision: the device touches the memory where it lies.
     Direct(Direct),
-    /// The decision so far: the buffer has to go through a pool.
+    /// The decision: the bytes go through a pool.
     Bounce(Bounce),
     /// The decision: refused.
     Refuse(Refuse),
@@ -245,34 +273,42 @@ pub enum Known {
     Label,
     /// The attributes, because nobody tracks it.
     Attributes,
+    /// The device is not accepted, so that its registers are the host's.
+    Host,
 }
 
 impl Step {
-    /// The stable name of the rule.
-    pub const fn rule(&self) -> &'static str {
+    /// The rule that was applied.
+    pub const fn rule(&self) -> Rule {
         match self {
-            Self::Attributes(_) | Self::NotTaken(_) => "attributes",
-            Self::Peer => "peer-to-peer",
-            Self::Range(_) | Self::Unlocated => "range",
-            Self::Memory { .. } => "memory-state",
-            Self::Reach { .. } => "reach",
-            Self::Restricted { .. } => "restricted-pool",
-            Self::Forced => "forced",
-            Self::Unmapped(_) => "bus-range",
-            Self::Form { .. } | Self::Translated(_) => "dma-form",
-            Self::Limit { .. } => "limit",
-            Self::Misaligned(_) => "alignment",
-            Self::InPlaceOnly => "in-place",
-            Self::SharesPages => "external-facing",
-            Self::Pool { .. } => "pool",
-            Self::Order { .. } => "pool-order",
-            Self::Pages { .. } | Self::PagesOutOfReach { .. } => "pages",
-            Self::Part { .. } => "bounds",
-            Self::Transfer(_) => "copy",
-            Self::Protection { .. } => "cpu-form",
-            Self::Free { .. } => "ownership",
-            Self::Atomic => "context",
-            Self::Source { .. } | Self::Direct(_) | Self::Bounce(_) | Self::Refuse(_) => "decision",
+            Self::Attributes(_) | Self::NotTaken(_) => Rule::Attributes,
+            Self::Peer => Rule::Peer,
+            Self::Segments { .. } => Rule::Segments,
+            Self::Length(_) | Self::Range(_) | Self::Unlocated => Rule::Range,
+            Self::Memory { .. } => Rule::MemoryState,
+            Self::Reach { .. } => Rule::Reach,
+            Self::Restricted { .. } => Rule::Restricted,
+            Self::Forced => Rule::Forced,
+            Self::Unmapped(_) => Rule::BusRange,
+            Self::Form { .. } | Self::Translated(_) => Rule::Form,
+            Self::TooLong(_) | Self::Limit { .. } => Rule::Limit,
+            Self::Misaligned(_) => Rule::Alignment,
+            Self::InPlaceOnly => Rule::InPlace,
+            Self::SharesPages => Rule::External,
+            Self::Wanted(_) => Rule::Wanted,
+            Self::Pool { .. } => Rule::Pool,
+            Self::Order { .. } => Rule::PoolOrder,
+            Self::Slot { .. } => Rule::Slot,
+            Self::Pages { .. } | Self::PagesOutOfReach { .. } => Rule::Pages,
+            Self::Part { .. } => Rule::Bounds,
+            Self::Revoked => Rule::Revoked,
+            Self::Transfer(_) => Rule::Copy,
+            Self::Protection { .. } => Rule::CpuForm,
+            Self::Free { .. } => Rule::Ownership,
+            Self::Atomic => Rule::Context,
+            Self::Source { .. } | Self::Direct(_) | Self::Bounce(_) | Self::Refuse(_) => {
+                Rule::Decision
+            }
         }
     }
 }

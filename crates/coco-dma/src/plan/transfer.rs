@@ -62,6 +62,9 @@ pub struct Transfer {
 pub fn transfer(map: &MapFace, moment: Moment, trace: &mut impl Trace) -> Transfer {
     // sabotage: sync-other-way
     let (to, from) = (map.direction.to_device(), map.direction.from_device());
+    if !map.alive {
+        trace.step(Step::Revoked);
+    }
     let skips = map.attrs.contains(Attrs::SKIP_CPU_SYNC);
     let bytes = match moment {
         // Linux copies the old buffer in where the device only writes; here it is zeroes.

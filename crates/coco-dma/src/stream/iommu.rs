@@ -52,7 +52,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
 
     /// Zeroes what lies beside the bytes of a mapping in its slots, and has all of it out of the
     /// caches. Answers where the bytes lie.
-    fn scrub(&self, mapping: &RawMapping) -> Option<PhysRange> {
+    pub(super) fn scrub(&self, mapping: &RawMapping) -> Option<PhysRange> {
         let Held::Slots { pool, run, at, .. } = &mapping.place else { return None };
         let pool = self.pool(*pool).filter(|pool| pool.holds(run))?;
         let (start, end) = (run.offset(), at.checked_add(mapping.len())?);

@@ -15,23 +15,37 @@ use crate::copy::barrier;
 use crate::device::Device;
 use crate::ledger::Conflict;
 use crate::ledger::Pin;
+use crate::observe::Event;
 use crate::plan;
 use crate::plan::Candidates;
+use crate::plan::MapRequest;
 use crate::plan::Moment;
 use crate::plan::Plan;
 use crate::platform::Platform;
 use crate::pool::PoolHandle;
 use crate::pool::SlotAlloc;
+use crate::reason::Bounce;
 use crate::reason::Refuse;
 use crate::state::Direction;
 use crate::state::Memory;
 use crate::state::State;
 
 /// The address of a mapping that is not in its domain yet: nobody is given it.
-const NOWHERE: DmaAddr = DmaAddr::new(u64::MAX);
+pub(super) const NOWHERE: DmaAddr = DmaAddr::new(u64::MAX);
 
 /// How often a map is planned when the state of the memory changes under it.
 const ATTEMPTS: usize = 3;
+
+/// A map whose bytes are in their place, and that no domain shows yet.
+pub(super) struct Lent {
+    pub(super) mapping: RawMapping,
+    /// The state of what the device is to see.
+    pub(super) state: State,
+    /// Why it bounces, if it does.
+    pub(super) bounce: Option<Bounce>,
+    /// Whether a domain is to give the address.
+    pub(super) translate: bool,
+}
 
 impl<P: Platform + ?Sized> Device<'_, P> {
     /// Maps a buffer for the device. Never blocks and never converts memory.
@@ -120,17 +134,50 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         direction: Direction,
         attrs: Attrs,
     ) -> Result<RawMapping, MapError> {
-        let record =
-            |addr, place| RawMapping { owner: self.owner(), addr, buffer, direction, attrs, place };
         // sabotage: distrusted-maps
         if let Some(reason) = self.stopped() {
             return Err(self.refused(reason, buffer.len(), range, attrs));
         }
         // A length past 64 bits cannot be.
         let len = u64::try_from(buffer.len()).unwrap_or(0);
+        let request = || self.request(range, len, direction, attrs);
+        // SAFETY: this function's conditions.
+        let lent = unsafe { self.lend(hand, buffer, range, request) };
+        let lent = lent.map_err(|reason| self.refused(reason, buffer.len(), range, attrs))?;
+        let Lent { mut mapping, state, bounce, translate } = lent;
+        if translate {
+            // The device's domain gives the address, and now that the bytes are in their place
+            // they may be seen.
+            // SAFETY: conditions 1 to 3; the state is pinned, or cannot change.
+            if let Err(reason) = unsafe { self.map_iommu(&mut mapping, range, state) } {
+                self.release(hand, mapping.place);
+                return Err(self.refused(reason, buffer.len(), range, attrs));
+            }
+        }
+        self.count_map(bounce);
+        if self.dma().is_observed() {
+            self.tell_mapped(hand, &mut mapping, range, bounce);
+        }
+        Ok(mapping)
+    }
+
+    /// Takes what a map holds, and has the bytes in their place: as `plan` says of `request`, which is
+    /// made anew where the state of the memory changes meanwhile. Nothing is shown to a domain yet.
+    ///
+    /// # Safety
+    ///
+    /// As for [`map_raw`](Self::map_raw).
+    pub(super) unsafe fn lend<'r>(
+        &self,
+        hand: &mut impl SlotAlloc,
+        buffer: NonNull<[u8]>,
+        range: Option<PhysRange>,
+        request: impl Fn() -> MapRequest<'r>,
+    ) -> Result<Lent, Refuse> {
         let mut changed = Refuse::Busy;
         for _ in 0..ATTEMPTS {
-            let request = self.request(range, len, direction, attrs);
+            let request = request();
+            let MapRequest { direction, mut attrs, .. } = request;
             let (addr, state, place, bounce) = match plan::map(&request, &mut ()) {
                 Plan::Direct { addr, state, .. } => {
                     // On a mismatch somebody converted it meanwhile: plan again. What else lies in
@@ -145,42 +192,40 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                     };
                     (addr, state, Held::InPlace { pin, mapped: None }, None)
                 }
-                Plan::Bounce { pools, reason, .. } => match self.bounce(hand, pools) {
-                    Ok((addr, state, place)) => (addr, state, place, Some(reason)),
-                    Err(reason) => return Err(self.refused(reason, buffer.len(), range, attrs)),
-                },
-                Plan::Refuse(reason) => {
-                    return Err(self.refused(reason, buffer.len(), range, attrs));
+                Plan::Bounce { pools, reason, .. } => {
+                    let (addr, state, place) = self.bounce(hand, pools)?;
+                    (addr, state, place, Some(reason))
                 }
+                Plan::Refuse(reason) => return Err(reason),
             };
-            let mut mapping = record(addr.unwrap_or(NOWHERE), place);
             if request.memory == Memory::Peer {
                 // Registers, whoever says so: no cache has lines of them.
-                mapping.attrs = attrs.with(Attrs::MMIO);
+                attrs = attrs.with(Attrs::MMIO);
             }
+            let owner = self.owner();
+            let mapping = RawMapping {
+                owner,
+                addr: addr.unwrap_or(NOWHERE),
+                buffer,
+                direction,
+                attrs,
+                place,
+            };
             if let Some(ends) = self.ends(&mapping) {
                 // SAFETY: the buffer is readable and writable by condition 1.
                 unsafe { self.transfer(&ends, Moment::Map, 0..mapping.len()) };
             }
-            if addr.is_none() {
-                // The device's domain gives the address, and now that the bytes are in their place
-                // they may be seen.
-                // SAFETY: conditions 1 to 3; the state is pinned, or cannot change.
-                if let Err(reason) = unsafe { self.map_iommu(&mut mapping, range, state) } {
-                    self.release(hand, mapping.place);
-                    return Err(self.refused(reason, buffer.len(), range, attrs));
-                }
-            }
-            match bounce {
-                None => self.count().direct(),
-                Some(_) => self.count().bounced(),
-            }
-            if self.dma().is_observed() {
-                self.tell_mapped(hand, &mut mapping, range, bounce);
-            }
-            return Ok(mapping);
+            return Ok(Lent { mapping, state, bounce, translate: addr.is_none() });
         }
-        Err(self.refused(changed, buffer.len(), range, attrs))
+        Err(changed)
+    }
+
+    /// Counts a map.
+    pub(super) fn count_map(&self, bounce: Option<Bounce>) {
+        match bounce {
+            None => self.count().direct(),
+            Some(_) => self.count().bounced(),
+        }
     }
 
     /// Pins memory that is mapped in place, if it is in a state that can change.
@@ -236,7 +281,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     }
 
     #[cold]
-    fn refused(
+    pub(super) fn refused(
         &self,
         reason: Refuse,
         len: usize,

@@ -62,6 +62,14 @@ impl Held {
             Self::InPlace { mapped, .. } | Self::Slots { mapped, .. } => mapped.as_ref(),
         }
     }
+
+    /// What it held in the device's domain is unmapped.
+    pub(super) fn forget_mapped(&mut self) {
+        match self {
+            Self::Open => {}
+            Self::InPlace { mapped, .. } | Self::Slots { mapped, .. } => *mapped = None,
+        }
+    }
 }
 
 impl RawMapping {
@@ -212,7 +220,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         }
         // SAFETY: this function's conditions.
         unsafe { self.copy_back(&mapping, written) };
-        let lent = self.dma().tells_maps().then(|| self.lent(&mapping));
+        let lent = self.dma().tells_maps().then(|| self.map_info(&mapping));
         match mapping.place {
             Held::Open => {}
             place @ (Held::InPlace { .. } | Held::Slots { .. }) => {

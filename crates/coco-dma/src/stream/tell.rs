@@ -15,7 +15,7 @@ use crate::device::Device;
 use crate::observe::BounceCause;
 use crate::observe::Event;
 use crate::observe::Form;
-use crate::observe::Lent;
+use crate::observe::MapInfo;
 use crate::observe::SyncFor;
 use crate::platform::Platform;
 use crate::pool::Pool;
@@ -26,14 +26,14 @@ use crate::reason::Bounce;
 impl<P: Platform + ?Sized> Device<'_, P> {
     /// A map as events tell of it.
     #[cold]
-    pub(super) fn lent(&self, mapping: &RawMapping) -> Lent<'_> {
+    pub(super) fn map_info(&self, mapping: &RawMapping) -> MapInfo<'_> {
         let form = match &mapping.place {
             Held::Open | Held::InPlace { .. } => Form::Direct,
             Held::Slots { pool, .. } => self.form(*pool),
         };
         let RawMapping { addr, direction, attrs, .. } = *mapping;
         let (device, len) = (self.name(), mapping.len());
-        Lent { device, direction, phys: None, addr, len, attrs, form }
+        MapInfo { device, direction, phys: None, addr, len, attrs, form }
     }
 
     /// Tells of a map that was made.
@@ -46,11 +46,11 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         range: Option<PhysRange>,
         bounce: Option<Bounce>,
     ) {
-        let lent = Lent { phys: range.map(PhysRange::base), ..self.lent(mapping) };
+        let lent = MapInfo { phys: range.map(PhysRange::base), ..self.map_info(mapping) };
         let place = mem::replace(&mut mapping.place, Held::Open);
         let mut guard = MapGuard { device: self, hand, place };
         if let Some(reason) = bounce {
-            let Lent { device, addr, len, .. } = lent;
+            let MapInfo { device, addr, len, .. } = lent;
             self.dma().notify(&Event::Bounced { device, addr, len, reason });
         }
         if self.dma().tells_maps() {
@@ -81,11 +81,11 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     #[inline]
     pub(super) fn tell_synced(&self, mapping: &RawMapping, part: Range<usize>, to: SyncFor) {
         if self.dma().tells_maps() && mapping.owner == self.owner() {
-            let whole = self.lent(mapping);
+            let whole = self.map_info(mapping);
             let end = part.end.min(whole.len);
             let start = part.start.min(end);
             let addr = DmaAddr::new(whole.addr.raw().wrapping_add(start as u64));
-            let lent = Lent { addr, len: end - start, ..whole };
+            let lent = MapInfo { addr, len: end - start, ..whole };
             self.dma().notify(&Event::Synced { lent, to });
         }
     }

@@ -84,10 +84,12 @@ fn judge(platform: PlatformName, request: &AllocRequest<'_>) -> Result<bool, Str
     let atomic = request.context == Context::Atomic;
     let restricted = request.pools.iter().any(|pool| pool.restricted);
     let translated = device.attachment == Attachment::Translated;
-    let wanted_state = own_state(platform, device.trust);
+    let carries_c_bit = translated || device.limits.mask.raw() >= 1 << 47;
+    let wanted_state = own_state(platform, device.trust, carries_c_bit);
+    let converts = matches!(wanted_state, State::SHARED | State::PLAIN);
     let addr = form(platform, device.trust, wanted_state, LEN);
     let reached = translated || addr.is_some_and(|addr| addr <= device.limits.mask.raw());
-    let late = atomic && wanted_state == State::SHARED;
+    let late = atomic && converts;
     let own = request.pages && !restricted && reached && !late;
     let plan = match plan::alloc(request, &mut ()) {
         Ok(plan) => plan,
@@ -146,9 +148,11 @@ fn judge(platform: PlatformName, request: &AllocRequest<'_>) -> Result<bool, Str
     if let Some(pages) = plan.pages {
         ensure(request.pages && !restricted, "pages where none may be")?;
         ensure(!(pages.convert && atomic), "atomic context converts")?;
-        ensure(pages.convert == (pages.state == State::SHARED), "converted for nothing")?;
+        ensure(pages.convert == converts, "converted for nothing")?;
         ensure(pages.state == wanted_state, "pages in another state than this device's")?;
-        let unit = if pages.convert { GRANULE } else { request.page };
+        // An SME host converts page by page.
+        let granules = pages.convert && platform != PlatformName::Sme;
+        let unit = if granules { GRANULE } else { request.page };
         ensure(
             pages.unit == unit && pages.len.is_multiple_of(unit),
             "a part of a granule converts",

@@ -2,12 +2,32 @@
 
 use coco_dma::addr::{PhysAddr, PhysRange};
 use coco_dma::attrs::Attrs;
-use coco_dma::plan::{self, DeviceInfo, Limits, MapRequest, Place, Plan, PoolInfo};
-use coco_dma::reason::Refuse;
+use coco_dma::plan::{self, DeviceInfo, Limits, MapRequest, Place, Plan, PoolInfo, Step};
+use coco_dma::reason::{Bounce, Refuse};
 use coco_dma::regime::{Parameters, PlatformName};
 use coco_dma::state::{Attachment, Direction, Memory, PoolLabel, State, Trust};
 
 use super::table::form;
+
+/// Why a map of this would have to bounce, by what the steps found.
+fn wanted(request: &MapRequest<'_>) -> Option<Bounce> {
+    let mut reason = None;
+    let _ = plan::attach(request, &mut |step: Step| match step {
+        Step::Restricted { inside: false } => reason = Some(Bounce::RestrictedPool),
+        Step::Forced => reason = Some(Bounce::Forced),
+        Step::Reach { state: State::PRIVATE, reached: false, .. } => {
+            reason = Some(Bounce::PrivateMemory);
+        }
+        Step::Reach { reached: false, .. } => reason = Some(Bounce::SharedUnreachable),
+        Step::Limit { last, limit, by_bus: false }
+            if last.is_none_or(|last| last.raw() > limit.raw()) =>
+        {
+            reason = Some(Bounce::BeyondMask);
+        }
+        _ => {}
+    });
+    reason
+}
 
 const MEMORIES: [Memory; 7] = [
     Memory::Known(State::PRIVATE),
@@ -81,18 +101,14 @@ fn every_attachment() {
                             let translated = device.attachment.is_translated();
                             assert_eq!(addr, wanted.filter(|_| !translated), "{said}");
                         }
-                        (Err(Refuse::RequireCoherent), Plan::Bounce { .. }) => {}
-                        // A pool that is missing is none that an attachment could have used.
+                        (Err(why), Plan::Bounce { reason, .. }) => {
+                            assert_eq!(why, Refuse::from(reason), "{said}");
+                        }
+                        // What a map is refused for before anybody asks for reach stands; where it
+                        // would have bounced, the reason for that is the attachment's.
                         (Err(why), Plan::Refuse(of_map)) => {
-                            let wanted = match of_map {
-                                Refuse::NoPool
-                                | Refuse::NoPrivatePool
-                                | Refuse::NoReachablePool
-                                | Refuse::TooLarge => Refuse::RequireCoherent,
-                                Refuse::PoolLabelMismatch if why == Refuse::RequireCoherent => why,
-                                other => other,
-                            };
-                            assert_eq!(why, wanted, "{said}");
+                            let bounced = wanted(&request);
+                            assert_eq!(why, bounced.map_or(of_map, Refuse::from), "{said}");
                         }
                         (got, mapped) => panic!("{said} {got:?} {mapped:?}"),
                     }

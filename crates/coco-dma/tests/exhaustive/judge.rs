@@ -165,7 +165,7 @@ pub(crate) fn judge(
                 Refuse::AttributeContradictsLedger => {
                     let mmio = attr(Attrs::MMIO);
                     (mmio && matches!(request.memory, Memory::Known(_)))
-                        || (!mmio && request.memory == Memory::Peer)
+                        || (!mmio && request.memory == Memory::Peer && !is_guest(platform))
                         || attr(Attrs::CC_SHARED)
                 }
                 Refuse::PrivateMmio => {
@@ -175,7 +175,8 @@ pub(crate) fn judge(
                 Refuse::SharedUnreachable => {
                     device.trust == Trust::Accepted
                         && form(platform, device.trust, State::SHARED, p).is_none()
-                        && found().suit.is_empty()
+                        // No pool takes registers, which have no other reason then.
+                        && (registers || found().suit.is_empty())
                 }
                 Refuse::RequireCoherent => attr(Attrs::REQUIRE_COHERENT),
                 Refuse::NoPool => found().offered.is_empty(),

@@ -12,11 +12,15 @@ use super::table::form;
 const LEN: u64 = 0x1800;
 const PLACES: [u64; 5] = [0x1000_0000, 0x1000_f000, 0x3fff_f000, 0x4000_0040, 0x1_0000_0000];
 /// Two windows with a hole between them: the second is shown elsewhere.
-const WINDOWS: [(u64, u64, u64); 2] =
+pub(super) const WINDOWS: [(u64, u64, u64); 2] =
     [(0, 0, 0x4000_0000), (0x1_0000_0000, 0x8000_0000, 0x1000_0000)];
 
 /// One thing that differs from a device without limits.
-fn vary<'a>(what: usize, mut device: DeviceInfo<'a>, windows: &'a [BusRange]) -> DeviceInfo<'a> {
+pub(super) fn vary<'a>(
+    what: usize,
+    mut device: DeviceInfo<'a>,
+    windows: &'a [BusRange],
+) -> DeviceInfo<'a> {
     let limits = &mut device.limits;
     match what {
         0 => {}

@@ -40,7 +40,8 @@ fn seen(
             .map(|(cpu, bus, _)| p - cpu + bus)?,
     };
     let last = memory_last(platform);
-    let addr = form(platform, device.trust, own_state(platform, device.trust), bus)?;
+    let addr =
+        form(platform, device.trust, own_state(platform, device.trust, limit >= 1 << 47), bus)?;
     (p <= last && bus <= last && addr <= limit).then_some(addr)
 }
 

@@ -78,11 +78,13 @@ pub(crate) fn memory_last(platform: PlatformName) -> u64 {
     }
 }
 
-/// The state that pages of our own are brought into for a device of this trust.
-pub(crate) fn own_state(platform: PlatformName, trust: Trust) -> State {
+/// The state that pages of our own are brought into for a device of this trust, which carries the
+/// C-bit of an SME host or does not.
+pub(crate) fn own_state(platform: PlatformName, trust: Trust, carries_c_bit: bool) -> State {
     match (platform, trust) {
         (PlatformName::Open, _) => State::Ordinary,
-        (PlatformName::Sme, _) => State::ENCRYPTED,
+        (PlatformName::Sme, _) if carries_c_bit => State::ENCRYPTED,
+        (PlatformName::Sme, _) => State::PLAIN,
         (_, Trust::Untrusted) => State::SHARED,
         (_, Trust::Accepted) => State::PRIVATE,
     }

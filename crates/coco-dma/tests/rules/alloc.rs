@@ -79,17 +79,25 @@ fn with_a_restricted_pool_there_are_no_other_pages() {
 }
 
 #[test]
-fn pages_of_an_sme_host_are_for_devices_that_carry_the_c_bit() {
+fn pages_of_an_sme_host_are_plain_for_devices_that_cannot_carry_the_c_bit() {
     let sme = regime(PlatformName::Sme);
-    let pages = Ok((Some((State::ENCRYPTED, false)), 0));
+    let encrypted = Ok((Some((State::ENCRYPTED, false)), 0));
+    let plain = Ok((Some((State::PLAIN, true)), 0));
     for (device, wanted) in [
-        (short(47), Err(Refuse::NoPool)),
-        (short(48), pages),
-        (PLAIN, pages),
-        (translated(short(32)), pages),
+        (short(11), Err(Refuse::NoPool)),
+        (short(32), plain),
+        (short(47), plain),
+        (short(48), encrypted),
+        (PLAIN, encrypted),
+        (translated(short(32)), encrypted),
     ] {
         assert_eq!(sources(&ask_alloc(&sme, &device, &[])), wanted, "{device:?}");
     }
+    let atomic = AllocRequest { context: Context::Atomic, ..ask_alloc(&sme, &PLAIN, &[]) };
+    assert_eq!(sources(&atomic), encrypted);
+    let narrow = short(32);
+    let atomic = AllocRequest { context: Context::Atomic, ..ask_alloc(&sme, &narrow, &[]) };
+    assert_eq!(sources(&atomic), Err(Refuse::AtomicNeedsConversion));
 }
 
 #[test]
@@ -250,6 +258,66 @@ fn registers_are_seen_as_the_host_shows_them_and_never_cached() {
     ] {
         assert_eq!(plan::registers(&regime(platform)), (state, CacheMode::Uncached), "{platform}");
     }
+}
+
+fn asked_for_a_view<'a>(regime: &'a Regime, memory: Memory, attrs: Attrs) -> ViewRequest<'a> {
+    let (place, trust) = (at(0x4000_0000), Trust::Untrusted);
+    ViewRequest { regime, place, len: 4096, memory, trust, coherent: true, attrs }
+}
+
+#[test]
+fn registers_are_uncached_and_the_hosts_whoever_asks_for_their_protection() {
+    let marks = [
+        (PlatformName::Open, 0),
+        (PlatformName::Sme, 0),
+        (PlatformName::Sev, 0),
+        (PlatformName::Tdx, 1 << 51),
+        (PlatformName::Cca, 1 << 47),
+    ];
+    for (platform, mark) in marks {
+        let regime = regime(platform);
+        let every = [Attrs::NONE, Attrs::MMIO, Attrs::MMIO.with(Attrs::CC_SHARED)];
+        for attrs in every
+            .into_iter()
+            .filter(|attrs| platform != PlatformName::Sme || !attrs.contains(Attrs::CC_SHARED))
+        {
+            let request = asked_for_a_view(&regime, Memory::Mmio, attrs);
+            let seen = plan::view(&request, &mut ()).unwrap().protection;
+            assert_eq!((seen.mark, seen.cache), (mark, CacheMode::Uncached), "{platform} {attrs}");
+        }
+    }
+    // Private registers are an accepted device's own.
+    let sev = regime(PlatformName::Snp);
+    let request =
+        ViewRequest { trust: Trust::Accepted, ..asked_for_a_view(&sev, Memory::Mmio, Attrs::MMIO) };
+    let seen = plan::view(&request, &mut ()).unwrap().protection;
+    assert_eq!((seen.mark, seen.cache), (1 << 51, CacheMode::Uncached));
+    let shared = ViewRequest { attrs: Attrs::MMIO.with(Attrs::CC_SHARED), ..request };
+    assert_eq!(plan::view(&shared, &mut ()).unwrap().protection.mark, 0);
+}
+
+#[test]
+fn memory_that_nobody_may_touch_as_it_is_has_no_view() {
+    let tdx = regime(PlatformName::Tdx);
+    for (memory, attrs, why) in [
+        (Memory::Peer, Attrs::NONE, Refuse::PeerToPeer),
+        (Memory::Peer, Attrs::MMIO.with(Attrs::CC_SHARED), Refuse::PeerToPeer),
+        (Memory::Unaccepted, Attrs::NONE, Refuse::Unaccepted),
+        (Memory::Quarantined, Attrs::NONE, Refuse::Quarantined),
+        (Memory::Converting, Attrs::NONE, Refuse::Busy),
+        (Memory::Mixed, Attrs::NONE, Refuse::MixedRun),
+        (Memory::Known(State::PRIVATE), Attrs::CC_SHARED, Refuse::AttributeContradictsLedger),
+        (Memory::Known(State::SHARED), Attrs::MMIO, Refuse::AttributeContradictsLedger),
+        (Memory::Known(State::SHARED), Attrs::REQUIRE_COHERENT, Refuse::BadAttribute),
+    ] {
+        let request = asked_for_a_view(&tdx, memory, attrs);
+        assert_eq!(plan::view(&request, &mut ()), Err(why), "{memory} {attrs}");
+    }
+    let request = asked_for_a_view(&tdx, Memory::Untracked, Attrs::NONE);
+    let nowhere = ViewRequest { place: Place::Unlocated, ..request };
+    assert_eq!(plan::view(&nowhere, &mut ()), Err(Refuse::Unlocated));
+    assert_eq!(plan::view(&ViewRequest { len: 0, ..request }, &mut ()), Err(Refuse::InvalidRange));
+    assert_eq!(plan::view(&request, &mut ()).unwrap().protection.mark, 0);
 }
 
 #[test]

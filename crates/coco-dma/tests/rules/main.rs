@@ -20,6 +20,7 @@ use coco_dma::plan::MapRequest;
 use coco_dma::plan::Place;
 use coco_dma::plan::Plan;
 use coco_dma::plan::PoolInfo;
+use coco_dma::plan::ViewRequest;
 use coco_dma::reason::Bounce;
 use coco_dma::reason::Direct;
 use coco_dma::reason::Refuse;

@@ -11,7 +11,7 @@ use super::*;
 
 fn story(request: &MapRequest<'_>) -> Vec<(&'static str, String)> {
     let mut steps = Vec::new();
-    let mut trace = |step: Step| steps.push((step.rule(), step.to_string()));
+    let mut trace = |step: Step| steps.push((step.rule().name(), step.to_string()));
     let _ = plan::map(request, &mut trace);
     steps
 }

@@ -92,6 +92,10 @@ pub(super) fn op(
         "device-read" | "device-write" => around.device_access(op == "device-write", made)?,
         "host-read" | "host-write" => {
             let (target, offset, size, write) = around.access(op == "host-write", made)?;
+            if matches!(target, Target::Map(_) | Target::Mapping(_)) {
+                let text = "a host touches a 'memory', a 'pool', an 'alloc' or an 'address'";
+                return Err(reader.place().wrong(text));
+            }
             Op::HostAccess { target, offset, size, write }
         }
         "driver-read" | "driver-write" => {
@@ -135,6 +139,7 @@ pub(super) fn op(
             made.insert(name.clone());
         }
         Op::MapList { name: Some(name), memories, .. } => {
+            made.insert(name.clone());
             made.extend((0..memories.len()).map(|index| format!("{name}.{index}")));
         }
         _ => {}
@@ -348,7 +353,15 @@ impl Around<'_, '_> {
         .into();
         let of = match self.reader.word("state", &words)? {
             Some(state) => Protected::State(state),
-            None => Protected::Target(self.target(made)?),
+            None => match self.target(made)? {
+                target @ (Target::Memory(_) | Target::Alloc(_) | Target::Pool(_)) => {
+                    Protected::Target(target)
+                }
+                _ => {
+                    let text = "a protection is of a 'memory', an 'alloc', a 'pool' or a 'state'";
+                    return Err(self.reader.place().wrong(text));
+                }
+            },
         };
         Ok(Op::Protection { of, device: self.device("device")?, attrs: self.attrs()? })
     }

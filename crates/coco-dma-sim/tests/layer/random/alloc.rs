@@ -63,7 +63,8 @@ impl World<'_> {
         let pages = len.next_multiple_of(unit);
         let may = stopped.is_none() && model.restricted.is_none();
         let asked = may && (!convert || context == Context::Blocking);
-        let has_room = self.arena.has_room(pages, unit);
+        let align = len.next_multiple_of(4096).next_power_of_two().max(unit);
+        let has_room = self.arena.has_room(pages, align);
         let quota = model.quota.is_none_or(|quota| model.charged + pages / SLOT <= quota);
         let room = asked && quota && has_room && !(convert && self.quarantine_full(pages as u64));
         if how.kind == AllocKind::Coherent && !model.coherent {
@@ -148,7 +149,8 @@ impl World<'_> {
 
     fn allocated(&mut self, how: How, memory: LiveMemory) {
         assert_eq!(memory.memory.bytes().len(), memory.bytes.len(), "{}", self.now);
-        assert_eq!(memory.memory.addr().raw() % 4096, 0, "{}", self.now);
+        let align = memory.memory.bytes().len().next_power_of_two() as u64;
+        assert_eq!(memory.memory.addr().raw() % align, 0, "{}", self.now);
         assert_eq!(ring(&memory.memory, &[]), memory.bytes, "zeroed; {}", self.now);
         let (device, bytes) = (&self.devices[memory.device], memory.bytes.len() as u64);
         // Only what CPU and device have to see alike without syncs goes without the caches.

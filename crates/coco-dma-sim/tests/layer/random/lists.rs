@@ -4,6 +4,7 @@ use std::ptr::NonNull;
 
 use coco_dma::attrs::Attrs;
 use coco_dma::state::Direction;
+use coco_dma::stream::RawList;
 use coco_dma::stream::RawMapping;
 use coco_dma_sim::Outcome;
 
@@ -53,11 +54,11 @@ impl World<'_> {
             spots.iter().map(|(at, len)| self.heap_bytes(*at, *len)).collect();
         let mut records: Vec<Option<RawMapping>> = spots.iter().map(|_| None).collect();
         let mapped = map_list(&self.devices[device], &buffers, direction, &mut records);
-        assert_eq!(mapped, !refused, "{}", self.now);
-        self.met(if mapped { "list" } else { "list refused" });
-        if mapped {
-            self.list_comes_back(device, &spots, &holds, direction, written, &records);
-            unmap_list(&self.devices[device], &mut records, written);
+        assert_eq!(mapped.is_some(), !refused, "{}", self.now);
+        self.met(if mapped.is_some() { "list" } else { "list refused" });
+        if let Some(list) = mapped {
+            self.list_comes_back(device, &spots, &holds, direction, written, &list);
+            unmap_list(&self.devices[device], list, written);
         }
         assert!(records.iter().all(Option::is_none), "{}", self.now);
         for ((at, len), hold) in spots.iter().zip(&holds) {
@@ -73,11 +74,11 @@ impl World<'_> {
         holds: &[Option<usize>],
         direction: Direction,
         written: usize,
-        records: &[Option<RawMapping>],
+        list: &RawList<'_>,
     ) {
         let mut before = 0;
-        for (((at, len), hold), record) in spots.iter().zip(holds).zip(records) {
-            let addr = record.as_ref().unwrap().addr().raw();
+        for (((at, len), hold), record) in spots.iter().zip(holds).zip(list.views()) {
+            let addr = record.addr().raw();
             let given = if direction.to_device() || hold.is_none() {
                 self.model.heap[*at..at + len].to_vec()
             } else {

@@ -201,8 +201,17 @@ impl Model {
     ) -> Result<usize, Refuse> {
         let pools = self.candidates(device, allocation);
         let count = len.div_ceil(SLOT);
-        let step = if allocation.is_some() { PAGE_SLOTS } else { 1 };
-        if !pools.iter().any(|pool| self.pools[*pool].slots.len() >= count) {
+        // Allocations are aligned to their size, as the device and the CPU see them.
+        let step = if allocation.is_some() { count.next_power_of_two().max(PAGE_SLOTS) } else { 1 };
+        let granule_slots = usize::try_from(self.granule).unwrap() / SLOT;
+        let places = |pool: &PoolModel| {
+            let base = pool.granules.start * granule_slots;
+            let count_of = pool.slots.len();
+            (0..count_of).filter(move |first| {
+                (base + first).is_multiple_of(step) && first + count <= count_of
+            })
+        };
+        if !pools.iter().any(|pool| places(&self.pools[*pool]).next().is_some()) {
             return Err(Refuse::TooLarge);
         }
         let user = &self.devices[device];
@@ -214,7 +223,7 @@ impl Model {
             let free = |first: &usize| {
                 slots.get(*first..first + count).is_some_and(|run| run.iter().all(|id| *id == 0))
             };
-            let Some(first) = (0..slots.len()).step_by(step).find(free) else { continue };
+            let Some(first) = places(&self.pools[pool]).find(free) else { continue };
             self.charge(device, count);
             let (id, allocated) = (self.next_hold, allocation.is_some());
             self.next_hold += 1;
@@ -222,7 +231,7 @@ impl Model {
             self.holds.insert(id, Hold { pool, first, count, device, allocated });
             return Ok(id);
         }
-        let suits = pools.iter().filter(|pool| self.pools[**pool].slots.len() >= count);
+        let suits = pools.iter().filter(|pool| places(&self.pools[**pool]).next().is_some());
         let open = { suits }.any(|pool| self.pools[*pool].open);
         Err(if open { Refuse::PoolFull } else { Refuse::PoolClosed })
     }

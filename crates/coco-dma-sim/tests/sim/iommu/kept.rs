@@ -16,10 +16,10 @@ use coco_dma::state::Context;
 use coco_dma::state::Direction;
 use coco_dma::state::Trust;
 use coco_dma::stream::ListError;
-use coco_dma::stream::ListUnfinished;
 use coco_dma::stream::NotUnmapped;
 use coco_dma::stream::OwnedBuffer;
 use coco_dma::stream::ScopedMapError;
+use coco_dma::stream::UnmapListError;
 use coco_dma_sim::GuestBuffer;
 use coco_dma_sim::Outcome;
 
@@ -166,39 +166,44 @@ fn a_loan_ends_and_what_it_was_lent_is_kept() {
     }
 }
 
+/// What was unmapped is no more touched, and what was not holds all the rest: no byte is copied
+/// before all of the list is out of the device's reach.
 #[test]
-fn of_a_list_the_records_stay_that_could_not_be_unmapped() {
+fn of_a_list_nothing_is_given_back_before_all_of_it_is_unmapped() {
     let rig = rig(false);
     let (device, disk) = (rig.bind(Limits::NONE), rig.disk());
     let buffers = [64, 64, 64].map(|len| rig.machine.alloc(len).unwrap());
     let list = [0, 1, 2].map(|index| buffers[index].bytes());
-    let mut records = [const { None }; 3];
+    let mut entries = [const { None }; 3];
     // SAFETY: the buffers are the test's, and the device acts only when told.
-    unsafe { device.map_list(&list, Direction::FromDevice, NONE, &mut records) }.unwrap();
-    let at = [0, 1, 2].map(|index: usize| records[index].as_ref().unwrap().addr().raw());
+    let made =
+        unsafe { device.map_list(&list, Direction::FromDevice, NONE, &mut entries) }.unwrap();
+    let at: Vec<_> = made.views().map(|view| view.addr().raw()).collect();
     at.iter().for_each(|at| _ = disk.write(*at, &[7; 64]));
     rig.iommu.fail_unmap(1);
     // SAFETY: as above.
-    let left = unsafe { device.unmap_list(&mut records, 160) }.unwrap_err();
-    assert_eq!(left, ListUnfinished { not_this_device: 0, still_mapped: 1 });
-    assert!(matches!(records, [None, Some(_), None]), "the last is ended first");
+    let left = unsafe { device.unmap_list(made, 160) }.unwrap_err();
+    let UnmapListError::StillMapped(left, _) = left else { panic!("{left:?}") };
+    assert_eq!(at.iter().filter(|at| disk.write(**at, &[7; 64]) == Outcome::Clear).count(), 1);
+    buffers.iter().for_each(|buffer| assert_eq!(buffer.read(), [0; 64]));
+    assert_eq!(device.counters().live(), 3);
+    // SAFETY: as above.
+    unsafe { device.unmap_list(left, 160) }.unwrap();
     assert_eq!(buffers[0].read(), [7; 64]);
-    assert_eq!(buffers[1].read(), [0; 64]);
-    assert_eq!(buffers[2].read(), [[7; 32], [0; 32]].concat());
-    crate::support::finish(&device, records[1].take().unwrap(), 64);
     assert_eq!(buffers[1].read(), [7; 64]);
+    assert_eq!(buffers[2].read(), [[7; 32], [0; 32]].concat());
     rig.assert_clean();
 
-    // The third is refused, and of those before it the second does not go.
+    // The third cannot be mapped, and of those before it the first does not go.
     rig.iommu.fail_map(2);
     rig.iommu.fail_unmap(0);
     // SAFETY: as above.
-    let refused = unsafe { device.map_list(&list, Direction::FromDevice, NONE, &mut records) };
-    let Err(ListError::Segment { index: 2, still_mapped: 1, .. }) = refused else {
-        panic!("{refused:?}")
-    };
-    assert!(matches!(records, [None, Some(_), None]));
-    crate::support::finish(&device, records[1].take().unwrap(), 0);
+    let failed = unsafe { device.map_list(&list, Direction::FromDevice, NONE, &mut entries) };
+    let failed = failed.unwrap_err();
+    assert!(matches!(failed.error, ListError::Refused { .. }), "{failed}");
+    // SAFETY: as above.
+    unsafe { device.unmap_list(failed.left.unwrap(), 0) }.unwrap();
+    assert!(entries.iter().all(Option::is_none));
     rig.assert_clean();
 }
 

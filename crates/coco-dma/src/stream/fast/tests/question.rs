@@ -86,7 +86,7 @@ impl Question<'_> {
         let pool = self.device.pool(default_pool.index).unwrap();
         assert!(core::ptr::eq(default_pool.pool, pool));
         assert_eq!(Some(first.state), state_of(self.device.regime(), info.label));
-        assert!(steps.contains(&Step::Bounce(entry.reason)));
+        assert!(steps.contains(&Step::Wanted(entry.reason)));
         let (label, range) = (info.label, info.range);
         assert!(steps.contains(&Step::Pool { label, range, verdict: PoolVerdict::Suits }));
         true
