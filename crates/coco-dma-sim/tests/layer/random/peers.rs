@@ -32,7 +32,7 @@ impl World<'_> {
         };
         let wanted = match self.model.devices[device].stopped {
             Some(reason) => reason,
-            // Whatever the caller says that it is.
+            // Whatever the caller asserts.
             None => Refuse::PeerToPeer,
         };
         let bytes = part_of(self.by_peers, at, len);
