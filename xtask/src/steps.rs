@@ -72,6 +72,7 @@ pub(crate) const TEST: &[Step] = &[
 /// `cargo xtask deep`.
 pub(crate) const DEEP: &[Step] = &[
     step("properties", "property tests, 20,000 cases each", 480, deep::properties),
+    step("questions", "100,000 random questions, asked and done", 600, deep::questions),
     step("loom", "every interleaving, 4 preemptions", 480, deep::loom),
     step("shuttle", "4 to 8 threads on a pool, 10,000 schedules of each kind", 240, deep::shuttle),
     step("asan", "the core's tests under AddressSanitizer", 120, deep::asan),

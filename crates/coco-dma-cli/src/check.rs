@@ -19,6 +19,7 @@ use crate::args::CheckArgs;
 use crate::explain::StepText;
 use crate::failure::Failure;
 use crate::output;
+use crate::trace::Trace;
 use crate::words::lookup;
 
 /// What cases can be compared with.
@@ -93,8 +94,17 @@ pub(crate) fn check(args: &CheckArgs) -> Result<(), Failure> {
             None => "there is no case file here".to_owned(),
         }));
     }
+    let trace = args.trace.as_deref().map(|path| Trace::begin(path, &[])).transpose()?;
     let heed = if args.seen { Heed::Seen } else { Heed::All };
     let outcomes = coco_dma_cases::run_all(&cases, jobs, heed, args.path.0);
+    // Apart from the judgement: whoever listens to every map changes the paths.
+    if let Some(trace) = &trace {
+        for case in &cases {
+            trace.remark(&case.name);
+            coco_dma_cases::trace(case).iter().for_each(|point| trace.line(point));
+        }
+        trace.end()?;
+    }
     let report = report(&cases, &outcomes, args.compare);
     if args.json {
         output::json(&report)?;
@@ -266,6 +276,12 @@ fn story<'a>(case: &'a Case, outcome: &'a Outcome) -> Story<'a> {
 impl Story<'_> {
     fn text(&self) -> String {
         let mut text = format!("{}: {}\n", self.name, self.title);
+        for (place, told) in self.story.iter().enumerate() {
+            text += &format!("{:3}. {}: {}\n", place + 1, told.step, told.outcome);
+            for rule in &told.steps {
+                text += &format!("       {}\n", rule.line());
+            }
+        }
         let about = [
             ("id", self.id),
             ("source", Some(self.source)),
@@ -274,12 +290,6 @@ impl Story<'_> {
         ];
         for (key, said) in about {
             text += &said.map(|said| format!("  {key:<7} {said}\n")).unwrap_or_default();
-        }
-        for (place, told) in self.story.iter().enumerate() {
-            text += &format!("{:3}. {}: {}\n", place + 1, told.step, told.outcome);
-            for rule in &told.steps {
-                text += &format!("       {}\n", rule.line());
-            }
         }
         let steps = self.story.iter().flat_map(|told| &told.steps);
         let origins: BTreeMap<_, _> = steps.map(StepText::origin).collect();

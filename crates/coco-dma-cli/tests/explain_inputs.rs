@@ -23,7 +23,7 @@ const OTHERWISE: [(&str, &str); 9] = [
 ];
 
 /// Keys about what is done, and not about what is decided.
-const NO_INPUT: [&str; 11] = [
+const NO_INPUT: [&str; 15] = [
     "name",
     "ram",
     "seed",
@@ -32,6 +32,12 @@ const NO_INPUT: [&str; 11] = [
     "origin",
     "open",
     "quota",
+    "quota-bytes",
+    // Of lists, which are no single decision.
+    "max-segments",
+    // Which address a domain gives, and what is asked of it later.
+    "iommu-window",
+    "iommu-query",
     "bound",
     // Explained by deciding the allocation first.
     "converted",
@@ -59,7 +65,7 @@ fn every_input_of_a_case_has_its_option() {
     let help = run(&["explain", "--help"]).stdout;
     let decide = SCHEMA.lines().find(|line| line.starts_with("| `decide`")).unwrap();
     let takes = decide.split('|').nth(2).unwrap();
-    let kinds = ["device", "map", "alloc", "attach", "free"];
+    let kinds = ["device", "map", "unmap", "sync", "alloc", "attach", "free", "mmap"];
     let asked = quoted(takes).into_iter().filter(|word| !kinds.contains(word));
     let mut all: Vec<&str> = asked.collect();
     for heading in ["### `[machine]`", "### `[[pool]]`", "### `[[device]]`"] {
@@ -86,6 +92,7 @@ fn every_state_of_memory_has_its_word() {
     for state in states.into_iter().chain(["unlocated"]) {
         let platform = match state {
             "encrypted" | "plain" => "sme",
+            "ordinary" => "open",
             _ => "tdx",
         };
         let args = ["explain", "--platform", platform, "--size", "4096", "--phys", "0x80000000"];

@@ -12,7 +12,7 @@ const TABLE: &str = include_str!("data/stories.table");
 
 /// What no story can show, and why.
 const UNREACHABLE: [(&str, &str); 1] =
-    [("refuse (iommu-failed)", "nothing makes the simulated IOMMU of a case fail")];
+    [("refuse (pinned-out)", "a granule takes more maps in place than a case has steps")];
 
 /// A snapshot's name, and its stories.
 fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
@@ -70,7 +70,9 @@ fn every_reason_that_can_be_had_is_told() {
 #[test]
 fn a_story_is_numbered_and_ends_with_the_way_out() {
     for (_, stories) in groups() {
-        for line in stories.iter().filter(|line| !line.contains("--case")) {
+        for line in
+            stories.iter().filter(|line| !line.contains("--case") && !line.contains("--matrix"))
+        {
             let story = told(&[line]);
             let steps: Vec<&str> = story.lines().filter(|line| line.starts_with("  ")).collect();
             assert!(!steps.is_empty(), "{story}");

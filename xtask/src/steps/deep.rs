@@ -14,6 +14,11 @@ pub(super) fn properties(shop: &mut Workshop) -> Result<()> {
     shop.run_tests(&mut command).map(drop)
 }
 
+pub(super) fn questions(shop: &mut Workshop) -> Result<()> {
+    let mut command = shop.cargo("test --release -p coco-dma-cases --locked -- asked_and_done");
+    shop.run_tests(command.env("QUESTIONS", "100000")).map(drop)
+}
+
 pub(super) fn loom(shop: &mut Workshop) -> Result<()> {
     loom_with(shop, 4)
 }

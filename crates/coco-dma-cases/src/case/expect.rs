@@ -9,7 +9,7 @@ use super::ops::{Kind, Reasons, Rule};
 use super::step::Names;
 use super::vocabulary::{
     BIND_REASONS, BOOKS, Books, CONVERSION_REASONS, EVENTS, TRUTHS, bounce_reasons, direct_reasons,
-    refuse_reasons,
+    refuse_reasons, refuse_reasons_of_work,
 };
 use crate::read::{Node, Place, Reader, Table, Value, Wrong, lookup, size_of, text_of, unknown};
 
@@ -164,7 +164,8 @@ fn reason(
         (Reasons::Bind, _) => BIND_REASONS.to_vec(),
         (_, Some("direct")) => direct_reasons(),
         (_, Some("bounce")) => bounce_reasons(),
-        (_, Some("refuse")) => refuse_reasons(),
+        (_, Some("refuse")) if matches!(rule.op, "decide" | "protection") => refuse_reasons(),
+        (_, Some("refuse")) => refuse_reasons_of_work(),
         // What was decided of the map or the allocation that it is about.
         (_, Some("allocate" | "done")) if rule.op == "decide" => {
             [direct_reasons(), bounce_reasons()].concat()

@@ -240,6 +240,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         reasons: Reasons::Plan,
         facts: &[("segment", Kind::Number), ("segments", Kind::Number), ("address", Kind::Number)],
+        rules: true,
         ..rule("map-list", DONE_OR_NOT)
     },
     rule("unmap", ENDED),

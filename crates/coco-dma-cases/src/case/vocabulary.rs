@@ -160,6 +160,14 @@ pub(crate) fn bounce_reasons() -> Vec<&'static str> {
     Bounce::ALL.iter().map(|reason| reason.slug()).collect()
 }
 
+/// Why what is really done is refused. What is out of reach is bounced then, or there is no pool: the
+/// reasons of a bounce are those of questions about memory in place.
+pub(crate) fn refuse_reasons_of_work() -> Vec<&'static str> {
+    let (shared, mut reasons) = (Bounce::SharedUnreachable.slug(), refuse_reasons());
+    reasons.retain(|slug| *slug == shared || !bounce_reasons().contains(slug));
+    reasons
+}
+
 pub(crate) fn refuse_reasons() -> Vec<&'static str> {
     Refuse::ALL.iter().map(|reason| reason.slug()).collect()
 }

@@ -131,7 +131,7 @@ impl World<'_> {
         };
         let run = self.run_of(target);
         let (place, len, memory) = match (target, run) {
-            (_, Some(run)) => (Place::At(run.base()), run.len(), self.known(target, run, index)),
+            (_, Some(run)) => (Place::At(run.base()), run.len(), self.known(target, run)),
             (Target::Memory(memory), None) => {
                 let memory = self.case.memories.get(*memory).ok_or("no such memory")?;
                 (Place::Unlocated, memory.size, Memory::Untracked)
@@ -143,23 +143,21 @@ impl World<'_> {
         Ok(mapped(answer).ruled(rules))
     }
 
-    /// What is known of a run: that it is registers, or what the layer has of it. What nobody has in
-    /// books is what it really is.
-    fn known(&self, target: &Target, run: PhysRange, device: usize) -> Memory {
+    /// What is known of a run: that it is registers, or what the ledger has of it. Pools and
+    /// allocations that are not in it are what they really are.
+    fn known(&self, target: &Target, run: PhysRange) -> Memory {
         if let Target::Memory(index) = target
             && let Some(spec) = self.case.memories.get(*index)
             && matches!(spec.state, MemoryState::Mmio | MemoryState::Peer)
         {
             return known(&self.case.machine.regime, spec.state);
         }
-        let known = match self.device(device) {
-            Ok(device) => device.request(Some(run), run.len(), Direction::Both, Attrs::NONE).memory,
-            Err(_) => self.ground.dma.ledger().peek(run).memory(),
-        };
-        match (known, self.truth_of(run)) {
-            (Memory::Untracked, Truth::In(state)) => Memory::Known(state),
-            (Memory::Untracked, Truth::Mixed) => Memory::Mixed,
-            (known, _) => known,
+        let known = self.ground.dma.ledger().peek(run).memory();
+        match (known, target, self.truth_of(run)) {
+            (Memory::Untracked, Target::Memory(_), _) => known,
+            (Memory::Untracked, _, Truth::In(state)) => Memory::Known(state),
+            (Memory::Untracked, _, Truth::Mixed) => Memory::Mixed,
+            _ => known,
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use coco_dma::addr::{AddressLimit, BusRanges, PhysRange};
 use coco_dma::device::{Attested, Endpoint};
-use coco_dma::iommu::Domain;
+use coco_dma::iommu::{Domain, IovaWindow};
 use coco_dma::ledger::Ledger;
 use coco_dma::pool::{Cache, Pool};
 use coco_dma::state::{CacheMode, PoolOrigin, State, Trust};
@@ -92,8 +92,10 @@ pub(super) fn execute(
     let buffers = set_up(case, &machine, &ledger, buffers);
 
     let platform: Platform = Traced::new(Faulty::new(machine.clone()));
-    let (events, pages) =
-        (Events::default(), Pages::new(&machine, spec.regime.granule(), spec.longest_run));
+    let (events, pages) = (
+        Events::tracing(trail.lines.clone()),
+        Pages::new(&machine, spec.regime.granule(), spec.longest_run),
+    );
     let placed = case.memories.iter().zip(&case.layout.memories);
     let peers: Vec<PhysRange> = placed
         .filter(|(memory, _)| memory.state == MemoryState::Peer)
@@ -114,7 +116,12 @@ pub(super) fn execute(
         }
     }
     // Where a device is behind an IOMMU, a domain of its own.
-    let (window, page) = (spec.iommu.window, spec.iommu.page);
+    // Where nothing is built any domain will do.
+    let plain = IovaWindow::new(0x10_0000, 0x10_0000).filter(|_| spec.plan_only);
+    let (window, page) = match plain {
+        Some(window) => (window, 4096),
+        None => (spec.iommu.window, spec.iommu.page),
+    };
     let iommu = if spec.iommu.query { SimIommu::new(page) } else { SimIommu::without_query(page) };
     let addresses = words(Domain::words(window.len(), page));
     let domain = Domain::new(&iommu, window, &addresses)

@@ -5,14 +5,16 @@
 use std::ops::Range;
 use std::ptr::NonNull;
 
+use coco_dma::addr::PhysRange;
 use coco_dma::attrs::Attrs;
-use coco_dma::plan::{self, MapFace, Moment, Plan};
+use coco_dma::device::Device;
+use coco_dma::plan::{self, ListDevice, MapFace, Moment, Plan};
 use coco_dma::platform::Platform as _;
 use coco_dma::pool::Pool;
 use coco_dma::state::Direction;
 use coco_dma::stream::{ListError, ListFailed, UnmapListError, UnmapRawError};
 
-use super::world::{LiveList, LiveMap, World};
+use super::world::{LiveList, LiveMap, Platform, World};
 use super::{Got, Heed, Path, Rules};
 use crate::case::{Case, Op, Target};
 
@@ -20,6 +22,9 @@ use crate::case::{Case, Op, Target};
 pub(super) fn size(bytes: u64) -> Result<usize, String> {
     usize::try_from(bytes).map_err(|_| "more bytes than this process can count".to_owned())
 }
+
+/// The story of a list ends with the element that has so many rules.
+const MOST_RULES: usize = 1000;
 
 /// A length in addresses.
 pub(super) fn wide(bytes: usize) -> u64 {
@@ -174,6 +179,8 @@ impl<'w> World<'w> {
         let (entries, rest) = all.split_at_mut(count);
         self.entries = rest;
         let device = self.device(index)?;
+        let limits = device.info().limits;
+        let mut rules = self.list_rules(device, &parts, direction, attrs);
         let bounces = device.bounces();
         // SAFETY: as for a map.
         let made = self
@@ -185,7 +192,8 @@ impl<'w> World<'w> {
         let list = match made {
             Ok(list) => list,
             Err(ListFailed { error: ListError::Refused { element, error }, left }) => {
-                let mut got = Got::refused(error.reason.slug());
+                rules.refused(error.reason);
+                let mut got = Got::refused(error.reason.slug()).ruled(rules);
                 if let Some(element) = element {
                     got = got.number("segment", wide(element));
                 }
@@ -198,12 +206,48 @@ impl<'w> World<'w> {
             Err(failed) => return Err(failed.to_string()),
         };
         let segments: Vec<_> = list.segments().collect();
-        let mut got = Got::new("done").number("segments", wide(segments.len()));
+        let _ = plan::segments_fit(&limits, segments.len(), &mut rules);
+        let mut got = Got::new("done").number("segments", wide(segments.len())).ruled(rules);
         if let Some(first) = segments.first() {
             got = got.number("address", first.addr.raw());
         }
         self.lists.insert(name.to_owned(), LiveList { device: index, list, attrs, parts });
         Ok(got)
+    }
+
+    /// The rules of a list, piece by piece as the layer plans them.
+    fn list_rules(
+        &self,
+        device: &Device<'_, Platform>,
+        parts: &[NonNull<[u8]>],
+        direction: Direction,
+        attrs: Attrs,
+    ) -> Rules {
+        let mut rules = Rules::default();
+        let info = device.info();
+        let page = if info.attachment.is_translated() { self.case.machine.iommu.page } else { 1 };
+        let planned = ListDevice::new(info, page);
+        let ranges: Vec<Option<PhysRange>> =
+            parts.iter().map(|part| self.ground.machine.locate(*part)).collect();
+        for (element, part) in parts.iter().enumerate() {
+            let range = ranges.get(element).copied().flatten();
+            let next = ranges.get(element + 1).copied().flatten();
+            let ends = range.is_some_and(|run| (run.last().raw() + 1).is_multiple_of(page));
+            let joins = ends && next.is_some_and(|run| run.base().raw().is_multiple_of(page));
+            let (mut offset, len) = (0, wide(part.len()));
+            loop {
+                let left = len - offset;
+                let rest = range.and_then(|range| range.slice(offset, left));
+                let request = device.request(rest, left, direction, attrs);
+                let piece = planned.first_piece(&request, joins);
+                let refused = matches!(plan::map(&piece, &mut rules), Plan::Refuse(_));
+                offset += piece.len;
+                if refused || offset >= len || rules.0.len() > MOST_RULES {
+                    break;
+                }
+            }
+        }
+        rules
     }
 
     fn unmap_list(&mut self, name: &str, written: Option<u64>) -> Result<Got, String> {

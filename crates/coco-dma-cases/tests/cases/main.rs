@@ -7,6 +7,7 @@
     reason = "a test: a panic is how it fails"
 )]
 
+mod asked_and_done;
 mod broken;
 mod ids;
 mod made_wrong;

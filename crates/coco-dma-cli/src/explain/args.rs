@@ -10,7 +10,7 @@ use super::matrix::Form;
 use crate::words::lookup;
 
 /// The options of `explain` that a case file says all by itself.
-const BESIDE_A_CASE: [&str; 34] = [
+const BESIDE_A_CASE: [&str; 35] = [
     "platform",
     "trust",
     "mask",
@@ -40,6 +40,7 @@ const BESIDE_A_CASE: [&str; 34] = [
     "operation",
     "kind",
     "align",
+    "len_align",
     "pages",
     "revoked",
     "node",
@@ -149,9 +150,13 @@ pub(crate) struct ExplainArgs {
     /// What is allocated: coherent, pages or non-contiguous [default: coherent]
     #[arg(long, value_name = "KIND")]
     pub(crate) kind: Option<String>,
-    /// The alignment of what is allocated, or of a map's place in a pool [default: 4KiB; 1]
+    /// The alignment of what is allocated, beside its own; with a map, of the addresses that the device
+    /// takes: a buffer that begins elsewhere bounces (alignment) [default: 1]
     #[arg(long, value_name = "SIZE")]
     pub(crate) align: Option<String>,
+    /// What the lengths of its mappings are multiples of [default: 1]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) len_align: Option<String>,
     /// Whether there is a source of pages for allocations: yes or no [default: yes]
     #[arg(long, value_name = "ANSWER", value_parser = yes_no)]
     pub(crate) pages: Option<bool>,

@@ -180,6 +180,10 @@ impl Draft {
         self.key("--segment", "segment", args.segment.as_deref());
         self.key("--min-align-mask", "min-align-mask", args.min_align_mask.as_deref());
         self.key("--cache-line", "cache-line", args.cache_line.as_deref());
+        // What is mapped begins where its device takes it; what is allocated is made so.
+        let align = args.align.as_deref().filter(|_| !args.is_of_allocation());
+        self.key("--align", "align", align);
+        self.key("--len-align", "len-align", args.len_align.as_deref());
         if let Some(coherent) = args.coherent {
             self.line("--coherent", format!("coherent = {coherent}"));
         }
@@ -210,7 +214,8 @@ impl Draft {
         }
         self.key("--context", "context", args.context.as_deref());
         self.key("--kind", "kind", args.kind.as_deref());
-        self.key("--align", "align", args.align.as_deref());
+        let align = args.align.as_deref().filter(|_| args.is_of_allocation());
+        self.key("--align", "align", align);
         if let Some(pages) = args.pages {
             self.line("--pages", format!("pages = {pages}"));
         }

@@ -191,6 +191,7 @@ impl ExplainArgs {
         let regime = named.and_then(|name| name.regime(&Parameters::default()).ok());
         let host = matches!(regime, Some(Regime::Host(_)));
         let registers = self.attrs.iter().any(|attr| attr == "mmio");
+        let no_map = self.is_of_allocation() || self.operation() == "mmap";
         let memory = match regime {
             _ if self.is_of_allocation() || registers => None,
             Some(Regime::Open) | None => None,
@@ -204,7 +205,7 @@ impl ExplainArgs {
             (self.iommu.is_some(), "iommu", Some(if host { "passthrough" } else { "none" })),
             (self.mask.is_some(), "mask", Some("64")),
             (self.coherent.is_some(), "coherent", Some("yes")),
-            (self.direction.is_some(), "direction", Some("both")),
+            (self.direction.is_some(), "direction", (!no_map).then_some("both")),
             (self.operation.is_some(), "operation", Some("map")),
             (self.context.is_some(), "context", Some("blocking")),
         ];

@@ -16,8 +16,8 @@ use crate::state::PoolLabel;
 const fn told(cache: CacheMode) -> &'static str {
     match cache {
         CacheMode::WriteBack => "and it is cached",
-        CacheMode::WriteCombine => "and writes are combined: the device does not see the caches",
-        CacheMode::Uncached => "and it is not cached: the device does not see the caches",
+        CacheMode::WriteCombine => "and writes are combined, past the caches",
+        CacheMode::Uncached => "and it is not cached",
     }
 }
 

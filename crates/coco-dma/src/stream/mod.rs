@@ -27,6 +27,7 @@ mod owned;
 mod raw;
 mod scoped;
 mod stuck;
+mod tell;
 mod transfer;
 
 pub use buffer::OwnedBuffer;
