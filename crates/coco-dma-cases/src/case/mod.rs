@@ -28,7 +28,7 @@ use crate::read::{Place, Reader, Table, Wrong, parse};
 /// The most pools that a case may have.
 pub(crate) const MOST_POOLS: usize = 64;
 /// The most devices, memories and entries of a matrix that a file may have, and the most steps.
-pub(crate) const MOST_THINGS: usize = 1000;
+pub(crate) const MOST_THINGS: usize = 1024;
 
 /// One case: a file, or one entry of the matrix in it.
 #[derive(Clone, Debug)]
