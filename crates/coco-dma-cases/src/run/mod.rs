@@ -164,8 +164,7 @@ pub fn trace(case: &Case) -> Vec<String> {
     let lines = Lines::default();
     let trail = Trail { lines: Some(lines.clone()), ..Trail::default() };
     let _judged = run_from(case, Heed::All, Path::Slow, trail);
-    let told = lines.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    told
+    std::mem::take(&mut *lines.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// Runs one case on every path, each time in a thread of its own. A panic, or a case that takes too

@@ -150,7 +150,14 @@ impl<'a, 'p, H: Hal> Disk<'a, 'p, H> {
         // `share` cannot fail, so ask first.
         match flight.ask(self.on.adaptor) {
             Ok(()) => {}
-            Err(Refuse::PoolFull | Refuse::Quota | Refuse::PinnedOut | Refuse::Busy) => {
+            // None of these is for good: somebody else ends maps, or grows a pool.
+            Err(
+                Refuse::PoolFull
+                | Refuse::PoolClosed
+                | Refuse::Quota
+                | Refuse::PinnedOut
+                | Refuse::Busy,
+            ) => {
                 return Ok(Submitted::NoRoom(self.take_apart(flight)));
             }
             Err(reason) => return Err(DiskError::Refused { disk: self.on.name, reason }),

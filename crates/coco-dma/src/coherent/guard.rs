@@ -41,13 +41,14 @@ struct Held<H: DeviceRef> {
 
 impl<'d, P: Platform + ?Sized> Device<'d, P> {
     /// Allocates so many bytes that the device will reach, rounded up to whole pages (to granules
-    /// where pages have to be converted) and aligned as [`alloc_raw`](Self::alloc_raw) says, zeroed. Atomic context is served from memory that is in
-    /// the right state already; nothing is converted and nothing blocks there.
-    pub fn alloc<'a>(
-        &'a self,
+    /// where pages have to be converted) and aligned as [`alloc_raw`](Self::alloc_raw) says, zeroed.
+    /// Atomic context is served from memory that is in the right state already; nothing is converted
+    /// and nothing blocks there.
+    pub fn alloc(
+        &self,
         size: impl Into<AllocSize>,
         context: Context,
-    ) -> Result<CoherentInit<&'a Self>, AllocError> {
+    ) -> Result<CoherentInit<&Self>, AllocError> {
         CoherentInit::new(self, size, context)
     }
 }

@@ -234,7 +234,8 @@ mod tests {
                 pieces.push((at, len, digit(place + 1) & 1 == 0));
                 at += len + digit(place + 1) / 3;
             }
-            let segment = [None, Some(1), Some(2), Some(3), Some(5), Some(8)][digit(5) as usize];
+            let segment = [None, Some(1), Some(2), Some(3), Some(5), Some(8)]
+                [usize::try_from(digit(5)).unwrap()];
             for boundary in [None, Boundary::new(4), Boundary::new(8)] {
                 let limits = Limits { segment, boundary, ..Limits::NONE };
                 let cut = cut(&pieces, limits);

@@ -52,12 +52,12 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     /// # Errors
     ///
     /// A refusal, with the reason and the way out, and with the buffer, untouched.
-    pub fn map<'a, B: OwnedBuffer>(
-        &'a self,
+    pub fn map<B: OwnedBuffer>(
+        &self,
         buffer: B,
         direction: Direction,
         attrs: Attrs,
-    ) -> Result<Mapping<&'a Self, B>, MapFailed<B>> {
+    ) -> Result<Mapping<&Self, B>, MapFailed<B>> {
         Mapping::new(self, buffer, direction, attrs)
     }
 }
