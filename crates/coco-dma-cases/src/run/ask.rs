@@ -16,8 +16,6 @@ use super::world::{Platform, World};
 use super::{Got, Rules};
 use crate::case::{CACHES, MemoryState, Op, Protected, Target, Truth, known};
 
-/// The page of allocations, in bytes, which is the IOMMU's, too.
-
 /// The slug of a bind that was refused.
 fn bind_slug(error: BindError) -> &'static str {
     match error {

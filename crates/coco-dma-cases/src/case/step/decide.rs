@@ -13,6 +13,9 @@ use crate::read::{Wrong, lookup, unknown};
 /// The operations that can be asked about.
 const OPERATIONS: [&str; 7] = ["map", "unmap", "sync", "alloc", "free", "mmap", "attach"];
 
+/// Where memory lies, how long it is, and what is known of it.
+type Asked = (Option<u64>, Option<u64>, Option<Memory>);
+
 impl Around<'_, '_> {
     pub(super) fn decide(&self) -> Result<Op, Wrong> {
         let reader = self.reader;
@@ -54,8 +57,8 @@ impl Around<'_, '_> {
         Ok(Op::Decide(Question { device, operation, at, size, memory }))
     }
 
-    /// Where the memory lies, how long it is, and what is known of it, as far as the step says so.
-    fn asked(&self, attrs: Attrs) -> Result<(Option<u64>, Option<u64>, Option<Memory>), Wrong> {
+    /// What the step says of the memory.
+    fn asked(&self, attrs: Attrs) -> Result<Asked, Wrong> {
         let reader = self.reader;
         if reader.node("memory").is_some() {
             let index = self.memory()?;
