@@ -38,5 +38,5 @@ mod suite;
 pub use case::{Case, read_file};
 pub use ids::{Coverage, Ids, allowed_missing};
 pub use read::{Place, Wrong};
-pub use run::{Answer, Heed, Outcome, Path, Told, Witness, answer, run, run_with};
+pub use run::{Answer, Heed, Outcome, Path, Told, Witness, answer, run, run_with, trace};
 pub use suite::{File, Loaded, built_in, load, run_all};

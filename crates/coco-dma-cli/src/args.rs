@@ -88,6 +88,7 @@ pub(crate) struct BenchArgs {
     coco-dma check\n  \
     coco-dma check cases/map --filter tdx --json\n  \
     coco-dma check --path slow\n  \
+    coco-dma check --filter tdx --trace trace.txt\n  \
     coco-dma check --compare linux-7.3")]
 pub(crate) struct CheckArgs {
     /// Case files, and folders of them (default: the folder cases/ of the repository; the cases
@@ -114,6 +115,10 @@ pub(crate) struct CheckArgs {
     /// Say for each case what another system does where it differs: linux-7.3
     #[arg(long, value_name = "SYSTEM", value_parser = crate::check::system)]
     pub(crate) compare: Option<crate::check::System>,
+    /// Write what Linux's trace points of the `dma` and `swiotlb` systems would say into this file,
+    /// as tracefs prints them
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
     /// Believe nothing that the layer says of itself: judge by what devices, host and drivers saw
     /// and what memory really is
     #[arg(long)]
@@ -127,6 +132,7 @@ pub(crate) struct CheckArgs {
 #[command(after_help = "Examples:\n  \
     coco-dma run\n  \
     coco-dma run --image disk.img --output copy.img --platform snp --device embedded --json\n  \
+    coco-dma run --trace trace.txt\n  \
     coco-dma run --bench --device qemu-storage-daemon")]
 pub(crate) struct RunArgs {
     /// The disk image to read (default: one of 64 MiB is made)
@@ -147,6 +153,10 @@ pub(crate) struct RunArgs {
     /// Requests in flight at most; lowered to what the pool holds
     #[arg(long, value_name = "N", default_value = "32", value_parser = number::small)]
     pub(crate) queue_depth: u32,
+    /// Write what Linux's trace points of the `dma` and `swiotlb` systems would say into this file,
+    /// as tracefs prints them
+    #[arg(long, value_name = "FILE", conflicts_with = "bench")]
+    pub(crate) trace: Option<PathBuf>,
     /// Measure instead what a bounce costs from end to end: requests of 4 KiB and 128 KiB, 1 and 32
     /// in flight, to a device that stores nothing, bounced against direct (about 10 s)
     #[arg(long, conflicts_with_all = ["image", "output", "queue_depth"])]

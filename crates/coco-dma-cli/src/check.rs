@@ -19,6 +19,7 @@ use crate::args::CheckArgs;
 use crate::explain::StepText;
 use crate::failure::Failure;
 use crate::output;
+use crate::trace::Trace;
 use crate::words::lookup;
 
 /// What cases can be compared with.
@@ -93,8 +94,17 @@ pub(crate) fn check(args: &CheckArgs) -> Result<(), Failure> {
             None => "there is no case file here".to_owned(),
         }));
     }
+    let trace = args.trace.as_deref().map(|path| Trace::begin(path, &[])).transpose()?;
     let heed = if args.seen { Heed::Seen } else { Heed::All };
     let outcomes = coco_dma_cases::run_all(&cases, jobs, heed, args.path.0);
+    // Apart from the judgement: whoever listens to every map changes the paths.
+    if let Some(trace) = &trace {
+        for case in &cases {
+            trace.remark(&case.name);
+            coco_dma_cases::trace(case).iter().for_each(|point| trace.line(point));
+        }
+        trace.end()?;
+    }
     let report = report(&cases, &outcomes, args.compare);
     if args.json {
         output::json(&report)?;

@@ -9,6 +9,7 @@ mod number;
 mod output;
 mod platforms;
 mod run;
+mod trace;
 mod usage;
 mod words;
 

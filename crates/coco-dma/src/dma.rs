@@ -35,6 +35,8 @@ pub struct Dma<'m, P: Platform + ?Sized = dyn Platform + 'm> {
     ledger: Ledger<'m>,
     pages: Option<&'m dyn PageSource>,
     observer: Option<&'m dyn Observer>,
+    /// Whether the observer hears of every map.
+    tells_maps: bool,
     peers: &'m [PhysRange],
     quarantine_limit: u64,
     /// Where the next round of retries begins: a number of [`RETRY_PAGE`]s.
@@ -55,6 +57,7 @@ impl<'m, P: Platform + ?Sized> Dma<'m, P> {
             ledger: Ledger::EMPTY,
             pages: None,
             observer: None,
+            tells_maps: false,
             peers: &[],
             quarantine_limit: u64::MAX,
             retry_page: AtomicUsize::new(0),
@@ -76,10 +79,10 @@ impl<'m, P: Platform + ?Sized> Dma<'m, P> {
         Self { pages: Some(pages), ..self }
     }
 
-    /// With a listener.
+    /// With a listener. It is asked here, once, whether it wants to hear of every map.
     #[must_use]
     pub fn with_observer(self, observer: &'m dyn Observer) -> Self {
-        Self { observer: Some(observer), ..self }
+        Self { observer: Some(observer), tells_maps: observer.wants_maps(), ..self }
     }
 
     /// With the ranges of device memory that drivers may name to other devices (peer-to-peer: what
@@ -179,12 +182,16 @@ impl<'m, P: Platform + ?Sized> Dma<'m, P> {
         self.faults.load(Ordering::Relaxed)
     }
 
-    /// Tells the listener, if there is one.
+    /// Whether somebody listens.
     #[inline]
-    pub(crate) fn notify_if<'e>(&self, event: impl FnOnce() -> Event<'e>) {
-        if self.observer.is_some() {
-            self.notify(&event());
-        }
+    pub(crate) fn is_observed(&self) -> bool {
+        self.observer.is_some()
+    }
+
+    /// Whether the listener hears of every map.
+    #[inline]
+    pub(crate) fn tells_maps(&self) -> bool {
+        self.tells_maps
     }
 
     /// Tells the listener.

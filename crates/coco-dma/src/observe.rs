@@ -1,20 +1,91 @@
 //! What happens, told to whoever listens. Without a listener an event costs a test of a pointer,
 //! and on the path of an open machine not even that.
 
+pub mod ftrace;
+
 use core::fmt;
 
+use crate::addr::AddressLimit;
 use crate::addr::DmaAddr;
+use crate::addr::PhysAddr;
 use crate::addr::PhysRange;
+use crate::attrs::Attrs;
 use crate::reason::Bounce;
 use crate::reason::Refuse;
 use crate::state::Cipher;
+use crate::state::Context;
+use crate::state::Direction;
+use crate::state::PoolLabel;
 use crate::state::Visibility;
 
 /// Listens to the layer. Called in the context of whoever caused the event, atomic context
-/// included: it must not block and must not call the layer.
+/// included: it must not block. No lock is held and the event has happened when it is told, so that
+/// a listener may call the layer; its own calls are told to it, too. Where it panics at
+/// [`Event::Bounced`], [`Event::Mapped`] or [`Event::Allocated`], what the event tells of is ended
+/// again, since its record reaches nobody.
 pub trait Observer: Sync {
     /// Something happened.
     fn event(&self, event: &Event<'_>);
+
+    /// Whether it wants to hear of every map and allocation too: [`Event::Mapped`],
+    /// [`Event::Unmapped`], [`Event::Synced`], [`Event::Allocated`] and [`Event::Freed`]. Asked once,
+    /// by [`Dma::with_observer`](crate::Dma::with_observer). Every map is planned then: neither the
+    /// open machine's shortcut nor the fast path of a bounce is taken, and whoever does not ask pays
+    /// nothing.
+    fn wants_maps(&self) -> bool {
+        false
+    }
+}
+
+/// Memory that a device was given by a map or an allocation. A scatter list is told segment by
+/// segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapInfo<'e> {
+    /// The device.
+    pub device: &'e str,
+    /// Which way the bytes go: both for an allocation.
+    pub direction: Direction,
+    /// The first byte of the memory: of the driver's buffer, not of the slots that it bounces
+    /// through. `None` where it lies in no single run, and at the end of a map and at a sync, which
+    /// are known by the device's address alone.
+    pub phys: Option<PhysAddr>,
+    /// What the device was given.
+    pub addr: DmaAddr,
+    /// Bytes.
+    pub len: usize,
+    /// What was asked for.
+    pub attrs: Attrs,
+    /// Where the device finds the bytes.
+    pub form: Form,
+}
+
+/// Where a device finds the bytes of a map or an allocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// In the memory itself: the driver's buffer, or pages of our own.
+    Direct,
+    /// In slots of a pool with this label.
+    Pool(PoolLabel),
+}
+
+/// Why a map bounces, with what Linux's trace point tells of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BounceCause {
+    /// Why.
+    pub reason: Bounce,
+    /// What the device would have been given in place; `None` where nothing shows the buffer.
+    pub in_place: Option<DmaAddr>,
+    /// The last address that the device reaches.
+    pub limit: AddressLimit,
+}
+
+/// Whom a sync shows the bytes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncFor {
+    /// The driver sees what the device wrote.
+    Cpu,
+    /// The device sees what the driver wrote.
+    Device,
 }
 
 /// An access that an IOMMU refused, as its driver decoded it (VT-d: fault recording registers;
@@ -82,6 +153,33 @@ pub enum Event<'e> {
         /// Why.
         reason: Bounce,
     },
+    /// A map was made (`dma:dma_map_phys`). For listeners that [want it](Observer::wants_maps), as
+    /// the next four.
+    Mapped {
+        /// What the device was given.
+        lent: MapInfo<'e>,
+        /// Why it bounces, where it does.
+        bounce: Option<BounceCause>,
+    },
+    /// A map ended, and what it held is free (`dma:dma_unmap_phys`).
+    Unmapped(MapInfo<'e>),
+    /// Bytes of a map, from `lent.addr` on, were shown to the other side
+    /// (`dma:dma_sync_single_for_cpu` and `dma:dma_sync_single_for_device`).
+    Synced {
+        /// The part.
+        lent: MapInfo<'e>,
+        /// Whom it was shown to.
+        to: SyncFor,
+    },
+    /// Memory was allocated (`dma:dma_alloc`).
+    Allocated {
+        /// What the device was given.
+        lent: MapInfo<'e>,
+        /// Whether the caller could block.
+        context: Context,
+    },
+    /// An allocation was freed (`dma:dma_free`).
+    Freed(MapInfo<'e>),
     /// A map or an allocation was refused (`dma:dma_alloc` with an error, and the message
     /// "swiotlb buffer is full").
     Refused {
@@ -171,12 +269,30 @@ pub enum Event<'e> {
     },
 }
 
+impl fmt::Display for MapInfo<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { device, addr, len, form, .. } = self;
+        match form {
+            Form::Direct => write!(f, "{device}: {len} bytes at {addr}"),
+            Form::Pool(label) => write!(f, "{device}: {len} bytes at {addr} of a {label} pool"),
+        }
+    }
+}
+
 impl fmt::Display for Event<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Bounced { device, addr, len, reason } => {
                 write!(f, "{device}: {len} bytes bounced at {addr} ({reason})")
             }
+            Self::Mapped { lent, .. } => write!(f, "{lent}, mapped"),
+            Self::Unmapped(lent) => write!(f, "{lent}, unmapped"),
+            Self::Synced { lent, to: SyncFor::Cpu } => write!(f, "{lent}, synced for the CPU"),
+            Self::Synced { lent, to: SyncFor::Device } => {
+                write!(f, "{lent}, synced for the device")
+            }
+            Self::Allocated { lent, .. } => write!(f, "{lent}, allocated"),
+            Self::Freed(lent) => write!(f, "{lent}, freed"),
             Self::Refused { device, len, reason } => {
                 write!(f, "{device}: {len} bytes refused ({reason}): {}", reason.text())
             }

@@ -8,8 +8,8 @@ pub mod virtio;
 
 use coco_dma::iommu::UnmapError;
 use coco_dma::stream::MapError;
-use coco_dma::stream::ScopedMapError;
 use coco_dma::stream::NotUnmapped;
+use coco_dma::stream::ScopedMapError;
 use coco_dma::stream::UnmapRawError;
 
 /// A device did not do what it was asked for.

@@ -14,6 +14,15 @@ pub(super) struct Entry {
     pub(super) table: Table,
 }
 
+/// A mistake in a case, with the name of the entry that makes it one: what is wrong may stand in the
+/// file's own part, where every other entry is right.
+pub(super) fn in_entry(name: Option<&str>, mut wrong: Wrong) -> Wrong {
+    if let Some(name) = name {
+        wrong.text = format!("{} [matrix entry {name}]", wrong.text);
+    }
+    wrong
+}
+
 /// The keys of a case that an entry replaces as they are.
 const OWN: [&str; 6] = ["title", "id", "also", "source", "linux", "why"];
 /// Those that it merges.
@@ -47,7 +56,11 @@ pub(super) fn entries(mut file: Table) -> Result<Vec<Entry>, Wrong> {
         all.push(name.to_owned());
     }
     let entries = list.iter().zip(all.clone());
-    entries.map(|(node, name)| entry(&file, node, name, &all)).collect()
+    entries
+        .map(|(node, name)| {
+            entry(&file, node, name.clone(), &all).map_err(|wrong| in_entry(Some(&name), wrong))
+        })
+        .collect()
 }
 
 fn entry(file: &Table, node: &Node, name: String, all: &[String]) -> Result<Entry, Wrong> {

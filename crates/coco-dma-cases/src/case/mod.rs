@@ -63,7 +63,11 @@ pub struct Case {
 pub fn read_file(name: &str, text: &str) -> Result<Vec<Case>, Wrong> {
     let table = parse(name, text)?;
     let entries = matrix::entries(table)?;
-    entries.iter().map(|entry| read_case(&entry.table, entry)).collect()
+    let read = |entry: &matrix::Entry| {
+        read_case(&entry.table, entry)
+            .map_err(|wrong| matrix::in_entry(entry.name.as_deref(), wrong))
+    };
+    entries.iter().map(read).collect()
 }
 
 fn read_case(table: &Table, entry: &matrix::Entry) -> Result<Case, Wrong> {

@@ -92,8 +92,10 @@ pub(super) fn execute(
     let buffers = set_up(case, &machine, &ledger, buffers);
 
     let platform: Platform = Traced::new(Faulty::new(machine.clone()));
-    let (events, pages) =
-        (Events::default(), Pages::new(&machine, spec.regime.granule(), spec.longest_run));
+    let (events, pages) = (
+        Events::tracing(trail.lines.clone()),
+        Pages::new(&machine, spec.regime.granule(), spec.longest_run),
+    );
     let placed = case.memories.iter().zip(&case.layout.memories);
     let peers: Vec<PhysRange> = placed
         .filter(|(memory, _)| memory.state == MemoryState::Peer)

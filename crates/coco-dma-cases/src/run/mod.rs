@@ -26,13 +26,14 @@ pub use question::{Answer, answer};
 pub use witness::{Heed, Witness};
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc;
+use std::sync::{PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use coco_dma::plan;
 use coco_dma::reason::Refuse;
 
+use self::events::Lines;
 use crate::case::{Case, Fact, Op};
 use crate::read::Place;
 
@@ -153,6 +154,18 @@ struct Trail {
     came: Vec<Came>,
     /// Whether a bounce took the path.
     taken: bool,
+    /// What Linux would have traced, where it is wanted.
+    lines: Option<Lines>,
+}
+
+/// What Linux's trace points would say of a case, a line each as tracefs has them behind the clock.
+/// It is run once, with every map planned; whether it holds is not the question here.
+pub fn trace(case: &Case) -> Vec<String> {
+    let lines = Lines::default();
+    let trail = Trail { lines: Some(lines.clone()), ..Trail::default() };
+    let _judged = run_from(case, Heed::All, Path::Slow, trail);
+    let told = lines.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    told
 }
 
 /// Runs one case on every path, each time in a thread of its own. A panic, or a case that takes too
@@ -209,10 +222,14 @@ pub fn run_with(case: &Case, heed: Heed, paths: &[Path]) -> Outcome {
 
 /// One run.
 fn run_on(case: &Case, heed: Heed, path: Path) -> (Result<(), Failed>, Trail) {
+    run_from(case, heed, path, Trail::default())
+}
+
+/// The same with what is to be kept of it.
+fn run_from(case: &Case, heed: Heed, path: Path, mut trail: Trail) -> (Result<(), Failed>, Trail) {
     let (send, receive) = mpsc::channel();
     let own = case.clone();
     let worker = thread::Builder::new().name(case.name.clone()).spawn(move || {
-        let mut trail = Trail::default();
         let run = || build::execute(&own, heed, path, &mut trail);
         let ended = catch_unwind(AssertUnwindSafe(run));
         let ended = ended.unwrap_or_else(|panic| {

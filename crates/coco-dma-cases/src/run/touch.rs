@@ -60,7 +60,8 @@ impl World<'_> {
         let (owner, addr, whole) = match target {
             Target::Map(name) => {
                 let Some(live) = self.maps.get(name) else { return Ok(Got::new(NONE)) };
-                let addr = self.kept(live.device, live.mapping.addr().raw(), live.range);
+                let addr = self.taken(live.device, live.mapping.addr().raw());
+                let addr = self.kept(live.device, addr, live.range);
                 (live.device, addr, wide(live.mapping.len()))
             }
             Target::Alloc(name) => {
@@ -96,6 +97,8 @@ impl World<'_> {
         let segments: Vec<_> = live.list.segments().collect();
         let mut bytes = write.map_or(vec![0; part.len()], |bytes| self.make(bytes, part.len()));
         let (mut before, mut outcome, mut done) = (0, Outcome::Clear, 0);
+        let most = self.spec(index).and_then(|spec| spec.limits.segment);
+        let most = most.map_or(Ok(usize::MAX), size)?;
         for (number, segment) in segments.iter().enumerate() {
             let len = if number + 1 == segments.len() { usize::MAX } else { size(segment.len)? };
             let start = part.start.saturating_sub(before).min(len);
@@ -106,7 +109,10 @@ impl World<'_> {
                 continue;
             };
             done += end - start;
-            let addr = segment.addr.raw().wrapping_add(wide(start));
+            // It moves no more than its longest segment, whatever it is told.
+            let moved = most.saturating_sub(start).min(bytes.len());
+            let Some(bytes) = bytes.get_mut(..moved) else { continue };
+            let addr = self.taken(index, segment.addr.raw()).wrapping_add(wide(start));
             let (device, addr) = self.sim_device(index, addr, bytes.len())?;
             let now = match write {
                 Some(_) => device.write(addr, bytes),
@@ -120,6 +126,11 @@ impl World<'_> {
             Some(_) => Got::new(word(outcome)),
             None => Got { bytes: Some(bytes), ..Got::new(word(outcome)) },
         })
+    }
+
+    /// The address of a map or segment as its device takes it: the bits below its alignment are none.
+    fn taken(&self, index: usize, addr: u64) -> u64 {
+        self.spec(index).map_or(addr, |spec| addr & !(spec.limits.align.bytes() - 1))
     }
 
     /// The address of a map as its device puts it together: the low bits that it wants kept are

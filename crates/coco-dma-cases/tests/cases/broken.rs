@@ -230,3 +230,21 @@ fn a_matrix_overrides_what_there_is() {
     let twice = "entry = \"x\"\n[[matrix]]\nentry = \"x\"";
     assert!(matrix(twice).contains("an entry's name is its own"));
 }
+
+#[test]
+fn a_mistake_in_an_entry_names_the_entry() {
+    let matrix = |entries: &str| mistake(&format!("{GOOD}[[matrix]]\n{entries}"));
+    let good = "entry = \"good\"\n[[matrix]]\nentry = \"bad\"\n";
+    for bad in [
+        // Of the entry's own keys, of what it overrides, and of the case that comes of both: the last
+        // has its place in the file's own part.
+        "maschine.platform = \"cca\"",
+        "device.disc.mask = 3",
+        "machine.platform = \"mips\"",
+        "memory.buffer.state = \"encrypted\"",
+    ] {
+        let told = matrix(&format!("{good}{bad}"));
+        assert!(told.ends_with("[matrix entry bad]"), "{told}");
+    }
+    assert!(!mistake(&GOOD.replace("tdx", "mips")).contains("matrix"));
+}

@@ -45,6 +45,7 @@ use crate::failure::Failure;
 use crate::number::Count;
 use crate::number::Size;
 use crate::output;
+use crate::trace::Trace;
 use crate::words::lookup;
 
 /// Which device to use.
@@ -104,7 +105,13 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     };
     let storage = Storage::of(&machine);
     let metadata = storage.metadata(&machine).map_err(|error| failed(&error))?;
+    let files = [&image.share()?, &output];
+    let trace = args.trace.as_deref().map(|path| Trace::begin(path, &files)).transpose()?;
     let layer = Layer::new(&machine, &metadata);
+    let layer = match &trace {
+        Some(trace) => layer.observed(trace),
+        None => layer,
+    };
     let mut keeper = Keeper::new(&launch);
 
     // The image is hashed from the file itself while it is copied.
@@ -115,6 +122,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), Failure> {
     let attacks = attack::attack(&layer, &mut keeper, &target).map_err(|error| failed(&error))?;
     let (separation, restarts) = (keeper.separation(), keeper.restarts());
     keeper.stop().map_err(|error| failed(&error))?;
+    if let Some(trace) = &trace {
+        trace.end()?;
+    }
     let sha256_out = Sum::begin(output, image.len).end(PATIENCE)?;
 
     let sums = report::Sums { input: sha256_in, output: sha256_out };

@@ -19,6 +19,7 @@ mod found_device;
 mod found_limits;
 mod found_pool;
 mod objects;
+mod observed;
 mod pinned_out;
 mod random;
 mod reservoir;

@@ -8,6 +8,7 @@ use std::sync::Mutex;
 
 use coco_dma::Dma;
 use coco_dma::Word;
+use coco_dma::addr::Constraints;
 use coco_dma::addr::PageConstraints;
 use coco_dma::addr::PhysAddr;
 use coco_dma::addr::PhysRange;
@@ -25,6 +26,7 @@ use coco_dma::platform::NoView;
 use coco_dma::platform::PageSource;
 use coco_dma::platform::Platform;
 use coco_dma::pool::Pool;
+use coco_dma::pool::PoolHandle;
 use coco_dma::regime::PlatformName;
 use coco_dma::regime::Regime;
 use coco_dma::state::CacheMode;
@@ -232,6 +234,40 @@ pub(crate) fn map<P: Platform>(
 ) -> Result<RawMapping, MapError> {
     // SAFETY: the memory is the machine's, and devices act only when told.
     unsafe { device.map_raw(bytes, direction, attrs) }
+}
+
+/// The same by a handle of a pool.
+pub(crate) fn map_with<P: Platform>(
+    device: &Device<'_, P>,
+    handle: &mut PoolHandle<'_>,
+    bytes: NonNull<[u8]>,
+    direction: Direction,
+    attrs: Attrs,
+) -> Result<RawMapping, MapError> {
+    // SAFETY: as above.
+    unsafe { device.map_raw_with(handle, bytes, direction, attrs) }
+}
+
+/// Ends a map by a handle.
+pub(crate) fn finish_with<P: Platform>(
+    device: &Device<'_, P>,
+    handle: &mut PoolHandle<'_>,
+    mapping: RawMapping,
+    written: usize,
+) {
+    // SAFETY: as above.
+    unsafe { device.unmap_raw_with(handle, mapping, written) }.unwrap();
+}
+
+/// Makes a handle keep nothing: who finds no room for all of a pool gives back what it keeps, and
+/// there is none while one slot is taken.
+pub(crate) fn empty(handle: &mut PoolHandle<'_>) {
+    let all = handle.pool().range().len();
+    if let Ok(one) = handle.alloc_raw(&Constraints::of(1)) {
+        assert!(handle.alloc_raw(&Constraints::of(all)).is_err());
+        // SAFETY: it was taken just now, and nobody used it.
+        assert!(unsafe { handle.free_raw(one) });
+    }
 }
 
 pub(crate) fn map_list<'s, P: Platform>(

@@ -8,6 +8,7 @@ use coco_dma::Dma;
 use coco_dma::Word;
 use coco_dma::addr::PhysRange;
 use coco_dma::ledger::{Initial, Ledger, LedgerError, Tracked};
+use coco_dma::observe::Observer;
 use coco_dma::platform::Platform;
 use coco_dma::pool::{Cache, Pool};
 use coco_dma::state::Visibility;
@@ -129,6 +130,12 @@ impl<'m> Layer<'m> {
         #[expect(clippy::expect_used, reason = "metadata are made with a pool")]
         let (pool, growth) = metadata.pools.split_first().expect("metadata have a pool");
         Self { machine, pool, growth, dma: Dma::new(platform, &metadata.pools).with_ledger(ledger) }
+    }
+
+    /// The same, with somebody who listens.
+    #[must_use]
+    pub fn observed(self, observer: &'m dyn Observer) -> Self {
+        Self { dma: self.dma.with_observer(observer), ..self }
     }
 
     /// The machine.

@@ -19,6 +19,7 @@ mod runs;
 mod scattered;
 mod size;
 mod slots;
+mod tell;
 mod views;
 
 pub use error::AllocError;

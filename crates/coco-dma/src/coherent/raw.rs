@@ -153,11 +153,14 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         attrs: Attrs,
     ) -> Result<RawCoherent, AllocError> {
         let size = size.into();
-        let memory = self.try_alloc(size, kind, context, attrs).inspect(|memory| {
+        let mut memory = self.try_alloc(size, kind, context, attrs).inspect(|memory| {
             self.count().allocated();
             // Its zeroes are out of the caches before the device could write.
             self.sync_alloc_for_device(memory, Direction::Both);
         });
+        if self.dma().tells_maps() {
+            memory = self.tell_allocated(memory);
+        }
         memory.map_err(|reason| self.refused_alloc(size.len, attrs, reason))
     }
 
@@ -288,6 +291,24 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     ///
     /// The device has stopped using it, and nobody uses the pointer any more.
     pub unsafe fn free_raw(&self, memory: RawCoherent) -> Result<(), FreeError<RawCoherent>> {
+        let lent = self.dma().tells_maps().then(|| self.lent_alloc(&memory));
+        // SAFETY: this function's condition.
+        unsafe { self.free_untold(memory) }?;
+        if let Some(lent) = lent {
+            self.dma().notify(&Event::Freed(lent));
+        }
+        Ok(())
+    }
+
+    /// The same, of which no observer hears.
+    ///
+    /// # Safety
+    ///
+    /// As for [`free_raw`](Self::free_raw).
+    pub(super) unsafe fn free_untold(
+        &self,
+        memory: RawCoherent,
+    ) -> Result<(), FreeError<RawCoherent>> {
         if memory.owner != self.owner() {
             return Err(FreeError { reason: NotFreed::NotThisDevice, memory });
         }

@@ -114,8 +114,11 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         }
         let domain = endpoint.domain(&info)?;
         let infos = pool_infos.get(..pool_count).unwrap_or(&[]);
-        let (open_past, open_offset) = (plan::open_path(dma.regime(), &info, infos), 0);
-        let table = if endpoint.fast_path {
+        // Whoever hears of every map hears of those, too, that would take a short way.
+        let short = !dma.tells_maps();
+        let open_past = if short { plan::open_path(dma.regime(), &info, infos) } else { 0 };
+        let open_offset = 0;
+        let table = if endpoint.fast_path && short {
             FastPathTable::of(dma, &info, &pools, infos)
         } else {
             FastPathTable::empty()

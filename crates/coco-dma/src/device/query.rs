@@ -6,6 +6,7 @@ use super::TableEntry;
 use crate::addr::PhysRange;
 use crate::attrs::Attrs;
 use crate::ledger::RangeState;
+use crate::observe::Form;
 use crate::plan::MapRequest;
 use crate::plan::Place;
 use crate::plan::state_of;
@@ -87,6 +88,11 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
     fn state_outside_pools(&self, range: PhysRange) -> Option<RangeState> {
         let in_doubt = !self.table.covers(range) || self.dma.is_peers(range);
         (!in_doubt).then(|| self.dma.ledger().peek(range))
+    }
+
+    /// Where the bytes in slots of the pool with this index are, as events tell it.
+    pub(crate) fn form(&self, pool: usize) -> Form {
+        self.pool_infos().get(pool).map_or(Form::Direct, |pool| Form::Pool(pool.label))
     }
 
     /// The pool that [verdicts](Self::verdict) are about.

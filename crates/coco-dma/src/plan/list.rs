@@ -64,7 +64,7 @@ impl<'a> ListDevice<'a> {
 /// How long a segment that begins at `addr` may be: to its limit or the next boundary, and of a
 /// length behind which another one may begin.
 fn longest_at(limits: &Limits, addr: u64) -> u64 {
-    let segment = limits.segment.unwrap_or(u64::MAX);
+    let segment = limits.segment.unwrap_or(u64::MAX); // sabotage: list-not-cut
     let window = limits
         .boundary
         .map_or(u64::MAX, |boundary| boundary.bytes() - (addr & (boundary.bytes() - 1)));
@@ -96,7 +96,7 @@ impl PagePlace {
     pub fn joins(&self, next: &Self, page: u64, limits: &Limits) -> bool {
         let end = self.pad.wrapping_add(self.len);
         limits.min_align.raw() < page
-            && end & (page - 1) == 0
+            && end & (page - 1) == 0 // sabotage: list-joint-in-a-page
             && next.pad == 0
             && (self.state, self.mmio) == (next.state, next.mmio)
     }
@@ -147,6 +147,7 @@ impl<I: Iterator<Item = Piece>> Iterator for Segments<I> {
         let most = longest_at(&self.limits, now.addr);
         while now.len < most {
             match self.pieces.next() {
+                // sabotage: list-merges-what-is-apart
                 Some(next) if next.joins && now.addr.checked_add(now.len) == Some(next.addr) => {
                     now.len = now.len.saturating_add(next.len);
                 }
@@ -169,6 +170,7 @@ impl<I: Iterator<Item = Piece>> Iterator for Segments<I> {
 pub fn segments_fit(limits: &Limits, count: usize, trace: &mut impl Trace) -> Result<(), Refuse> {
     let Some(most) = limits.max_segments else { return Ok(()) };
     trace.step(Step::Segments { count, most });
+    // sabotage: list-segments-not-counted
     if count > most { Err(Refuse::TooManySegments) } else { Ok(()) }
 }
 

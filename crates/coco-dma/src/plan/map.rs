@@ -80,7 +80,7 @@ fn decide<'a>(request: &MapRequest<'a>, trace: &mut impl Trace) -> Result<Plan<'
         // No pool is a way out, whatever pools there are.
         Some(misfit) => {
             trace.step(Step::TooLong(misfit));
-            Err(Refuse::TooLarge) // sabotage: too-long-wants-a-pool
+            Err(Refuse::TooLarge)
         }
         None => pools::candidates(request, reason, trace),
     };

@@ -122,6 +122,7 @@ fn misfit(
     let limits = &device.limits;
     // A domain places whole pages as the device wants them.
     let low = addr.map_or(range.base().raw() & (request.align.max(IOMMU_PAGE) - 1), DmaAddr::raw);
+    // sabotage: start-alignment
     if !limits.align.divides(low) {
         return Some(Misfit::Start(limits.align));
     }

@@ -85,13 +85,15 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         // `map_raw`; the slots are ours.
         unsafe { self.transfer(&ends, Moment::Map, 0..len) };
         let (device, reason) = (self.name(), entry.reason);
-        self.dma().notify_if(|| Event::Bounced { device, addr, len, reason });
+        if self.dma().is_observed() {
+            self.tell_fast(hand, pool, &run, &Event::Bounced { device, addr, len, reason });
+        }
         Some(run)
     }
 
     #[cold]
     #[inline(never)]
-    fn free_fast(&self, hand: &mut impl SlotAlloc, pool: &Pool<'_>, run: &SlotRun) {
+    pub(super) fn free_fast(&self, hand: &mut impl SlotAlloc, pool: &Pool<'_>, run: &SlotRun) {
         self.free_run(hand, pool, run, |turn| self.count().unmapped_in(turn));
     }
 

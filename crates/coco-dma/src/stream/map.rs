@@ -154,7 +154,10 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                 return Err(self.refused(reason, buffer.len(), range, attrs));
             }
         }
-        self.lent(&mapping, bounce);
+        self.count_map(bounce);
+        if self.dma().is_observed() {
+            self.tell_mapped(hand, &mut mapping, range, bounce);
+        }
         Ok(mapping)
     }
 
@@ -217,15 +220,11 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         Err(changed)
     }
 
-    /// Counts and tells what the device has from now on.
-    pub(super) fn lent(&self, mapping: &RawMapping, bounce: Option<Bounce>) {
+    /// Counts a map.
+    pub(super) fn count_map(&self, bounce: Option<Bounce>) {
         match bounce {
             None => self.count().direct(),
-            Some(reason) => {
-                self.count().bounced();
-                let (device, addr, len) = (self.name(), mapping.addr, mapping.len());
-                self.dma().notify(&Event::Bounced { device, addr, len, reason });
-            }
+            Some(_) => self.count().bounced(),
         }
     }
 

@@ -15,6 +15,8 @@ use crate::device::Device;
 use crate::iommu::Mapped;
 use crate::iommu::UnmapError;
 use crate::ledger::Pin;
+use crate::observe::Event;
+use crate::observe::SyncFor;
 use crate::plan::Moment;
 use crate::platform::Platform;
 use crate::pool::Owner;
@@ -218,12 +220,16 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         }
         // SAFETY: this function's conditions.
         unsafe { self.copy_back(&mapping, written) };
+        let lent = self.dma().tells_maps().then(|| self.map_info(&mapping));
         match mapping.place {
             Held::Open => {}
             place @ (Held::InPlace { .. } | Held::Slots { .. }) => {
                 self.release(hand, place);
                 self.count().unmapped();
             }
+        }
+        if let Some(lent) = lent {
+            self.dma().notify(&Event::Unmapped(lent));
         }
         Ok(())
     }
@@ -270,10 +276,11 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             && let Some(ends) = self.ends(mapping)
         {
             // SAFETY: the buffer is readable and writable by condition 1 of `map_raw`.
-            unsafe { self.transfer(&ends, Moment::SyncForDevice, part) };
+            unsafe { self.transfer(&ends, Moment::SyncForDevice, part.clone()) };
         }
         // In place too, what the driver wrote is written.
         barrier(mapping.buffer.as_ptr().cast());
+        self.tell_synced(mapping, part, SyncFor::Device);
     }
 
     /// Brings what the device wrote into `part` to the driver's buffer. Where the device only
@@ -289,9 +296,10 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
             && let Some(ends) = self.ends(mapping)
         {
             // SAFETY: the buffer is readable and writable by condition 1 of `map_raw`.
-            unsafe { self.transfer(&ends, Moment::SyncForCpu, part) };
+            unsafe { self.transfer(&ends, Moment::SyncForCpu, part.clone()) };
         }
         // In place too, what the device wrote is read anew.
         barrier(mapping.buffer.as_ptr().cast());
+        self.tell_synced(mapping, part, SyncFor::Cpu);
     }
 }

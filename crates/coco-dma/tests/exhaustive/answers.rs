@@ -151,6 +151,8 @@ fn what_a_driver_is_told_is_kept() {
         }
     }
     let (mut points, mut promised) = (0u64, Promised::default());
+    // A debug build, which is some thirty times as slow, judges a part of them.
+    let (every, mut number) = (if cfg!(debug_assertions) { 97_u64 } else { 1 }, 0);
     for platform in PlatformName::ALL {
         let regime = platform.regime(&Parameters::default()).unwrap();
         let usual = regime.states()[0];
@@ -190,7 +192,8 @@ fn what_a_driver_is_told_is_kept() {
                     for (start, len) in
                         STARTS.iter().flat_map(|start| LENS.map(|len| (*start, len)))
                     {
-                        if !may_be(map, memory_last(platform), start, len) {
+                        number += 1;
+                        if number % every != 0 || !may_be(map, memory_last(platform), start, len) {
                             continue;
                         }
                         let bus = device.bus.to_bus(of(start, len)).unwrap_or(start);

@@ -2,7 +2,10 @@
 
 use coco_dma::addr::AddressLimit;
 use coco_dma::addr::AlignMask;
+use coco_dma::addr::Alignment;
 use coco_dma::addr::Boundary;
+use coco_dma::addr::BusRange;
+use coco_dma::addr::BusRanges;
 use coco_dma::addr::CacheLine;
 use coco_dma::state::State;
 
@@ -140,4 +143,78 @@ fn a_device_that_bypasses_the_caches_writes_whole_lines_alone() {
     assert!(answer(&MapRequest { device: &PLAIN, ..request }).is_direct(), "coherent");
     assert!(answer(&MapRequest { device: &line(32), ..request }).is_direct(), "shorter lines");
     assert!(answer(&MapRequest { device: &line(1), ..request }).is_direct(), "no lines");
+}
+
+#[test]
+fn a_mapping_begins_where_the_device_takes_addresses() {
+    let open = regime(PlatformName::Open);
+    let pools = low_pool();
+    let limits = Limits { align: Alignment::new(4).unwrap(), ..Limits::NONE };
+    let bare = DeviceInfo { limits, ..PLAIN };
+    let shares = || Answer::Bounce(Bounce::Alignment, vec![0]);
+    for (base, whole) in [(0x4000_0004, true), (0x4000_0002, false), (0x4000_0001, false)] {
+        let request = MapRequest { place: at(base), len: 7, ..ask(&open, &bare, &pools) };
+        assert_eq!(answer(&request), if whole { in_reach(base) } else { shares() });
+        // No pool, no way.
+        let alone = answer(&MapRequest { pools: &[], ..request });
+        assert_eq!(alone.is_direct(), whole, "{base:#x}");
+        // A domain keeps the place in the page.
+        let device = translated(bare);
+        assert_eq!(answer(&MapRequest { device: &device, ..request }).is_direct(), whole);
+    }
+    // It is the device's address that counts: on a bus that shifts memory by two bytes.
+    let windows = [BusRange::new(range(0x4000_0000, 0x10_0000), 2).unwrap()];
+    let device = DeviceInfo { bus: BusRanges::new(&windows), ..bare };
+    let seen = |base| answer(&MapRequest { place: at(base), ..ask(&open, &device, &[]) });
+    assert!(!seen(0x4000_0000).is_direct());
+    assert!(seen(0x4000_0002).is_direct());
+    // Behind an IOMMU of larger pages, bits above 4 KiB are in the page, too.
+    let limits = Limits { align: Alignment::new(0x2000).unwrap(), ..Limits::NONE };
+    let device = translated(DeviceInfo { limits, ..PLAIN });
+    let request = MapRequest { place: at(0x4000_1000), ..ask(&open, &device, &pools) };
+    assert!(answer(&request).is_direct(), "the domain places whole pages as it likes");
+    assert_eq!(answer(&MapRequest { align: 0x4000, ..request }), shares());
+}
+
+#[test]
+fn a_length_that_the_device_does_not_take_is_invalid_with_any_pool() {
+    let open = regime(PlatformName::Open);
+    let pools = low_pool();
+    let limits = Limits { len_align: Alignment::new(4).unwrap(), ..Limits::NONE };
+    let device = DeviceInfo { limits, ..PLAIN };
+    for (len, good) in [(3, false), (4, true), (5, false), (4096, true), (u64::MAX, false)] {
+        let request = MapRequest { len, ..ask(&open, &device, &pools) };
+        let wanted = Answer::Refuse(Refuse::InvalidRange);
+        assert_eq!(answer(&request), if good { in_reach(0x4000_0000) } else { wanted }, "{len}");
+        let device = DeviceInfo { force_bounce: true, ..device };
+        let bounced = answer(&MapRequest { device: &device, ..request });
+        let wanted = Answer::Refuse(Refuse::InvalidRange);
+        let bounce = Answer::Bounce(Bounce::Forced, vec![0]);
+        assert_eq!(bounced, if good { bounce } else { wanted }, "{len}");
+    }
+}
+
+#[test]
+fn what_no_pool_could_hold_is_too_large_whatever_pools_there_are() {
+    let open = regime(PlatformName::Open);
+    let segment = Limits { segment: Some(4096), ..Limits::NONE };
+    let boundary = Limits { boundary: Boundary::new(4096), ..Limits::NONE };
+    for limits in [segment, boundary] {
+        for force_bounce in [false, true] {
+            let device = DeviceInfo { limits, force_bounce, ..PLAIN };
+            let high =
+                [pool(PoolLabel::Ordinary, 0x10_0000), pool(PoolLabel::Ordinary, 0x1000_0000)];
+            for pools in [&high[..0], &high[..1], &high[..]] {
+                let of = |len| answer(&MapRequest { len, ..ask(&open, &device, pools) });
+                assert_eq!(of(4097), Answer::Refuse(Refuse::TooLarge), "{limits:?} {pools:?}");
+                // What fits somewhere wants a pool, where it has to bounce.
+                let wanted = match (force_bounce, pools.is_empty()) {
+                    (true, true) => Answer::Refuse(Refuse::NoPool),
+                    (true, false) => Answer::Bounce(Bounce::Forced, (0..pools.len()).collect()),
+                    (false, _) => in_reach(0x4000_0000),
+                };
+                assert_eq!(of(4096), wanted, "{limits:?} {pools:?}");
+            }
+        }
+    }
 }

@@ -132,6 +132,10 @@ impl World<'_> {
                 let reason = match (asked, reason) {
                     (false, _) | (_, Refuse::Quota) => reason,
                     (true, _) if !quota => Refuse::Quota,
+                    // Pages that came, and that no view could be had of.
+                    (true, _) if has_room && faulted && error.reason == Refuse::NoView => {
+                        Refuse::NoView
+                    }
                     (true, _) if convert && has_room => Refuse::ConversionFailed,
                     (true, _) => Refuse::OutOfPages,
                 };

@@ -9,6 +9,7 @@ use coco_dma::ledger::Ledger;
 use coco_dma::ledger::Tracked;
 use coco_dma::plan::Limits;
 use coco_dma::platform::Platform;
+use coco_dma::pool::Cache;
 use coco_dma::pool::Pool;
 use coco_dma::regime::Parameters;
 use coco_dma::regime::PlatformName;
@@ -25,6 +26,7 @@ use super::model::DeviceModel;
 use super::model::Model;
 use super::model::PoolModel;
 use super::model::SLOT;
+use super::paths::Path;
 use super::world::Log;
 use super::world::Met;
 use super::world::Truth;
@@ -113,17 +115,18 @@ pub(crate) fn with_world(
         });
         first += count;
     }
+    let caches: Vec<[Cache; 1]> = POOLS.iter().map(|_| [Cache::new()]).collect();
     let pools: Vec<Pool<'_>> = POOLS
         .iter()
-        .zip(&storages)
-        .map(|((label, _, purpose, converts, node), (range, storage))| {
+        .zip(storages.iter().zip(&caches))
+        .map(|((label, _, purpose, converts, node), ((range, storage), caches))| {
             let pool = if *converts {
                 machine.take_at(*range).unwrap();
                 convertible(*label, *range, storage)
             } else {
                 adopt(&machine, *label, *range, storage)
             };
-            let pool = pool.only_for(*purpose);
+            let pool = pool.only_for(*purpose).with_caches_however_small(caches);
             match node {
                 Some(node) => pool.on_node(*node),
                 None => pool,
@@ -171,6 +174,7 @@ pub(crate) fn with_world(
         wild: truth == Truth::Wild,
         honest: truth == Truth::Honest,
         now: String::new(),
+        path: Path::Cache,
         met: Met::new(),
     };
     world.rearm();

@@ -11,6 +11,8 @@ impl World<'_> {
     pub(super) fn revoke(&mut self, device: usize) {
         let freed = revoke(&self.devices[device]);
         assert_eq!(freed, self.model.revoke(device), "{}", self.now);
+        // They went to the bitmap, whatever the CPU keeps.
+        self.empty_caches();
         self.met(if freed > 0 { "revoked maps" } else { "revoked" });
         self.model.devices[device].stopped = Some(Refuse::Revoked);
     }

@@ -38,15 +38,24 @@ impl World<'_> {
         if !spots.iter().all(|(at, len)| self.given(*at, *len, direction)) {
             return;
         }
-        let (mut holds, mut refused, reaches) = (Vec::new(), false, self.reaches_shared());
-        for (at, len) in &spots {
-            let granules = self.touched(*at, *len);
-            match predict(&mut self.model, device, (granules, *at, *len), direction, false, reaches)
-            {
-                Ok(hold) => holds.push(hold),
-                Err(_) => {
-                    refused = true;
-                    break;
+        let (mut holds, reaches) = (Vec::new(), self.reaches_shared());
+        // What no room would help is told before anything is lent.
+        let mut refused = spots.iter().any(|(at, len)| {
+            let (granules, mut alone) = (self.touched(*at, *len), self.model.emptied());
+            let place = (granules, *at, *len);
+            predict(&mut alone, device, place, direction, false, reaches).is_err()
+        });
+        if refused {
+            self.model.refused(device);
+        } else {
+            for (at, len) in &spots {
+                let place = (self.touched(*at, *len), *at, *len);
+                match predict(&mut self.model, device, place, direction, false, reaches) {
+                    Ok(hold) => holds.push(hold),
+                    Err(_) => {
+                        refused = true;
+                        break;
+                    }
                 }
             }
         }

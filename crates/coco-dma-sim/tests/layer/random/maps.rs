@@ -14,7 +14,6 @@ use super::model::Model;
 use super::model::Way;
 use super::world::LiveMap;
 use super::world::World;
-use crate::support::finish;
 use crate::support::map;
 use crate::support::sync_cpu;
 use crate::support::sync_device;
@@ -114,7 +113,8 @@ impl World<'_> {
             reaches,
         );
         let buffer = self.heap_bytes(at, len);
-        match (map(&self.devices[device], buffer, direction, attrs), wanted) {
+        let pool = wanted.ok().flatten().map(|id| self.model.holds[&id].pool);
+        match (self.map_by(device, buffer, direction, attrs, pool), wanted) {
             (Ok(mapping), Ok(hold)) => {
                 assert_eq!(mapping.is_bounced(), hold.is_some(), "{}", self.now);
                 self.met(if hold.is_some() { "bounced" } else { "in place" });
@@ -230,7 +230,9 @@ impl World<'_> {
         if !self.alive(map.device) {
             self.met("finished after its device");
         }
-        finish(&self.devices[map.device], map.mapping, written);
+        let hold = map.bounced.as_ref().and_then(|(id, _)| self.model.holds.get(id));
+        let pool = hold.map(|hold| hold.pool);
+        self.finish_by(&self.devices[map.device], map.mapping, written, pool);
         if let Some((_, slots)) = &map.bounced
             && map.direction.from_device()
             && !map.by_hand

@@ -236,6 +236,17 @@ impl Model {
         Err(if open { Refuse::PoolFull } else { Refuse::PoolClosed })
     }
 
+    /// The same with all room there could be: no slot is taken, no pool closed, no quota used.
+    pub(crate) fn emptied(&self) -> Self {
+        let mut model = self.clone();
+        for pool in &mut model.pools {
+            pool.open = true;
+            pool.slots.fill(0);
+        }
+        model.devices.iter_mut().for_each(|device| device.quota = None);
+        model
+    }
+
     /// Gives slots back, if they are still held.
     pub(crate) fn free(&mut self, id: usize) {
         let Some(hold) = self.holds.remove(&id) else { return };

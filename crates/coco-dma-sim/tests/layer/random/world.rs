@@ -20,6 +20,7 @@ use coco_dma_sim::SimDevice;
 use super::build::ARENA;
 use super::build::HEAP;
 use super::model::Model;
+use super::paths::Path;
 use crate::support::Arena;
 use crate::support::BASE;
 use crate::support::part_of;
@@ -50,6 +51,8 @@ pub(crate) struct World<'w> {
     /// Whether it never lies at all.
     pub(crate) honest: bool,
     pub(crate) now: String,
+    /// The way that maps and their ends take.
+    pub(crate) path: Path,
     /// How often what happened.
     pub(crate) met: Met,
 }

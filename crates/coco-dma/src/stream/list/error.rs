@@ -2,9 +2,9 @@
 
 use core::fmt;
 
-use super::MapError;
 use super::RawList;
 use crate::iommu::UnmapError;
+use crate::stream::MapError;
 
 /// Why a list could not be mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
