@@ -27,6 +27,8 @@ use crate::read::{Place, Reader, Table, Wrong, parse};
 
 /// The most pools that a case may have.
 pub(crate) const MOST_POOLS: usize = 64;
+/// The most pools of a case that is only asked about.
+pub(crate) const MOST_ASKED_POOLS: usize = 4096;
 /// The most devices, memories and entries of a matrix that a file may have, and the most steps.
 pub(crate) const MOST_THINGS: usize = 1000;
 
@@ -93,7 +95,7 @@ fn read_case(table: &Table, entry: &matrix::Entry) -> Result<Case, Wrong> {
     }
     let machine = machine::read(reader.need("machine", reader.table("machine")?)?)?;
     // What is only asked about takes no memory.
-    let most = if machine.plan_only { MOST_THINGS } else { MOST_POOLS };
+    let most = if machine.plan_only { MOST_ASKED_POOLS } else { MOST_POOLS };
     let mut pools = things::pools(&limited(&reader, "pool", most)?)?;
     let memories = things::memories(&limited(&reader, "memory", MOST_THINGS)?, &machine)?;
     let devices = devices::read(&limited(&reader, "device", MOST_THINGS)?, &mut pools, &machine)?;
