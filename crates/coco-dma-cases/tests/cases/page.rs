@@ -167,8 +167,8 @@ fn known(text: &str) -> Words {
     let Err(wrong) = read_file("a.toml", text) else { panic!("all is known:\n{text}") };
     let wrong = wrong.to_string();
     assert!(wrong.contains("zzz"), "{wrong}\n{text}");
-    let all = wrong.split_once("(known: ").map_or("", |(_, rest)| rest);
-    let all = all.split_once(')').map_or(all, |(all, _)| all);
+    let known = wrong.split_once("(known: ").and_then(|(_, rest)| rest.split_once(')'));
+    let all = known.map_or("", |(all, _)| all);
     all.split(", ").filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
