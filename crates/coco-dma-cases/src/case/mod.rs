@@ -30,7 +30,7 @@ pub(crate) const MOST_POOLS: usize = 64;
 /// The most devices, memories and entries of a matrix that a file may have, and the most steps.
 pub(crate) const MOST_THINGS: usize = 1000;
 /// The most pools of a case that builds nothing.
-const MOST_ASKED_POOLS: usize = 1024;
+const MOST_ASKED_POOLS: usize = 4096;
 
 /// One case: a file, or one entry of the matrix in it.
 #[derive(Clone, Debug)]

@@ -13,7 +13,7 @@ use crate::read::{Wrong, lookup, unknown};
 /// The operations that can be asked about.
 const OPERATIONS: [&str; 7] = ["map", "unmap", "sync", "alloc", "free", "mmap", "attach"];
 
-/// Where memory lies, how long it is, and what is known of it, as far as a step says so.
+/// Where memory lies, how long it is, and what is known of it.
 type Asked = (Option<u64>, Option<u64>, Option<Memory>);
 
 impl Around<'_, '_> {
@@ -57,7 +57,7 @@ impl Around<'_, '_> {
         Ok(Op::Decide(Question { device, operation, at, size, memory }))
     }
 
-    /// Where the memory lies, how long it is, and what is known of it, as far as the step says so.
+    /// What the step says of the memory.
     fn asked(&self, attrs: Attrs) -> Result<Asked, Wrong> {
         let reader = self.reader;
         if reader.node("memory").is_some() {
