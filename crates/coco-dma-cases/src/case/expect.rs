@@ -59,6 +59,8 @@ pub(crate) struct Check {
     pub(crate) metadata: Vec<(Thing, Books)>,
     pub(crate) pins: Vec<(usize, u64)>,
     pub(crate) used: Vec<(usize, u64)>,
+    /// The most slots that ever were in use, of a pool.
+    pub(crate) high_water: Vec<(usize, u64)>,
     pub(crate) open: Vec<(usize, bool)>,
     pub(crate) quarantine: Option<u64>,
     pub(crate) counters: Vec<CounterCheck>,
@@ -243,6 +245,9 @@ pub(super) fn check(
     }
     for (name, place, node) in entries(reader, "used")? {
         check.used.push((names.pool(name, place)?, size_of(node, "used")?));
+    }
+    for (name, place, node) in entries(reader, "high-water")? {
+        check.high_water.push((names.pool(name, place)?, size_of(node, "high-water")?));
     }
     for (name, place, node) in entries(reader, "open")? {
         let Value::Flag(open) = node.value else {

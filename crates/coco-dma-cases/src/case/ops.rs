@@ -31,6 +31,8 @@ pub(crate) enum Op {
     },
     Unmap {
         map: String,
+        /// Who ends it; without, the device that it was mapped for.
+        by: Option<usize>,
         written: Option<u64>,
     },
     Sync {
@@ -51,6 +53,8 @@ pub(crate) enum Op {
     },
     Free {
         alloc: String,
+        /// Who frees it; without, the device that it was allocated for.
+        by: Option<usize>,
         context: Context,
     },
     Convert {
@@ -204,6 +208,8 @@ const fn rule(op: &'static str, outcomes: &'static [&'static str]) -> Rule {
 const MAPPED: &[&str] = &["direct", "bounce", "refuse"];
 const DONE: &[&str] = &["done"];
 const ENDED: &[&str] = &["done", "still-mapped"];
+const UNMAPPED: &[&str] = &["done", "still-mapped", "not-this-device"];
+const FREED: &[&str] = &["done", "refuse", "still-mapped", "not-this-device"];
 const DONE_OR_NOT: &[&str] = &["done", "refuse"];
 const READ: &[&str] = &["clear", "ciphertext", "fault"];
 const WRITTEN: &[&str] = &["clear", "corrupted", "lost", "fault"];
@@ -243,7 +249,7 @@ pub(super) const RULES: &[Rule] = &[
         rules: true,
         ..rule("map-list", DONE_OR_NOT)
     },
-    rule("unmap", ENDED),
+    rule("unmap", UNMAPPED),
     rule("sync-for-cpu", DONE),
     rule("sync-for-device", DONE),
     Rule {
@@ -257,7 +263,7 @@ pub(super) const RULES: &[Rule] = &[
         rules: true,
         ..rule("alloc", &["allocate", "refuse"])
     },
-    Rule { reasons: Reasons::Plan, ..rule("free", &["done", "refuse", "still-mapped"]) },
+    Rule { reasons: Reasons::Plan, ..rule("free", FREED) },
     Rule { reasons: Reasons::Conversion, facts: CONVERTED, ..rule("share", DONE_OR_NOT) },
     Rule { reasons: Reasons::Conversion, facts: CONVERTED, ..rule("reclaim", DONE_OR_NOT) },
     Rule { reasons: Reasons::Conversion, ..rule("add-memory", DONE_OR_NOT) },

@@ -24,7 +24,7 @@ impl World<'_> {
                 let name = self.name(name.as_ref());
                 self.alloc(*device, (*size, *align), (*kind, *context, *attrs), name)
             }
-            Op::Free { alloc, context } => self.free(alloc, *context),
+            Op::Free { alloc, by, context } => self.free(alloc, *by, *context),
             Op::Mmap { alloc, offset, size, mark, cache, name } => {
                 let name = self.name(name.as_ref());
                 self.mmap(alloc, (*offset, *size), (*mark, *cache), name)
@@ -83,15 +83,19 @@ impl World<'_> {
         Ok(got)
     }
 
-    fn free(&mut self, alloc: &str, context: Context) -> Result<Got, String> {
+    fn free(&mut self, alloc: &str, by: Option<usize>, context: Context) -> Result<Got, String> {
         let gone = || format!("no allocation '{alloc}' lives");
         let live = self.allocs.get(alloc).ok_or_else(gone)?;
+        let by = by.unwrap_or(live.device);
         let mut rules = Rules::default();
-        if let Err(reason) = plan::free(live.memory.converts_on_free(), context, &mut rules) {
+        // Whose it is comes before how it is freed.
+        if by == live.device
+            && let Err(reason) = plan::free(live.memory.converts_on_free(), context, &mut rules)
+        {
             return Ok(Got::refused(reason.slug()).ruled(rules));
         }
         let live = self.allocs.remove(alloc).ok_or_else(gone)?;
-        let device = self.device(live.device)?;
+        let device = self.device(by)?;
         let work = || live.memory.free(device);
         let freed = match context {
             Context::Atomic => self.ground.machine.atomic(work),
@@ -99,11 +103,15 @@ impl World<'_> {
         };
         match freed {
             Ok(()) => Ok(Got::new("done").ruled(rules)),
-            Err((NotFreed::StillMapped(_), memory)) => {
+            Err((reason, memory)) => {
+                let outcome = match reason {
+                    NotFreed::StillMapped(_) => "still-mapped",
+                    NotFreed::NotThisDevice => "not-this-device",
+                    _ => return Err(reason.to_string()),
+                };
                 self.allocs.insert(alloc.to_owned(), LiveAlloc { memory, ..live });
-                Ok(Got::new("still-mapped"))
+                Ok(Got::new(outcome))
             }
-            Err((reason, _)) => Err(reason.to_string()),
         }
     }
 

@@ -7,8 +7,17 @@ use super::{Failed, Got, Witness};
 use crate::case::{Bytes, Fact, Step};
 
 /// Outcomes that a step has to expect in words.
-const BAD: [&str; 8] =
-    ["refuse", "none", "left", "still-mapped", "fault", "ciphertext", "corrupted", "lost"];
+const BAD: [&str; 9] = [
+    "refuse",
+    "none",
+    "left",
+    "still-mapped",
+    "not-this-device",
+    "fault",
+    "ciphertext",
+    "corrupted",
+    "lost",
+];
 
 /// What came, in short.
 pub(super) fn short(got: &Got) -> String {

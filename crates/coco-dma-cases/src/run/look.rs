@@ -86,6 +86,16 @@ pub(super) fn look(
             return fail(format!("{used} slots of '{name}' in use"), format!("{found}"));
         }
     }
+    for (index, most) in &check.high_water {
+        let found = world.ground.pools.get(*index).map_or(0, |pool| wide(pool.high_water()));
+        if found != *most {
+            let name = world.called(Thing::Pool(*index));
+            return fail(
+                format!("that {most} slots of '{name}' were in use at most"),
+                format!("{found}"),
+            );
+        }
+    }
     for (index, open) in &check.open {
         let found = world.ground.pools.get(*index).is_some_and(|pool| pool.is_open());
         if found != *open {

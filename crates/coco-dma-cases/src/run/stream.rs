@@ -62,10 +62,10 @@ impl<'w> World<'w> {
                 let name = self.name(name.as_ref());
                 self.map_list(*device, memories, (*direction, *attrs), &name)
             }
-            Op::Unmap { map, written } if self.lists.contains_key(map) => {
-                self.unmap_list(map, *written)
+            Op::Unmap { map, by, written } if self.lists.contains_key(map) => {
+                self.unmap_list(map, *by, *written)
             }
-            Op::Unmap { map, written } => self.unmap(map, *written),
+            Op::Unmap { map, by, written } => self.unmap(map, *by, *written),
             Op::Sync { of: Target::Alloc(alloc), for_device, .. } => {
                 self.sync_alloc(alloc, *for_device)
             }
@@ -250,21 +250,30 @@ impl<'w> World<'w> {
         rules
     }
 
-    fn unmap_list(&mut self, name: &str, written: Option<u64>) -> Result<Got, String> {
+    fn unmap_list(
+        &mut self,
+        name: &str,
+        by: Option<usize>,
+        written: Option<u64>,
+    ) -> Result<Got, String> {
         let live = self.lists.remove(name).ok_or_else(|| format!("no map '{name}' lives"))?;
         let written =
             written.map_or(usize::MAX, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
         let LiveList { device: index, list, attrs, parts } = live;
-        let device = self.device(index)?;
+        let device = self.device(by.unwrap_or(index))?;
         // SAFETY: the device acts when told, and is not told to any more.
         let ended = self.ground.machine.atomic(|| unsafe { device.unmap_list(list, written) });
         match ended {
             Ok(()) => Ok(Got::new("done")),
-            Err(UnmapListError::StillMapped(list, _)) => {
+            Err(error) => {
+                let outcome = match &error {
+                    UnmapListError::NotThisDevice(_) => "not-this-device",
+                    UnmapListError::StillMapped(..) => "still-mapped",
+                };
+                let list = error.into_list();
                 self.lists.insert(name.to_owned(), LiveList { device: index, list, attrs, parts });
-                Ok(Got::new("still-mapped"))
+                Ok(Got::new(outcome))
             }
-            Err(error) => Err(error.to_string()),
         }
     }
 
@@ -280,14 +289,14 @@ impl<'w> World<'w> {
         Some((live, start..start + live.parts.get(element)?.len()))
     }
 
-    fn unmap(&mut self, map: &str, written: Option<u64>) -> Result<Got, String> {
+    fn unmap(&mut self, map: &str, by: Option<usize>, written: Option<u64>) -> Result<Got, String> {
         let live = self.maps.remove(map).ok_or_else(|| format!("no map '{map}' lives"))?;
         let rules = self.carried(&live, Moment::Unmap);
         let written = match written {
             Some(written) => usize::try_from(written).unwrap_or(usize::MAX),
             None => live.mapping.len(),
         };
-        let device = self.device(live.device)?;
+        let device = self.device(by.unwrap_or(live.device))?;
         let mut handle = live.by_handle.and_then(|pool| pool.claim(self.ground.machine.cpu()));
         let ended = self.ground.machine.atomic(|| match &mut handle {
             // SAFETY: the device acts when told, and is not told to any more.
@@ -298,11 +307,15 @@ impl<'w> World<'w> {
         drop(handle);
         match ended {
             Ok(()) => Ok(Got::new("done").ruled(rules)),
-            Err(UnmapRawError::StillMapped(mapping, _)) => {
+            Err(error) => {
+                let outcome = match &error {
+                    UnmapRawError::NotThisDevice(_) => "not-this-device",
+                    UnmapRawError::StillMapped(..) => "still-mapped",
+                };
+                let mapping = error.into_mapping();
                 self.maps.insert(map.to_owned(), LiveMap { mapping, ..live });
-                Ok(Got::new("still-mapped"))
+                Ok(Got::new(outcome))
             }
-            Err(error) => Err(error.to_string()),
         }
     }
 

@@ -309,6 +309,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         &self,
         memory: RawCoherent,
     ) -> Result<(), FreeError<RawCoherent>> {
+        // sabotage: allocation-of-another
         if memory.owner != self.owner() {
             return Err(FreeError { reason: NotFreed::NotThisDevice, memory });
         }

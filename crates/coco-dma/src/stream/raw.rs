@@ -162,6 +162,7 @@ impl<'d, P: Platform + ?Sized> Device<'d, P> {
         mapping: RawMapping,
         written: usize,
     ) -> Result<(), UnmapRawError> {
+        // sabotage: map-of-another
         if mapping.owner != self.owner() {
             return Err(UnmapRawError::NotThisDevice(mapping));
         }

@@ -50,7 +50,11 @@ pub(super) fn op(
             let (direction, attrs) = (around.direction()?, around.attrs()?);
             Op::MapList { device: device()?, memories, direction, attrs, name: name()? }
         }
-        "unmap" => Op::Unmap { map: around.made("map", made)?, written: reader.size("written")? },
+        "unmap" => Op::Unmap {
+            map: around.made("map", made)?,
+            by: around.given_device()?,
+            written: reader.size("written")?,
+        },
         "sync-for-cpu" | "sync-for-device" => Op::Sync {
             of: match reader.node("alloc") {
                 Some(_) => Target::Alloc(around.made("alloc", made)?),
@@ -69,7 +73,11 @@ pub(super) fn op(
             align: reader.size("align")?.unwrap_or(1),
             name: name()?,
         },
-        "free" => Op::Free { alloc: around.made("alloc", made)?, context: around.context()? },
+        "free" => Op::Free {
+            alloc: around.made("alloc", made)?,
+            by: around.given_device()?,
+            context: around.context()?,
+        },
         "share" | "reclaim" => {
             let (memory, offset, size) = around.part()?;
             let to = if op == "share" { Visibility::Shared } else { Visibility::Private };
@@ -151,6 +159,11 @@ impl Around<'_, '_> {
     pub(super) fn device(&self, key: &'static str) -> Result<usize, Wrong> {
         let name = self.reader.need(key, self.reader.text(key)?)?;
         self.names.device(name, self.reader.place_of(key))
+    }
+
+    /// A device, if one is named.
+    fn given_device(&self) -> Result<Option<usize>, Wrong> {
+        self.reader.node("device").map(|_| self.device("device")).transpose()
     }
 
     /// A device that is not bound at first.
@@ -300,10 +313,7 @@ impl Around<'_, '_> {
 
     fn device_access(&self, write: bool, made: &HashSet<String>) -> Result<Op, Wrong> {
         let (target, offset, size, write) = self.access(write, made)?;
-        let device = match self.reader.node("device") {
-            Some(_) => Some(self.device("device")?),
-            None => None,
-        };
+        let device = self.given_device()?;
         match (&target, device) {
             (Target::Map(_) | Target::Alloc(_), _) | (Target::Address(_), Some(_)) => {
                 Ok(Op::DeviceAccess { device, target, offset, size, write })

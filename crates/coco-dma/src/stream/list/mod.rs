@@ -160,6 +160,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         list: RawList<'s>,
         written: usize,
     ) -> Result<(), UnmapListError<'s>> {
+        // sabotage: list-of-another
         if list.owner != self.owner() {
             return Err(UnmapListError::NotThisDevice(list));
         }
