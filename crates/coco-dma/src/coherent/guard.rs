@@ -115,7 +115,7 @@ impl<H: DeviceRef> Coherent<H> {
 impl<H: DeviceRef> Held<H> {
     fn bytes(&mut self) -> SharedBytes<'_> {
         // SAFETY: 1: what the memory rests on outlives the lifetime in the device's type, and with
-        // it the handle.         // 2: the pointer of the record is given to nobody else; the borrow is exclusive, so that
+        // it the handle. 2: the pointer of the record is given to nobody else; the borrow is exclusive, so that
         // one thread looks at a time.
         unsafe { self.memory.shared_bytes() }
     }

@@ -159,7 +159,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             self.sync_alloc_for_device(memory, Direction::Both);
         });
         if self.dma().tells_maps() {
-            memory = self.tell_allocated(memory);
+            memory = memory.map(|memory| self.tell_allocated(memory));
         }
         memory.map_err(|reason| self.refused_alloc(size.len, attrs, reason))
     }

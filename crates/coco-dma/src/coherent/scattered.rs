@@ -186,7 +186,13 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                 let memory = RawScattered(held);
                 self.count().allocated();
                 self.sync_scattered_for_device(&memory, Direction::Both);
-                Ok(memory)
+                Ok(match memory.0 {
+                    // What came in several runs is no event, at neither end.
+                    Held::One(memory) if self.dma().tells_maps() => {
+                        RawScattered(Held::One(self.tell_allocated(memory)))
+                    }
+                    held => RawScattered(held),
+                })
             }
             Err((reason, kept)) => {
                 if kept.is_some() {

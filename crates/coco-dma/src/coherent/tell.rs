@@ -4,6 +4,7 @@
 #![expect(unsafe_code)]
 
 use core::mem;
+use core::mem::ManuallyDrop;
 
 use super::RawCoherent;
 use super::raw::Source;
@@ -12,7 +13,6 @@ use crate::observe::Event;
 use crate::observe::Form;
 use crate::observe::MapInfo;
 use crate::platform::Platform;
-use crate::reason::Refuse;
 use crate::state::Direction;
 
 impl<P: Platform + ?Sized> Device<'_, P> {
@@ -41,30 +41,28 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     /// Tells of an allocation that was made.
     #[cold]
     #[inline(never)]
-    pub(super) fn tell_allocated(
-        &self,
-        made: Result<RawCoherent, Refuse>,
-    ) -> Result<RawCoherent, Refuse> {
-        let mut guard = AllocGuard { device: self, made };
-        if let Ok(memory) = &guard.made {
-            let (lent, context) = (self.lent_alloc(memory), memory.made.options.context);
-            self.dma().notify(&Event::Allocated { lent, context });
-        }
-        mem::replace(&mut guard.made, Err(Refuse::Busy))
+    pub(super) fn tell_allocated(&self, memory: RawCoherent) -> RawCoherent {
+        let mut guard = AllocGuard { device: self, memory: ManuallyDrop::new(memory) };
+        let (lent, context) = (self.lent_alloc(&guard.memory), guard.memory.made.options.context);
+        self.dma().notify(&Event::Allocated { lent, context });
+        // SAFETY: the guard is forgotten in the next line, so that this is the only use.
+        let memory = unsafe { ManuallyDrop::take(&mut guard.memory) };
+        mem::forget(guard);
+        memory
     }
 }
 
-/// Frees an allocation when it is dropped, unless that was taken out.
+/// Frees an allocation when it is dropped.
 struct AllocGuard<'g, 'd, P: Platform + ?Sized> {
     device: &'g Device<'d, P>,
-    made: Result<RawCoherent, Refuse>,
+    memory: ManuallyDrop<RawCoherent>,
 }
 
 impl<P: Platform + ?Sized> Drop for AllocGuard<'_, '_, P> {
     fn drop(&mut self) {
-        if let Ok(memory) = mem::replace(&mut self.made, Err(Refuse::Busy)) {
-            // SAFETY: nobody has the address or the pointer yet.
-            let _kept = unsafe { self.device.free_untold(memory) };
-        }
+        // SAFETY: a drop comes once, and last.
+        let memory = unsafe { ManuallyDrop::take(&mut self.memory) };
+        // SAFETY: nobody has the address or the pointer yet.
+        let _kept = unsafe { self.device.free_untold(memory) };
     }
 }

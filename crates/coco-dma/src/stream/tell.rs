@@ -46,9 +46,21 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         range: Option<PhysRange>,
         bounce: Option<Bounce>,
     ) {
-        let lent = MapInfo { phys: range.map(PhysRange::base), ..self.map_info(mapping) };
+        let lent = self.map_info(mapping);
         let place = mem::replace(&mut mapping.place, Held::Open);
         let mut guard = MapGuard { device: self, hand, place };
+        self.notify_mapped(lent, range, bounce);
+        mapping.place = mem::replace(&mut guard.place, Held::Open);
+    }
+
+    /// The events of a map that was made of `range`.
+    pub(super) fn notify_mapped(
+        &self,
+        lent: MapInfo<'_>,
+        range: Option<PhysRange>,
+        bounce: Option<Bounce>,
+    ) {
+        let lent = MapInfo { phys: range.map(PhysRange::base), ..lent };
         if let Some(reason) = bounce {
             let MapInfo { device, addr, len, .. } = lent;
             self.dma().notify(&Event::Bounced { device, addr, len, reason });
@@ -59,7 +71,6 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             let bounce = bounce.map(|reason| BounceCause { reason, in_place, limit });
             self.dma().notify(&Event::Mapped { lent, bounce });
         }
-        mapping.place = mem::replace(&mut guard.place, Held::Open);
     }
 
     /// Tells of a bounce on the fast path.

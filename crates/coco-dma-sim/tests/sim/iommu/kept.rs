@@ -166,6 +166,26 @@ fn a_loan_ends_and_what_it_was_lent_is_kept() {
     }
 }
 
+/// The pieces of a list were told of before the domain had given them addresses.
+#[test]
+fn a_list_is_told_of_with_the_addresses_that_the_device_is_given() {
+    let rig = rig(false);
+    let device = rig.bind(Limits::NONE);
+    let buffers = [64, 64].map(|len| rig.machine.alloc(len).unwrap());
+    let list = [0, 1].map(|index| buffers[index].bytes());
+    let mut entries = [const { None }; 2];
+    // SAFETY: the buffers are the test's, and the device acts only when told.
+    let made = unsafe { device.map_list(&list, Direction::ToDevice, NONE, &mut entries) }.unwrap();
+    for view in made.views() {
+        assert!(view.is_bounced());
+        let addr = view.addr();
+        assert!(rig.heard.has(&addr.to_string()), "no event has {addr}");
+    }
+    // SAFETY: as above.
+    unsafe { device.unmap_list(made, 0) }.unwrap();
+    rig.assert_clean();
+}
+
 /// What was unmapped is no more touched, and what was not holds all the rest: no byte is copied
 /// before all of the list is out of the device's reach.
 #[test]

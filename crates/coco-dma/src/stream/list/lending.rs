@@ -72,11 +72,8 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             };
             // SAFETY: this function's conditions.
             let lent = unsafe { self.lend(&mut self.hand(), buffer, range, again) };
-            let Lent { mut mapping, state, bounce, translate } = lent.map_err(failed)?;
+            let Lent { mapping, state, bounce, translate } = lent.map_err(failed)?;
             self.count_map(bounce);
-            if self.dma().is_observed() {
-                self.tell_mapped(&mut self.hand(), &mut mapping, range, bounce);
-            }
             let mmio = mapping.attrs.contains(Attrs::MMIO);
             let pad = match &mapping.place {
                 Held::Slots { run, at, .. } => wide(at.saturating_sub(run.offset())),

@@ -5,6 +5,7 @@
 mod error;
 mod layout;
 mod lending;
+mod tell;
 
 use core::ops::Range;
 use core::ptr::NonNull;
@@ -18,6 +19,7 @@ use super::launder::launder;
 use super::raw::RawMapping;
 use crate::attrs::Attrs;
 use crate::device::Device;
+use crate::iommu::UnmapError;
 use crate::plan;
 use crate::plan::Limits;
 use crate::plan::ListDevice;
@@ -135,6 +137,8 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             let count = list.segments().count();
             plan::segments_fit(&list.limits, count, &mut ()).map_err(|reason| (None, reason))
         });
+        // What was lent is told of, also where it is undone in the next step.
+        let list = if self.dma().is_observed() { self.tell_list(&asked, list) } else { list };
         let Err((element, reason)) = made else { return Ok(list) };
         let error = self.list_refused(&asked, element, reason);
         self.look_at_used();
@@ -164,15 +168,8 @@ impl<P: Platform + ?Sized> Device<'_, P> {
         if list.owner != self.owner() {
             return Err(UnmapListError::NotThisDevice(list));
         }
-        let mut stuck = None;
-        for mapping in list.entries.iter_mut().flatten() {
-            // SAFETY: the device has stopped, by this function's condition.
-            match unsafe { self.untranslate(mapping.place.mapped()) } {
-                Ok(()) => mapping.place.forget_mapped(),
-                Err(error) => stuck = stuck.or(Some(error)),
-            }
-        }
-        if let Some(error) = stuck {
+        // SAFETY: the device has stopped, by this function's condition.
+        if let Err(error) = unsafe { self.untranslate_list(list.entries) } {
             return Err(UnmapListError::StillMapped(list, error));
         }
         let mut before = 0;
@@ -185,6 +182,26 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             drop(ended);
         }
         Ok(())
+    }
+
+    /// Takes the pieces of a list out of the device's domain: all of them that go.
+    ///
+    /// # Safety
+    ///
+    /// The device has stopped using their addresses, or was never given them.
+    unsafe fn untranslate_list(
+        &self,
+        entries: &mut [Option<RawMapping>],
+    ) -> Result<(), UnmapError> {
+        let mut stuck = None;
+        for mapping in entries.iter_mut().flatten() {
+            // SAFETY: this function's condition.
+            match unsafe { self.untranslate(mapping.place.mapped()) } {
+                Ok(()) => mapping.place.forget_mapped(),
+                Err(error) => stuck = stuck.or(Some(error)),
+            }
+        }
+        stuck.map_or(Ok(()), Err)
     }
 
     /// Makes what the driver wrote into `part` of the list's bytes visible to the device, as
