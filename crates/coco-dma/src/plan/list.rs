@@ -166,6 +166,14 @@ impl<I: Iterator<Item = Piece>> Iterator for Segments<I> {
     }
 }
 
+/// The alignment of a run of addresses of `len` bytes, the low bits apart that are kept. Segments are
+/// cut at the boundary; so that they are those that were counted, a run begins at one, or crosses none.
+pub(crate) fn run_alignment(limits: &Limits, len: u64) -> u64 {
+    limits.boundary.map_or(1, |boundary| {
+        boundary.bytes().min(len.checked_next_power_of_two().unwrap_or(boundary.bytes()))
+    })
+}
+
 /// Whether a device takes a list of so many segments.
 pub fn segments_fit(limits: &Limits, count: usize, trace: &mut impl Trace) -> Result<(), Refuse> {
     let Some(most) = limits.max_segments else { return Ok(()) };

@@ -44,6 +44,7 @@ pub use list::PagePlace;
 pub use list::Piece;
 pub use list::Segment;
 pub use list::Segments;
+pub(crate) use list::run_alignment;
 pub use list::segments_fit;
 pub use map::Plan;
 pub use map::map;

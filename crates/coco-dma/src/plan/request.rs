@@ -193,6 +193,14 @@ pub struct MapRequest<'a> {
     pub pools: &'a [PoolInfo],
 }
 
+impl MapRequest<'_> {
+    /// Whether what the device reaches in place is registers, which no cache has lines of: the caller
+    /// says so, or it is a peer's memory, whoever says so.
+    pub(crate) fn is_registers(&self) -> bool {
+        self.attrs.contains(Attrs::MMIO) || self.memory == Memory::Peer
+    }
+}
+
 /// What kind of memory is allocated: each is what one of Linux's allocators gives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum AllocKind {

@@ -27,7 +27,6 @@ use crate::pool::SlotAlloc;
 use crate::reason::Bounce;
 use crate::reason::Refuse;
 use crate::state::Direction;
-use crate::state::Memory;
 use crate::state::State;
 
 /// The address of a mapping that is not in its domain yet: nobody is given it.
@@ -198,8 +197,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                 }
                 Plan::Refuse(reason) => return Err(reason),
             };
-            if request.memory == Memory::Peer {
-                // Registers, whoever says so: no cache has lines of them.
+            if request.is_registers() {
                 attrs = attrs.with(Attrs::MMIO);
             }
             let owner = self.owner();

@@ -18,7 +18,6 @@ use crate::plan::Segments;
 use crate::platform::Platform;
 use crate::reason::Refuse;
 use crate::state::Direction;
-use crate::state::Memory;
 use crate::state::State;
 use crate::stream::MapError;
 
@@ -64,7 +63,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
                     return None;
                 }
                 Plan::Direct { addr, state, .. } => {
-                    let mmio = registers(&part.request);
+                    let mmio = part.request.is_registers();
                     let pad = original & (page - 1);
                     (PagePlace { pad, len, state, mmio }, addr.map(|addr| (addr.raw(), true)))
                 }
@@ -158,11 +157,6 @@ fn rest(buffer: NonNull<[u8]>, offset: usize) -> NonNull<[u8]> {
 /// The place and the state of the first pool.
 fn first(mut pools: Candidates<'_>) -> Option<(u64, State)> {
     pools.next().map(|candidate| (candidate.pad, candidate.state))
-}
-
-/// Whether what is mapped in place is registers.
-fn registers(request: &MapRequest<'_>) -> bool {
-    request.attrs.contains(Attrs::MMIO) || request.memory == Memory::Peer
 }
 
 pub(super) fn base_of(range: Option<PhysRange>) -> u64 {

@@ -15,6 +15,7 @@ use crate::copy::barrier;
 use crate::device::Device;
 use crate::iommu::Fit;
 use crate::iommu::PartialMap;
+use crate::plan;
 use crate::plan::MapRequest;
 use crate::plan::PagePlace;
 use crate::platform::Platform;
@@ -133,13 +134,7 @@ impl<P: Platform + ?Sized> Device<'_, P> {
             lost.set(lost.get() | place.is_none());
             place.map(|place| self.shown(place))
         });
-        // Segments are cut at the boundary; so that they are those that were counted, a run begins at
-        // one, or crosses none.
-        let limits = self.info().limits;
-        let align = limits.boundary.map_or(1, |boundary| {
-            boundary.bytes().min(len.checked_next_power_of_two().unwrap_or(boundary.bytes()))
-        });
-        let fit = Fit::List { original, align };
+        let fit = Fit::List { original, align: plan::run_alignment(&self.info().limits, len) };
         // SAFETY: in place the whole pages are pinned, or their state cannot change; slots are whole
         // pages that hold nothing else.
         let made = unsafe { self.translate_runs(places, (len, fit), entry) };
