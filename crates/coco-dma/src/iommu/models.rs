@@ -128,7 +128,7 @@ fn loom_a_device_that_is_cut_off_keeps_nothing() {
             let run = PhysRange::new(PhysAddr::new(0x8000), PAGE).unwrap();
             let entry = Entry::new(Direction::Both, State::SHARED);
             // SAFETY: there is no device.
-            let made = unsafe { other.map(run, 0, entry, &DeviceInfo::PLAIN, owner) };
+            let made = unsafe { other.map(run, Fit::Like(0), entry, &DeviceInfo::PLAIN, owner) };
             let (_, mapped) = made.unwrap();
             if seen.load(Ordering::Relaxed) == 1 {
                 // SAFETY: as above.

@@ -148,7 +148,7 @@ fn meet(members: usize) {
     let pool = unsafe { Pool::convertible(PoolLabel::GuestShared, range, &words) };
     let pool = pool.unwrap().with_caches(&caches);
     // SAFETY: the same.
-    assert!(unsafe { pool.open(NonNull::dangling()) });
+    assert!(unsafe { pool.open(NonNull::dangling().into()) });
     let truth = Mutex::new(Truth { held: vec![false; SLOTS], sent: Vec::new(), open: true });
     let crowd = Crowd { pool: &pool, truth: &truth };
     thread::scope(|scope| {

@@ -6,7 +6,7 @@
 //! nobody again.
 //!
 //! Safe code has two forms of it. [`Device::map`](crate::device::Device::map) takes a buffer away
-//! and [`Mapping::finish`] gives it back; a mapping that is dropped or forgotten keeps it for good.
+//! and [`Mapping::unmap`] gives it back; a mapping that is dropped or forgotten keeps it for good.
 //! [`Device::with_mapped`](crate::device::Device::with_mapped) borrows a buffer while a closure
 //! runs. The direction is a value, not a type, in all of them: adaptors get it at run time from
 //! their own world, and the wrong sync is not a mistake with consequences: it does nothing.

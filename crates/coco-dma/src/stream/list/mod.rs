@@ -99,7 +99,8 @@ impl<P: Platform + ?Sized> Device<'_, P> {
     ///
     /// # Errors
     ///
-    /// An element was refused, or the whole list ([`Refuse::TooManySegments`], before anything was lent). What
+    /// An element was refused, or the whole list
+    /// ([`TooManySegments`](crate::reason::Refuse::TooManySegments), before anything was lent). What
     /// was lent by then is undone, without copying anything back; only what an IOMMU could not unmap
     /// again is in the error, as a list to be unmapped with nothing written.
     ///
